@@ -1,0 +1,275 @@
+"""Turns the rules of a world into machine code, once per world and machine.
+
+Rules and the helpers that they call are plain Python. Here they are found (by walking the globals that each function
+names), hashed, compiled with numba and kept in numba's on-disk cache under that hash. Numba's own cache looks only
+at the file of the outermost function; ours also sees a change in any helper or constant.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+from numba.core.caching import CacheImpl, CompileResultCacheImpl, FunctionCache
+from numba.extending import register_jitable
+
+from .core import Array, World
+
+# No pool of ours may spin while torch works: the workqueue layer sleeps, OpenMP's busy-waits (see docs/decisions).
+if "NUMBA_THREADING_LAYER" not in os.environ:
+    numba.config.THREADING_LAYER = "workqueue"
+
+BLOCK = 64  # copies that one parallel work item steps: large against the scheduler's cost, small against a batch
+
+
+class Buffers(NamedTuple):
+    """Everything the kernel writes beside the world's own state. N copies, A agents, D numbers an observation."""
+
+    rng: Array  # uint64 (N, 2)
+    active: Array  # uint8 (N,): 0 skips the copy
+    obs: Array  # (N, A, D)
+    final_obs: Array  # (N, A, D)
+    reward: Array  # float32 (N, A)
+    terminated: Array  # bool (N,)
+    truncated: Array  # bool (N,)
+    elapsed: Array  # int64 (N,): steps of the running episode
+    running_return: Array  # float64 (N, A)
+    ended_return: Array  # float64 (N, A): of the last ended episode
+    ended_length: Array  # int64 (N,)
+    bad_action: Array  # int64 (1,): a copy whose action is outside the space, else -1
+
+
+class Kernels(NamedTuple):
+    """Compiled loops over copies; `s` the State, `c` the constants, `b` the buffers."""
+
+    step: Callable[..., None]  # (s, c, b, action, limit, autoreset)
+    step_threaded: Callable[..., None]
+    reset: Callable[..., None]  # (s, c, b): where b.active
+    observe: Callable[..., None]  # (s, c, b)
+
+
+class _Locator:
+    """Where numba keeps a kernel: the user's cache folder, under the hash of everything it is made from."""
+
+    def __init__(self, key: str) -> None:
+        self._key = key
+
+    def get_cache_path(self) -> str:
+        return str(cache_folder())
+
+    def get_source_stamp(self) -> str:
+        return self._key
+
+    def get_disambiguator(self) -> str:
+        return self._key[:20]
+
+    def ensure_cache_path(self) -> None:
+        cache_folder().mkdir(parents=True, exist_ok=True)
+
+
+def cache_folder() -> Path:
+    """Folder of compiled kernels; GUMDROP_CACHE moves it."""
+    base = os.environ.get("GUMDROP_CACHE") or os.path.join(
+        os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "gumdrop"
+    )
+    return Path(base) / "kernels"
+
+
+def _keep_on_disk(dispatcher: Any, key: str) -> Any:
+    """Give `dispatcher` a disk cache that is valid exactly as long as `key` stands. Uses numba's own file format."""
+
+    class Impl(CompileResultCacheImpl):  # type: ignore[misc]
+        def __init__(self, py_func: Any) -> None:
+            self._locator = _Locator(key)
+            self._filename_base = CacheImpl.get_filename_base(self, py_func.__name__, "")
+
+    class DiskCache(FunctionCache):  # type: ignore[misc]
+        _impl_class = Impl
+
+        def _index_key(self, sig: Any, codegen: Any) -> Any:
+            return sig, codegen.magic_tuple(), key
+
+    try:
+        cache_folder().mkdir(parents=True, exist_ok=True)
+        dispatcher._cache = DiskCache(dispatcher.py_func)
+    except OSError:
+        pass  # a read-only home: compile anew in every process
+    return dispatcher
+
+
+def _referenced(function: Callable[..., Any]) -> dict[str, Any]:
+    """Globals and closure cells that a function names, nested code included."""
+    code = function.__code__
+    names: set[str] = set()
+    stack = [code]
+    while stack:
+        one = stack.pop()
+        names.update(one.co_names)
+        stack.extend(c for c in one.co_consts if isinstance(c, types.CodeType))
+    found = {n: function.__globals__[n] for n in sorted(names) if n in function.__globals__}
+    for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
+        found[name] = cell.cell_contents
+    return found
+
+
+def _is_helper(value: Any) -> bool:
+    return isinstance(value, types.FunctionType) and hasattr(value, "__gumdrop_helper__")
+
+
+@functools.cache
+def _register(function: Any) -> None:
+    """Make a helper callable from compiled code, and first the helpers that it calls itself."""
+    for value in _referenced(function).values():
+        if _is_helper(value):
+            _register(value)
+    register_jitable(forceinline=True, _nrt=False)(function)
+
+
+def _digest(functions: list[Callable[..., Any]], extra: str) -> str:
+    """sha256 over byte code, constants and referenced values of `functions` and all helpers they reach."""
+    sha = hashlib.sha256(extra.encode())
+    seen: set[Any] = set()
+
+    def add_code(code: types.CodeType) -> None:
+        sha.update(code.co_code)
+        sha.update(repr((code.co_names, code.co_varnames)).encode())
+        for constant in code.co_consts:
+            if isinstance(constant, types.CodeType):
+                add_code(constant)
+            else:
+                sha.update(repr(constant).encode())
+
+    def add(function: Any) -> None:
+        if function in seen:
+            return
+        seen.add(function)
+        add_code(function.__code__)
+        for name, value in _referenced(function).items():
+            sha.update(name.encode())
+            if _is_helper(value):
+                add(value)
+            elif isinstance(value, np.ndarray):
+                sha.update(value.tobytes())
+            elif isinstance(value, (int, float, bool, str, tuple, np.generic)):
+                sha.update(repr(value).encode())
+
+    for function in functions:
+        add(function)
+    return sha.hexdigest()
+
+
+def _binder(constants: type, static: dict[str, Any]) -> Callable[[Any], Any]:
+    """A function that returns the constants with the static ones as literals, so that the compiler can unroll."""
+    parts = [repr(static[f]) if f in static else f"c.{f}" for f in constants._fields]  # type: ignore[attr-defined]
+    scope: dict[str, Any] = {"Constants": constants}
+    exec(f"def bind(c):\n    return Constants({', '.join(parts)})\n", scope)  # our own field names and numbers only
+    bind: Callable[[Any], Any] = scope["bind"]
+    return bind
+
+
+@functools.cache
+def _kernels(
+    world_class: type[World], constants: type, static: tuple[tuple[str, Any], ...], agents: int, actions: int
+) -> Kernels:
+    rules = [world_class.reset, world_class.step, world_class.observe]
+    for r in rules:
+        for value in _referenced(r).values():
+            if _is_helper(value):
+                _register(value)
+    inline = functools.partial(numba.njit, forceinline=True, _nrt=False)
+    reset, step, observe = (inline(r) for r in rules)
+    bind = inline(_binder(constants, dict(static)))
+
+    def reset_span(lo: int, hi: int, s: Any, c: Any, b: Any) -> None:
+        constants = bind(c)
+        for i in range(lo, hi):
+            if b.active[i]:
+                b.elapsed[i] = 0
+                for k in range(agents):
+                    b.running_return[i, k] = 0.0
+                reset(s, i, constants, b.rng)
+                for k in range(agents):
+                    observe(s, i, k, constants, b.obs[i, k])
+
+    def observe_span(lo: int, hi: int, s: Any, c: Any, b: Any) -> None:
+        constants = bind(c)
+        for i in range(lo, hi):
+            for k in range(agents):
+                observe(s, i, k, constants, b.obs[i, k])
+
+    def step_span(lo: int, hi: int, s: Any, c: Any, b: Any, action: Any, limit: int, autoreset: bool) -> None:
+        constants = bind(c)
+        for i in range(lo, hi):
+            b.terminated[i] = False
+            b.truncated[i] = False
+            for k in range(agents):
+                b.reward[i, k] = 0.0
+            if not b.active[i]:
+                continue
+            if actions > 0:
+                legal = True
+                for k in range(agents):
+                    legal &= 0 <= action[i, k] < actions
+                if not legal:
+                    b.bad_action[0] = i
+                    continue
+            terminated = step(s, i, action[i], constants, b.rng, b.reward[i])
+            b.elapsed[i] += 1
+            truncated = (not terminated) and limit > 0 and b.elapsed[i] >= limit
+            for k in range(agents):
+                b.running_return[i, k] += b.reward[i, k]
+            if terminated or truncated:  # the rare path
+                b.terminated[i] = terminated
+                b.truncated[i] = truncated
+                b.ended_length[i] = b.elapsed[i]
+                for k in range(agents):
+                    b.ended_return[i, k] = b.running_return[i, k]
+                    observe(s, i, k, constants, b.final_obs[i, k])
+                if autoreset:
+                    b.elapsed[i] = 0
+                    for k in range(agents):
+                        b.running_return[i, k] = 0.0
+                    reset(s, i, constants, b.rng)
+            for k in range(agents):
+                observe(s, i, k, constants, b.obs[i, k])
+
+    layout = repr((world_class.State._fields, static, agents, actions, numba.__version__))
+    key = _digest([*rules, bind.py_func], layout + Path(__file__).read_text())
+    step_loop = numba.njit(nogil=True, _nrt=False)(step_span)
+    reset_loop = numba.njit(nogil=True, _nrt=False)(reset_span)
+    observe_loop = numba.njit(nogil=True, _nrt=False)(observe_span)
+
+    def step_all(s: Any, c: Any, b: Any, action: Any, limit: int, autoreset: bool) -> None:
+        step_loop(0, b.active.shape[0], s, c, b, action, limit, autoreset)
+
+    def step_threaded(s: Any, c: Any, b: Any, action: Any, limit: int, autoreset: bool) -> None:
+        n = b.active.shape[0]
+        for block in numba.prange((n + BLOCK - 1) // BLOCK):
+            step_loop(block * BLOCK, min(n, (block + 1) * BLOCK), s, c, b, action, limit, autoreset)
+
+    def reset_all(s: Any, c: Any, b: Any) -> None:
+        reset_loop(0, b.active.shape[0], s, c, b)
+
+    def observe_all(s: Any, c: Any, b: Any) -> None:
+        observe_loop(0, b.active.shape[0], s, c, b)
+
+    def finish(function: Callable[..., Any], parallel: bool) -> Any:
+        return _keep_on_disk(numba.njit(nogil=True, parallel=parallel)(function), key)
+
+    return Kernels(
+        finish(step_all, False), finish(step_threaded, True), finish(reset_all, False), finish(observe_all, False)
+    )
+
+
+def kernels(world: World, actions: int) -> Kernels:
+    """The compiled loops of `world`; `actions`: how many discrete actions there are, 0 for continuous ones."""
+    c = world.constants()
+    static = tuple((name, getattr(c, name)) for name in world.static)
+    return _kernels(type(world), type(c), static, world.num_agents, actions)

@@ -1,0 +1,214 @@
+"""What a world is: rules for one copy over flat arrays, and the batched interface that every agent sees.
+
+A world file defines a `World` subclass with a `Config`, a `State`, three rules and the spaces. Rules are plain
+functions in numba's subset of Python; `engine.py` runs them over N copies. Nothing here imports numba.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar, runtime_checkable
+
+import gymnasium
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field
+
+Array = npt.NDArray[Any]
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def helper(function: F) -> F:
+    """Mark a plain function that rules may call; it is compiled together with them and stays callable from Python."""
+    function.__gumdrop_helper__ = True  # type: ignore[attr-defined]
+    return function
+
+
+def rule(function: F) -> F:
+    """Mark a method of a `World` as a rule: a function without self that the engine compiles."""
+    function.__gumdrop_rule__ = True  # type: ignore[attr-defined]
+    return staticmethod(function)  # type: ignore[return-value]
+
+
+class WorldConfig(BaseModel):
+    """Options that every world has. Subclass it; unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    time_limit: int = Field(100, ge=0, description="steps until an episode is truncated; 0 means never")
+
+
+class Entity(NamedTuple):
+    """Something that stands on a scene: row, column, kind (a name `render.py` knows how to draw) and a number."""
+
+    row: int
+    column: int
+    kind: str  # agent | candy | goal
+    index: int = 0  # which agent, which kind of candy
+
+
+class Scene(NamedTuple):
+    """What a copy looks like, for `render.py`: rules files describe, they never draw."""
+
+    cells: Array  # (H, W) of single characters: '#' wall, '.' floor, 'G' goal, 'H' hole, 'S' start
+    entities: tuple[Entity, ...] = ()
+    bars: tuple[tuple[str, float], ...] = ()  # (label, height in 0..1), drawn as a bar chart beside or instead of cells
+    caption: str = ""
+
+
+class Model(NamedTuple):
+    """Exact transition model of one copy's episode: S states, A actions, up to K outcomes each.
+
+    State s of the model is the copy whose state arrays hold ``fields[name][s]``; all other arrays stay as they are.
+    Outcomes with probability 0 pad the rows. The time limit is not part of the model: solvers take it as horizon.
+    """
+
+    next_state: Array  # int64 (S, A, K)
+    probability: Array  # float64 (S, A, K), sums to 1 over K
+    reward: Array  # float64 (S, A, K), expected reward of that outcome
+    terminated: Array  # bool (S, A, K)
+    start: int  # the state that the copy is in now
+    fields: dict[str, Array]  # name -> (S, ...), what to write into State.<name>[i]
+
+
+class Yardstick(NamedTuple):
+    """The two lines between which a learning curve is drawn, per copy, for a whole episode from the current state."""
+
+    random: Array  # float64 (N,): exact expected return of uniformly random actions
+    optimal: Array  # float64 (N,)
+    meaning: str  # e.g. "optimum of an agent that sees everything"
+
+
+class World:
+    """Rules for one copy. Subclass, then decorate with `@world("name")` from `registry.py`.
+
+    A subclass defines the nested classes `Config` and `State`, the rules `reset`, `step` and `observe`,
+    `allocate` and the two spaces. Constructors only store the configuration.
+    """
+
+    name: ClassVar[str] = ""  # set by @world
+    Config: ClassVar[type[WorldConfig]] = WorldConfig
+    State: ClassVar[type[NamedTuple]]  # type: ignore[valid-type]
+    reset: ClassVar[Callable[..., None]]  # (s, i, c, rng): begin an episode in copy i
+    step: ClassVar[Callable[..., bool]]  # (s, i, action, c, rng, reward) -> terminated; reward[k] starts at 0
+    observe: ClassVar[Callable[..., None]]  # (s, i, k, c, out): agent k's observation, flat, into out
+
+    def __init__(self, config: WorldConfig) -> None:
+        self.config: Any = config
+
+    @property
+    def num_agents(self) -> int:
+        return 1
+
+    @property
+    def observation_space(self) -> gymnasium.spaces.Space[Any]:
+        """Space of ONE agent's observation: a Box; the rules fill it flat, in C order."""
+        raise NotImplementedError(f"world {self.name}: define observation_space")
+
+    @property
+    def action_space(self) -> gymnasium.spaces.Space[Any]:
+        """Space of ONE agent's action: Discrete or a float32 Box."""
+        raise NotImplementedError(f"world {self.name}: define action_space")
+
+    def allocate(self, n: int) -> Any:
+        """State arrays for `n` copies, first axis the copy."""
+        raise NotImplementedError(f"world {self.name}: define allocate(n)")
+
+    def constants(self) -> Any:
+        """A NamedTuple of numbers and arrays, the same for all copies: what rules receive as `c`.
+
+        The fields named in `static` are compiled into the kernel (array sizes, loop bounds of the hot path).
+        """
+        return NoConstants(0)
+
+    static: ClassVar[tuple[str, ...]] = ()
+
+    def scene(self, s: Any, i: int) -> Scene | None:
+        """What copy `i` looks like; None: `render.py` shows the observation as text."""
+        return None
+
+    def model(self, s: Any, i: int) -> Model | None:
+        """Exact transition model of the episode that copy `i` is in, or None where the state space is too large."""
+        return None
+
+    def yardstick(self, s: Any) -> Yardstick | None:
+        """Random and optimal return of each copy's episode; None: `solve.yardstick` derives it from `model`."""
+        return None
+
+
+class NoConstants(NamedTuple):
+    nothing: int
+
+
+class Step(NamedTuple):
+    """Result of one batched step. The arrays are the engine's own buffers: valid until the next step, read only.
+
+    A finished copy has been reset already: `obs` is its new episode's first observation, `final_obs` the last of the
+    old one (rows of `final_obs` are meaningful only where terminated or truncated).
+    """
+
+    obs: Array  # (N, A, *observation shape)
+    reward: Array  # float32 (N, A)
+    terminated: Array  # bool (N,): the rules ended the episode; its value is 0
+    truncated: Array  # bool (N,): the time limit cut it; bootstrap from final_obs
+    final_obs: Array  # (N, A, *observation shape)
+
+
+class Episodes(NamedTuple):
+    """Statistics of the episodes that ended in the last step."""
+
+    copy: Array  # int64 (E,)
+    return_: Array  # float64 (E, A): sum of rewards
+    length: Array  # int64 (E,)
+
+
+@runtime_checkable
+class BatchEnv(Protocol):
+    """N copies of an environment with A agents each: our engine, or somebody else's environments (`foreign.py`).
+
+    Everything that trains, evaluates or draws sees worlds through this and nothing else.
+    """
+
+    id: str  # what `registry.make` was given: "candy", "CartPole-v1", "module:Id"
+    num_envs: int
+    num_agents: int
+    observation_space: gymnasium.spaces.Space[Any]  # of one agent: a Box
+    action_space: gymnasium.spaces.Space[Any]  # of one agent: Discrete or Box
+
+    def reset(self, seed: int | Array | None = None) -> Array:
+        """Begin new episodes in all copies; obs (N, A, ...). A whole number seeds copy i with copy_seeds(seed, N)[i]."""
+        ...
+
+    def step(self, action: Array) -> Step:
+        """`action`: (N, A) whole numbers for Discrete, (N, A, D) float32 for Box."""
+        ...
+
+    def episodes(self) -> Episodes:
+        """Episodes that ended in the last step."""
+        ...
+
+    def get_state(self) -> dict[str, Array]:
+        """Everything that the future depends on, as plain arrays (copies)."""
+        ...
+
+    def set_state(self, state: dict[str, Array]) -> None:
+        """Put back what `get_state` gave; afterwards `obs` is as it was."""
+        ...
+
+    def scene(self, i: int) -> Scene | None: ...
+
+    def rgb(self, i: int) -> Array | None:
+        """A picture by the environment's own renderer, uint8 (H, W, 3), where it has one and no scene."""
+        ...
+
+    def yardstick(self) -> Yardstick | None:
+        """Call it right after `reset`: random and optimal expected return of the episodes now beginning."""
+        ...
+
+    def close(self) -> None: ...
+
+
+def flat_size(space: gymnasium.spaces.Space[Any]) -> int:
+    """How many numbers one observation has."""
+    if space.shape is None:
+        raise TypeError(f"observation space {space} has no shape: flatten it first")
+    return int(np.prod(space.shape))

@@ -1,0 +1,156 @@
+"""The batched engine: N copies of one world in flat arrays, stepped by compiled rules without a Python object each."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import gymnasium
+import numba
+import numpy as np
+
+from .compile import BLOCK, Buffers, kernels
+from .core import Array, Episodes, Scene, Step, World, Yardstick, flat_size
+from .rng import copy_seeds, fresh_streams
+
+THREAD_FROM = 8 * BLOCK  # copies; below this, waking a second thread costs more than it brings
+
+
+class Engine:
+    """N copies of a world behind the `BatchEnv` interface.
+
+    The arrays in a `Step` are the engine's own buffers. Results do not depend on `threads` or on `num_envs`.
+    """
+
+    def __init__(self, world: World, num_envs: int = 1, seed: int = 0, threads: int | None = None, id: str = "") -> None:
+        if num_envs < 1:
+            raise ValueError(f"num_envs is {num_envs}: at least 1 copy is needed")
+        self.world = world
+        self.id = id or world.name
+        self.num_envs = num_envs
+        self.num_agents = world.num_agents
+        self.observation_space = world.observation_space
+        self.action_space = world.action_space
+        self.threads = min(threads or os.cpu_count() or 1, numba.config.NUMBA_NUM_THREADS)
+        n, a, shape = num_envs, self.num_agents, self.observation_space.shape
+        assert shape is not None
+        size, dtype = flat_size(self.observation_space), self.observation_space.dtype
+        self.state = world.allocate(n)
+        self.constants = world.constants()
+        self._b = Buffers(
+            rng=np.zeros((n, 2), np.uint64),
+            active=np.ones(n, np.uint8),
+            obs=np.zeros((n, a, size), dtype),
+            final_obs=np.zeros((n, a, size), dtype),
+            reward=np.zeros((n, a), np.float32),
+            terminated=np.zeros(n, np.bool_),
+            truncated=np.zeros(n, np.bool_),
+            elapsed=np.zeros(n, np.int64),
+            running_return=np.zeros((n, a), np.float64),
+            ended_return=np.zeros((n, a), np.float64),
+            ended_length=np.zeros(n, np.int64),
+            bad_action=np.full(1, -1, np.int64),
+        )
+        b = self._b
+        self._step = Step(
+            b.obs.reshape(n, a, *shape), b.reward, b.terminated, b.truncated, b.final_obs.reshape(n, a, *shape)
+        )
+        discrete = isinstance(self.action_space, gymnasium.spaces.Discrete)
+        self._action_shape: tuple[int, ...] = (n, a) if discrete else (n, a, *(self.action_space.shape or ()))
+        self._action_dtype = np.dtype(np.int64 if discrete else np.float32)
+        self._kernels = kernels(world, int(self.action_space.n) if discrete else 0)  # type: ignore[attr-defined]
+        self.reset(seed)
+
+    def reset(self, seed: int | Array | None = None) -> Array:
+        """Begin new episodes in all copies; without a seed the copies' random streams go on. Returns obs."""
+        if seed is not None:
+            seeds = copy_seeds(int(seed), self.num_envs) if np.ndim(seed) == 0 else np.asarray(seed, np.uint64)
+            if seeds.shape != (self.num_envs,):
+                raise ValueError(f"seed has shape {seeds.shape}: give one whole number or one for each of {self.num_envs}")
+            self._b.rng[:] = fresh_streams(seeds)
+        self.reset_copies(np.ones(self.num_envs, np.bool_))
+        return self._step.obs
+
+    def reset_copies(self, which: Array) -> Array:
+        """Begin a new episode in the copies where `which` (N,) is true; the others are not touched. Returns obs."""
+        self._b.active[:] = which
+        self._b.terminated[which] = False
+        self._b.truncated[which] = False
+        self._kernels.reset(self.state, self.constants, self._b)
+        self._b.active[:] = 1
+        return self._step.obs
+
+    def reseed_copies(self, which: Array, seeds: Array) -> None:
+        """Give the copies where `which` (N,) is true the random streams of `seeds` (as many numbers as true copies)."""
+        self._b.rng[which] = fresh_streams(np.asarray(seeds, np.uint64))
+
+    def step(self, action: Array, active: Array | None = None, autoreset: bool = True) -> Step:
+        """One step of all copies, or of those where `active` (N,) is true. Raises ValueError for an illegal action."""
+        action = np.ascontiguousarray(action, self._action_dtype)
+        if action.shape != self._action_shape:
+            raise ValueError(f"action has shape {action.shape}: world {self.id} wants {self._action_shape}")
+        b = self._b
+        if active is not None:
+            b.active[:] = active
+        limit = self.world.config.time_limit
+        if self.threads > 1 and self.num_envs >= THREAD_FROM:
+            numba.set_num_threads(self.threads)
+            self._kernels.step_threaded(self.state, self.constants, b, action, limit, autoreset)
+        else:
+            self._kernels.step(self.state, self.constants, b, action, limit, autoreset)
+        if active is not None:
+            b.active[:] = 1
+        if b.bad_action[0] >= 0:
+            copy = int(b.bad_action[0])
+            b.bad_action[0] = -1
+            raise ValueError(f"action {action[copy].tolist()} of copy {copy} is outside {self.action_space}")
+        return self._step
+
+    def episodes(self) -> Episodes:
+        """Episodes that ended in the last step."""
+        copies = np.flatnonzero(self._b.terminated | self._b.truncated)
+        return Episodes(copies, self._b.ended_return[copies], self._b.ended_length[copies])
+
+    def get_state(self) -> dict[str, Array]:
+        """Copies of all arrays that the future depends on; the keys are State fields and engine counters."""
+        arrays = {f"state.{name}": array for name, array in self.state._asdict().items()}
+        arrays |= {f"engine.{name}": getattr(self._b, name) for name in ("rng", "elapsed", "running_return")}
+        return {name: np.array(array) for name, array in arrays.items()}
+
+    def set_state(self, state: dict[str, Array]) -> None:
+        """Put back what `get_state` gave. Raises ValueError where names, shapes or dtypes do not fit."""
+        here = {f"state.{name}": array for name, array in self.state._asdict().items()}
+        here |= {f"engine.{name}": getattr(self._b, name) for name in ("rng", "elapsed", "running_return")}
+        if here.keys() != state.keys():
+            raise ValueError(f"state of world {self.id} has other arrays: {sorted(here.keys() ^ state.keys())}")
+        for name, array in here.items():
+            if state[name].shape != array.shape or state[name].dtype != array.dtype:
+                raise ValueError(
+                    f"{name} is {state[name].dtype}{state[name].shape}, world {self.id} holds {array.dtype}{array.shape}"
+                )
+        for name, array in here.items():
+            array[...] = state[name]
+        self._kernels.observe(self.state, self.constants, self._b)
+
+    def scene(self, i: int) -> Scene | None:
+        return self.world.scene(self.state, i)
+
+    def rgb(self, i: int) -> Array | None:
+        return None  # worlds describe a scene; render.py draws it
+
+    def yardstick(self) -> Yardstick | None:
+        from .solve import yardstick
+
+        return yardstick(self.world, self.state)
+
+    def close(self) -> None:
+        pass
+
+    @property
+    def obs(self) -> Array:
+        return self._step.obs
+
+    def __repr__(self) -> str:
+        return f"Engine({self.id!r}, num_envs={self.num_envs}, config={self.world.config!r})"
+
+

@@ -1,0 +1,92 @@
+"""What grid worlds share: directions, slipping, words of eight tiles at once, and windows of a padded board."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .core import Array, helper
+from .rng import below, unit
+
+LEFT, DOWN, RIGHT, UP, STAY = 0, 1, 2, 3, 4  # Gymnasium's FrozenLake order: a - 1 and a + 1 (mod 4) are perpendicular
+DY = np.array([0, 1, 0, -1, 0])
+DX = np.array([-1, 0, 1, 0, 0])
+ARROWS = "<v>^o"
+U1, U2, U3, U4, U5, U6, U7, U8 = (np.uint64(v) for v in range(1, 9))  # unsigned: an index that cannot wrap around
+
+
+@helper
+def slipped(rng: Array, i: int, action: int, slip: float) -> int:
+    """The direction really taken: with probability `slip` one of the two perpendicular to `action`.
+
+    One draw if slip > 0 and the action is a move, else none. slip = 2/3 is Gymnasium's slippery FrozenLake.
+    """
+    if slip > 0.0 and action < 4:
+        u = unit(rng, i)
+        if u < slip:
+            return (action + 1) & 3 if 2.0 * u < slip else (action + 3) & 3
+    return action
+
+
+@helper
+def slip_outcomes(action: int, slip: float) -> tuple[tuple[int, float], tuple[int, float], tuple[int, float]]:
+    """The same law as `slipped`, for transition models: three (direction, probability) pairs."""
+    if action >= 4:
+        return (action, 1.0), (action, 0.0), (action, 0.0)
+    return (action, 1.0 - slip), ((action + 1) & 3, slip / 2), ((action + 3) & 3, slip / 2)
+
+
+@helper
+def copy_window(source: Array, at: int, stride: int, k: int, out: Array, start: int, total: int) -> None:
+    """Copy a k x k window of the flat byte board `source`, whose rows are `stride` apart, to out[start:start + k*k].
+
+    Eight tiles travel as one word: the compiler merges eight byte loads, and eight byte stores, into one each. A word
+    may run over the end of its row, where the next row overwrites it; near `total`, the end of `out`, single bytes go.
+    `source` needs 7 spare bytes behind its last row.
+    """
+    for row in range(k):
+        for j in range(0, k, 8):
+            a, b = np.uint64(at + row * stride + j), np.uint64(start + row * k + j)
+            if b + U8 <= np.uint64(total):
+                t0, t1, t2, t3 = source[a], source[a + U1], source[a + U2], source[a + U3]
+                t4, t5, t6, t7 = source[a + U4], source[a + U5], source[a + U6], source[a + U7]
+                out[b], out[b + U1], out[b + U2], out[b + U3] = t0, t1, t2, t3
+                out[b + U4], out[b + U5], out[b + U6], out[b + U7] = t4, t5, t6, t7
+            else:
+                for m in range(min(8, k - j)):
+                    out[b + np.uint64(m)] = source[a + np.uint64(m)]
+
+
+@helper
+def carve_maze(tiles: Array, stride: int, pad: int, size: int, rng: Array, i: int, wall: int, floor: int) -> None:
+    """Carve a perfect maze (a spanning tree of its rooms) into the flat board `tiles` by randomised depth-first search.
+
+    Rooms are the cells with odd row and column of the size x size board, which begins `pad` rows and columns in. The way
+    back is kept in the rooms themselves (tile 16 + direction of arrival), so there is no stack.
+    """
+    for y in range(size):
+        for x in range(size):
+            tiles[(y + pad) * stride + x + pad] = wall
+    rooms = (size - 1) // 2
+    y, x = 2 * below(rng, i, rooms) + 1, 2 * below(rng, i, rooms) + 1
+    here = (y + pad) * stride + x + pad
+    tiles[here] = 16 + STAY
+    while True:
+        options = 0
+        choices = 0  # four bits of direction each
+        for d in range(4):
+            ny, nx = y + 2 * DY[d], x + 2 * DX[d]
+            if 0 < ny < size and 0 < nx < size and tiles[(ny + pad) * stride + nx + pad] == wall:
+                choices |= d << (4 * options)
+                options += 1
+        if options > 0:
+            d = (choices >> (4 * below(rng, i, options))) & 15
+            tiles[(y + DY[d] + pad) * stride + x + DX[d] + pad] = floor
+            y, x = y + 2 * DY[d], x + 2 * DX[d]
+            tiles[(y + pad) * stride + x + pad] = 16 + d
+        else:
+            here = (y + pad) * stride + x + pad
+            d = tiles[here] - 16
+            tiles[here] = floor
+            if d == STAY:
+                return
+            y, x = y - 2 * DY[d], x - 2 * DX[d]

@@ -1,0 +1,114 @@
+"""Names of worlds: `@world("candy")`, the folder scan, plugins, `make`, and "did you mean"."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+from collections.abc import Callable
+from functools import cache
+from importlib.metadata import entry_points
+from typing import Any, NamedTuple, TypeVar
+
+import pydantic
+
+from .core import BatchEnv, World
+
+W = TypeVar("W", bound=type[World])
+_WORLDS: dict[str, type[World]] = {}
+
+
+class UnknownName(ValueError):
+    """Nothing is registered under that name; the message suggests near ones."""
+
+
+class Broken(NamedTuple):
+    """A plugin that could not be imported: it is listed, and harms nothing else."""
+
+    name: str
+    reason: str
+
+
+def world(name: str) -> Callable[[W], W]:
+    """Class decorator: register a `World` under `name`."""
+
+    def register(cls: W) -> W:
+        other = _WORLDS.get(name)
+        if other is not None and other.__qualname__ != cls.__qualname__:
+            raise ValueError(f"world name {name!r} is taken by {other.__module__}.{other.__qualname__}: choose another")
+        cls.name = name
+        _WORLDS[name] = cls
+        return cls
+
+    return register
+
+
+@cache
+def _load() -> tuple[Broken, ...]:
+    """Import every file of `worlds/` and every entry point of group gumdrop.worlds, once."""
+    from . import worlds
+
+    broken = []
+    for module in pkgutil.iter_modules(worlds.__path__):
+        importlib.import_module(f"{worlds.__name__}.{module.name}")
+    for point in entry_points(group="gumdrop.worlds"):
+        try:
+            point.load()
+        except Exception as error:  # a stranger's code: whatever it raises is its reason
+            broken.append(Broken(point.name, f"{type(error).__name__}: {error}"))
+    return tuple(broken)
+
+
+def worlds() -> dict[str, type[World]]:
+    """All registered worlds by name."""
+    _load()
+    return dict(sorted(_WORLDS.items()))
+
+
+def broken_plugins() -> tuple[Broken, ...]:
+    return _load()
+
+
+def suggest(name: str, known: list[str]) -> str:
+    """': did you mean X?' or the known names."""
+    near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
+    return f": did you mean {near[0]}?" if near else f": known are {', '.join(known)}"
+
+
+def is_foreign(id: str) -> bool:
+    """True for ids that Gymnasium resolves: `Name-v1`, `namespace/Name-v1`, `module:Id`."""
+    return ":" in id or "/" in id or id.rpartition("-v")[2].isdigit()
+
+
+def make_world(id: str, config: dict[str, Any] | None = None) -> World:
+    """The world registered as `id`, configured. Raises UnknownName, or ValueError with one line per bad option."""
+    known = worlds()
+    if id not in known:
+        raise UnknownName(f"no world {id!r}{suggest(id, list(known))}")
+    cls = known[id]
+    try:
+        return cls(cls.Config(**(config or {})))
+    except pydantic.ValidationError as error:
+        raise ValueError(explain(error, f"world {id}", list(cls.Config.model_fields))) from None
+
+
+def explain(error: pydantic.ValidationError, what: str, known: list[str]) -> str:
+    """One line for the first fault that pydantic found."""
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return f"{what} has no option {key!r}{suggest(key.rpartition('.')[2], known)}"
+    return f"{what}: {key + ': ' if key else ''}{first['msg'][0].lower()}{first['msg'][1:]} (got {first['input']!r:.80})"
+
+
+def make(
+    id: str, config: dict[str, Any] | None = None, num_envs: int = 1, seed: int = 0, threads: int | None = None
+) -> BatchEnv:
+    """N copies of the environment `id`: one of our worlds, or any Gymnasium id (`CartPole-v1`, `module:Id`)."""
+    if is_foreign(id) and not id.startswith("gumdrop"):
+        from .foreign import ForeignBatch
+
+        return ForeignBatch(id, config or {}, num_envs=num_envs, seed=seed)
+    from .engine import Engine
+
+    return Engine(make_world(id, config), num_envs=num_envs, seed=seed, threads=threads, id=id)
