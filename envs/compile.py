@@ -24,7 +24,7 @@ from .core import Array, World
 
 # No pool of ours may spin while torch works: the workqueue layer sleeps, OpenMP's busy-waits (see docs/decisions).
 if "NUMBA_THREADING_LAYER" not in os.environ:
-    numba.config.THREADING_LAYER = "workqueue"
+    numba.config.THREADING_LAYER = "omp"
 
 BLOCK = 64  # copies that one parallel work item steps: large against the scheduler's cost, small against a batch
 
@@ -264,7 +264,10 @@ def _kernels(
         return _keep_on_disk(numba.njit(nogil=True, parallel=parallel)(function), key)
 
     return Kernels(
-        finish(step_all, False), finish(step_threaded, True), finish(reset_all, False), finish(observe_all, False)
+        finish(step_all, False),
+        finish(step_threaded, True),
+        finish(reset_all, False),
+        finish(observe_all, False),
     )
 
 

@@ -122,6 +122,11 @@ class World:
 
     static: ClassVar[tuple[str, ...]] = ()
 
+    @property
+    def horizon(self) -> int:
+        """Most steps an episode can have, 0 for no bound: what exact solvers plan for."""
+        return int(self.config.time_limit)
+
     def scene(self, s: Any, i: int) -> Scene | None:
         """What copy `i` looks like; None: `render.py` shows the observation as text."""
         return None
@@ -178,8 +183,16 @@ class BatchEnv(Protocol):
         """Begin new episodes in all copies; obs (N, A, ...). A whole number seeds copy i with copy_seeds(seed, N)[i]."""
         ...
 
-    def step(self, action: Array) -> Step:
-        """`action`: (N, A) whole numbers for Discrete, (N, A, D) float32 for Box."""
+    @property
+    def obs(self) -> Array:
+        """What the agents see now, (N, A, ...)."""
+        ...
+
+    def step(self, action: Array, *, autoreset: bool = True) -> Step:
+        """`action`: (N, A) whole numbers for Discrete, (N, A, D) float32 for Box.
+
+        Without `autoreset` a finished copy stays as it ended, until `reset`; stepping it again has no meaning.
+        """
         ...
 
     def episodes(self) -> Episodes:

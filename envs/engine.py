@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
 import gymnasium
 import numba
@@ -22,7 +21,9 @@ class Engine:
     The arrays in a `Step` are the engine's own buffers. Results do not depend on `threads` or on `num_envs`.
     """
 
-    def __init__(self, world: World, num_envs: int = 1, seed: int = 0, threads: int | None = None, id: str = "") -> None:
+    def __init__(
+        self, world: World, num_envs: int = 1, seed: int = 0, threads: int | None = None, id: str = ""
+    ) -> None:
         if num_envs < 1:
             raise ValueError(f"num_envs is {num_envs}: at least 1 copy is needed")
         self.world = world
@@ -53,7 +54,11 @@ class Engine:
         )
         b = self._b
         self._step = Step(
-            b.obs.reshape(n, a, *shape), b.reward, b.terminated, b.truncated, b.final_obs.reshape(n, a, *shape)
+            b.obs.reshape(n, a, *shape),
+            b.reward,
+            b.terminated,
+            b.truncated,
+            b.final_obs.reshape(n, a, *shape),
         )
         discrete = isinstance(self.action_space, gymnasium.spaces.Discrete)
         self._action_shape: tuple[int, ...] = (n, a) if discrete else (n, a, *(self.action_space.shape or ()))
@@ -66,7 +71,9 @@ class Engine:
         if seed is not None:
             seeds = copy_seeds(int(seed), self.num_envs) if np.ndim(seed) == 0 else np.asarray(seed, np.uint64)
             if seeds.shape != (self.num_envs,):
-                raise ValueError(f"seed has shape {seeds.shape}: give one whole number or one for each of {self.num_envs}")
+                raise ValueError(
+                    f"seed has shape {seeds.shape}: give one whole number or one for each of {self.num_envs}"
+                )
             self._b.rng[:] = fresh_streams(seeds)
         self.reset_copies(np.ones(self.num_envs, np.bool_))
         return self._step.obs
@@ -152,5 +159,3 @@ class Engine:
 
     def __repr__(self) -> str:
         return f"Engine({self.id!r}, num_envs={self.num_envs}, config={self.world.config!r})"
-
-

@@ -7,7 +7,13 @@ import numpy as np
 from .core import Array, helper
 from .rng import below, unit
 
-LEFT, DOWN, RIGHT, UP, STAY = 0, 1, 2, 3, 4  # Gymnasium's FrozenLake order: a - 1 and a + 1 (mod 4) are perpendicular
+LEFT, DOWN, RIGHT, UP, STAY = (
+    0,
+    1,
+    2,
+    3,
+    4,
+)  # Gymnasium's FrozenLake order: a - 1 and a + 1 (mod 4) are perpendicular
 DY = np.array([0, 1, 0, -1, 0])
 DX = np.array([-1, 0, 1, 0, 0])
 ARROWS = "<v>^o"

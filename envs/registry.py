@@ -98,11 +98,17 @@ def explain(error: pydantic.ValidationError, what: str, known: list[str]) -> str
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         return f"{what} has no option {key!r}{suggest(key.rpartition('.')[2], known)}"
-    return f"{what}: {key + ': ' if key else ''}{first['msg'][0].lower()}{first['msg'][1:]} (got {first['input']!r:.80})"
+    return (
+        f"{what}: {key + ': ' if key else ''}{first['msg'][0].lower()}{first['msg'][1:]} (got {first['input']!r:.80})"
+    )
 
 
 def make(
-    id: str, config: dict[str, Any] | None = None, num_envs: int = 1, seed: int = 0, threads: int | None = None
+    id: str,
+    config: dict[str, Any] | None = None,
+    num_envs: int = 1,
+    seed: int = 0,
+    threads: int | None = None,
 ) -> BatchEnv:
     """N copies of the environment `id`: one of our worlds, or any Gymnasium id (`CartPole-v1`, `module:Id`)."""
     if is_foreign(id) and not id.startswith("gumdrop"):

@@ -25,7 +25,8 @@ class Bandit(World):
         arms: int = Field(5, ge=2, le=1000, description="how many arms, k")
         reward: Literal["bernoulli", "gaussian"] = Field("bernoulli", description="distribution of a pull")
         sd: float = Field(0.3, ge=0, le=100, description="standard deviation of a Gaussian pull")
-        time_limit: int = Field(100, ge=1, description="pulls per episode, the horizon")
+        pulls: int = Field(100, ge=1, le=1_000_000, description="pulls per episode, known to the agent")
+        time_limit: int = Field(0, ge=0, description="steps until an episode is truncated, unseen; 0 means never")
 
     class State(NamedTuple):
         mean: Array  # float64 (N, k)
@@ -51,6 +52,10 @@ class Bandit(World):
     def action_space(self) -> gymnasium.spaces.Discrete:
         return gymnasium.spaces.Discrete(self.config.arms)
 
+    @property
+    def horizon(self) -> int:
+        return min(self.config.pulls, self.config.time_limit or self.config.pulls)
+
     def allocate(self, n: int) -> State:
         return self.State(
             np.zeros((n, self.config.arms)), np.full(n, -1), np.zeros(n, np.float32), np.zeros(n, np.int64)
@@ -58,7 +63,7 @@ class Bandit(World):
 
     def constants(self) -> Constants:
         return self.Constants(
-            self.config.arms, self.config.reward == "gaussian", self.config.sd, self.config.time_limit
+            self.config.arms, self.config.reward == "gaussian", self.config.sd, self.config.pulls
         )
 
     @rule
@@ -79,7 +84,7 @@ class Bandit(World):
         s.arm[i] = arm
         s.reward[i] = reward[0]
         s.pulls[i] += 1
-        return False
+        return s.pulls[i] >= c.horizon
 
     @rule
     def observe(s, i, k, c, out):

@@ -23,7 +23,7 @@ class Candy(World):
     Observation, uint8 0/1 planes (kinds + 3, rows, columns): one plane per kind of candy, the agent itself (in a window:
     what lies outside the board), the other agents, and a clock: as many ones as steps are left (scaled if they are more
     than cells). view=0 shows the whole board, an odd view a window centred on the agent. Reward: the value of the candy
-    stepped on. The episode ends when none is left. Several agents may share a cell; who moves first is drawn each step.
+    stepped on. The episode is over when none is left or at the deadline. Several agents may share a cell; who moves first is drawn each step.
     """
 
     class Config(WorldConfig):
@@ -32,8 +32,11 @@ class Candy(World):
         values: tuple[float, ...] = Field((1.0, 2.0, 5.0), min_length=1, max_length=8, description="value of each kind")
         agents: int = Field(1, ge=1, le=8, description="collectors")
         slip: float = Field(0.1, ge=0, le=1, description="probability that a move goes to one of its two sides")
-        view: int = Field(0, ge=0, le=63, description="side of the window around the agent, odd; 0 shows the whole board")
-        time_limit: int = Field(14, ge=1, description="steps until an episode is truncated")
+        view: int = Field(
+            0, ge=0, le=63, description="side of the window around the agent, odd; 0 shows the whole board"
+        )
+        deadline: int = Field(14, ge=1, le=10_000, description="steps until the game is over; the agent sees the clock")
+        time_limit: int = Field(0, ge=0, description="steps until an episode is truncated, unseen; 0 means never")
 
         @field_validator("view")
         @classmethod
@@ -72,8 +75,12 @@ class Candy(World):
         agents: int
         window: int
         slip: float
-        limit: int
+        deadline: int
         values: Array  # float64 (kinds,)
+
+    @property
+    def horizon(self) -> int:
+        return min(self.config.deadline, self.config.time_limit or self.config.deadline)
 
     static = ("kinds", "agents", "window", "size")
 
@@ -101,7 +108,7 @@ class Candy(World):
     def constants(self) -> Constants:
         o = self.config
         values = np.array(o.values, np.float64)
-        return self.Constants(o.size, o.candies, len(values), o.agents, o.view, o.slip, o.time_limit, values)
+        return self.Constants(o.size, o.candies, len(values), o.agents, o.view, o.slip, o.deadline, values)
 
     @rule
     def reset(s, i, c, rng):
@@ -143,7 +150,7 @@ class Candy(World):
                 s.candy[i, y * c.size + x] = 0
                 s.left[i] -= 1
         s.time[i] += 1
-        return s.left[i] == 0
+        return s.left[i] == 0 or s.time[i] >= c.deadline
 
     @rule
     def observe(s, i, k, c, out):
@@ -168,9 +175,9 @@ class Candy(World):
             row, column = s.y[i, other] - top, s.x[i, other] - left
             if other != k and 0 <= row < side and 0 <= column < side:
                 out[(c.kinds + 1) * plane + row * side + column] = 1
-        ticks = c.limit - s.time[i]
-        if c.limit > plane:
-            ticks = (ticks * plane + c.limit - 1) // c.limit
+        ticks = c.deadline - s.time[i]
+        if c.deadline > plane:
+            ticks = (ticks * plane + c.deadline - 1) // c.deadline
         for j in range(ticks):
             out[(c.kinds + 2) * plane + j] = 1
 
@@ -179,7 +186,7 @@ class Candy(World):
         where = np.flatnonzero(s.candy[i])
         candies = [Entity(int(j) // o.size, int(j) % o.size, "candy", int(s.candy[i, j]) - 1) for j in where]
         agents = [Entity(int(s.y[i, k]), int(s.x[i, k]), "agent", k) for k in range(o.agents)]
-        caption = f"{o.time_limit - int(s.time[i])} steps left"
+        caption = f"{o.deadline - int(s.time[i])} steps left"
         return Scene(np.full((o.size, o.size), "."), (*candies, *agents), caption=caption)
 
     def model(self, s: Any, i: int) -> Model | None:
@@ -218,5 +225,10 @@ class Candy(World):
         }
         start = (sets - 1) * cells + int(s.y[i, 0]) * o.size + int(s.x[i, 0])
         return Model(
-            next_state.reshape(flat), probability.reshape(flat), reward.reshape(flat), terminated.reshape(flat), start, fields
+            next_state.reshape(flat),
+            probability.reshape(flat),
+            reward.reshape(flat),
+            terminated.reshape(flat),
+            start,
+            fields,
         )

@@ -1,0 +1,41 @@
+# Two commands a newcomer needs: `make demo` and `make test`. Both make .venv first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test proofs bench lint clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo    train an agent on the candy world (about a minute), evaluate it, draw a report"
+	@echo "make test    run the tests"
+	@echo "make lint    ruff, format, mypy (strict), import layers"
+	@echo "make proofs  the long measurements; writes docs/results/*.json"
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'gumdrop needs Python 3.11 or newer: make PYTHON=python3.11')"
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --progress-bar off -c constraints.txt -e .
+	touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --progress-bar off -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: $(VENV)/installed
+	@$(BIN)/gumdrop train candy-ppo $(ARGS)
+
+test: $(VENV)/installed-dev
+	$(BIN)/python -m pytest $(ARGS)
+
+proofs: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -m slow $(ARGS)
+
+lint: $(VENV)/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,171 @@
+"""What an agent is: the protocol that the runtime drives, and the registry of algorithms."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+from functools import cache
+from importlib.metadata import entry_points
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, TypeVar
+
+import gymnasium
+import numpy as np
+import numpy.typing as npt
+import pydantic
+from pydantic import BaseModel, ConfigDict
+
+from ..envs.core import BatchEnv
+from ..envs.registry import Broken, UnknownName, explain, suggest
+
+Array = npt.NDArray[Any]
+Mode = Literal["sample", "greedy"]
+
+
+class AgentConfig(BaseModel):
+    """Options of an algorithm. Subclass it; unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Spaces(NamedTuple):
+    """What an agent needs to know of the environment it is made for."""
+
+    observation: gymnasium.spaces.Space[Any]  # of one agent
+    action: gymnasium.spaces.Space[Any]
+    num_agents: int
+
+    @classmethod
+    def of(cls, env: BatchEnv) -> Spaces:
+        return cls(env.observation_space, env.action_space, env.num_agents)
+
+
+class Rollout(NamedTuple):
+    """T steps of N copies with A agents, as collected. Arrays are reused: valid until the next collection."""
+
+    obs: Array  # (T, N, A, ...)
+    action: Array  # (T, N, A) int64 or (T, N, A, D) float32
+    reward: Array  # float32 (T, N, A)
+    terminated: Array  # bool (T, N)
+    truncated: Array  # bool (T, N)
+    last_obs: Array  # (N, A, ...): what the agent sees after the last step
+    final_obs: (
+        Array  # (K, A, ...): last observations of the K truncated episodes, in the order of `truncated`'s entries
+    )
+    extras: dict[str, Array]  # whatever `act` returned beside the action, each (T, N, A, ...)
+
+
+class Agent(Protocol):
+    """An algorithm with its state. The runtime never looks inside.
+
+    N copies, A agents in each (parameters are shared between them). `carry` is whatever `act` wants to remember.
+    """
+
+    name: ClassVar[str]
+    config: Any
+
+    @property
+    def num_steps(self) -> int:
+        """Steps to collect before each `learn`."""
+        ...
+
+    def initial(self, n: int) -> Any:
+        """Carry for n copies that begin an episode."""
+        ...
+
+    def act(self, obs: Array, carry: Any, mode: Mode, mask: Array | None = None) -> tuple[Array, Any, dict[str, Array]]:
+        """obs (N, A, ...) -> action (N, A) or (N, A, D), carry, extras to be stored with the step."""
+        ...
+
+    def learn(self, batch: Rollout, progress: float) -> dict[str, float]:
+        """Improve; `progress` in [0, 1] is the share of the training budget spent. Returns metrics."""
+        ...
+
+    def state_dict(self) -> dict[str, Array]:
+        """Everything that the future depends on, as arrays by name: parameters, optimiser, normaliser, random state."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Array]) -> None: ...
+
+
+class NonFinite(ArithmeticError):
+    """A NaN or infinity appeared; the message names where."""
+
+
+C = TypeVar("C", bound=type[Any])
+_AGENTS: dict[str, type[Any]] = {}
+_PACKAGES = ("", ".deep")  # folders of this package whose files are algorithms
+
+
+def agent(name: str) -> Callable[[C], C]:
+    """Class decorator: register an algorithm. The class has `Config` and `__init__(config, spaces, seed)`."""
+
+    def register(cls: C) -> C:
+        other = _AGENTS.get(name)
+        if other is not None and other.__qualname__ != cls.__qualname__:
+            raise ValueError(f"agent name {name!r} is taken by {other.__module__}.{other.__qualname__}: choose another")
+        cls.name = name
+        _AGENTS[name] = cls
+        return cls
+
+    return register
+
+
+@cache
+def _load() -> tuple[Broken, ...]:
+    root = __package__
+    for sub in _PACKAGES:
+        package = importlib.import_module(root + sub)
+        for module in pkgutil.iter_modules(package.__path__):
+            if not module.ispkg and module.name != "core":
+                importlib.import_module(f"{root}{sub}.{module.name}")
+    broken = []
+    for point in entry_points(group="gumdrop.agents"):
+        try:
+            point.load()
+        except Exception as error:  # a stranger's code: whatever it raises is its reason
+            broken.append(Broken(point.name, f"{type(error).__name__}: {error}"))
+    return tuple(broken)
+
+
+def agents() -> dict[str, type[Any]]:
+    """All registered algorithms by name. Importing them does not import torch."""
+    _load()
+    return dict(sorted(_AGENTS.items()))
+
+
+def broken_plugins() -> tuple[Broken, ...]:
+    return _load()
+
+
+def agent_config(name: str, options: dict[str, Any]) -> AgentConfig:
+    """The configuration of algorithm `name`. Raises UnknownName, or ValueError with one line for the first fault."""
+    known = agents()
+    if name not in known:
+        raise UnknownName(f"no agent {name!r}{suggest(name, list(known))}")
+    cls = known[name].Config
+    try:
+        config: AgentConfig = cls(**options)
+    except pydantic.ValidationError as error:
+        raise ValueError(explain(error, f"agent {name}", list(cls.model_fields))) from None
+    return config
+
+
+def make_agent(name: str, options: dict[str, Any], env: BatchEnv, seed: int) -> Agent:
+    """An untrained agent for `env`; all its randomness comes from `seed`."""
+    config = agent_config(name, options)
+    made: Agent = agents()[name](config, Spaces.of(env), seed)
+    return made
+
+
+def check_arrays(state: dict[str, Array], expected: dict[str, Array], what: str) -> None:
+    """Raise ValueError unless `state` has the names, shapes and dtypes of `expected`."""
+    if state.keys() != expected.keys():
+        odd = sorted(state.keys() ^ expected.keys())[0]
+        raise ValueError(f"{what}: array {odd!r} is {'unknown' if odd in state else 'missing'}: another configuration?")
+    for name, array in expected.items():
+        if state[name].shape != np.shape(array) or state[name].dtype != np.asarray(array).dtype:
+            raise ValueError(
+                f"{what}: {name} is {state[name].dtype}{state[name].shape}, "
+                f"this configuration has {np.asarray(array).dtype}{np.shape(array)}"
+            )

@@ -1,0 +1,246 @@
+"""Proximal policy optimisation (Schulman et al. 2017, arXiv:1707.06347), for discrete and continuous actions."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, Literal
+
+import gymnasium
+import numpy as np
+from pydantic import Field, field_validator
+
+from ...envs.core import flat_size
+from ..core import AgentConfig, Array, Mode, NonFinite, Rollout, Spaces, agent, check_arrays
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+BOX_LIMIT = 1e3  # an unbounded action dimension is cut here
+
+
+@agent("ppo")
+class PPO:
+    """Clipped policy gradient with generalised advantages; one policy shared by all agents of a copy.
+
+    Work per `learn`: `epochs` passes over the rollout in `minibatches` parts; gradients are summed over chunks of
+    `chunk` rows, which stay in the cache, so that the chunk size changes speed and not the algorithm.
+    """
+
+    class Config(AgentConfig):
+        num_steps: int = Field(32, ge=1, le=100_000, description="steps per copy between updates")
+        epochs: int = Field(4, ge=1, le=100)
+        minibatches: int = Field(4, ge=1, le=10_000)
+        learning_rate: float = Field(1e-3, gt=0, le=10)
+        schedule: Literal["constant", "linear", "cosine"] = Field("linear", description="learning rate over the run")
+        gamma: float = Field(0.99, ge=0, le=1)
+        gae_lambda: float = Field(0.95, ge=0, le=1)
+        clip_coef: float = Field(0.2, gt=0, le=10)
+        value_clip: float | None = Field(None, gt=0, description="how far a value may move per update; null: unlimited")
+        ent_coef: float = Field(0.01, ge=0, le=10)
+        ent_coef_final: float | None = Field(
+            None, ge=0, le=10, description="entropy weight at the end, reached linearly"
+        )
+        vf_coef: float = Field(0.5, ge=0, le=100)
+        max_grad_norm: float = Field(0.5, ge=0, le=1e6, description="0: no clipping")
+        target_kl: float | None = Field(None, gt=0, description="stop an update's epochs beyond this KL divergence")
+        normalise_advantage: bool = True
+        normalise_observation: bool = False
+        network: Literal["mlp", "cnn"] = "mlp"
+        hidden: tuple[int, ...] = Field((64, 64), min_length=1, max_length=8, description="widths of the full layers")
+        channels: int = Field(16, ge=1, le=512, description="of the two convolutions of a cnn")
+        activation: Literal["tanh", "relu"] = "tanh"
+        shared_trunk: bool = Field(True, description="policy and value read the same features")
+        chunk: int = Field(8192, ge=16, description="rows per gradient pass")
+
+        @field_validator("hidden")
+        @classmethod
+        def _widths(cls, hidden: tuple[int, ...]) -> tuple[int, ...]:
+            if not all(1 <= width <= 8192 for width in hidden):
+                raise ValueError("hidden widths must lie in 1..8192")
+            return hidden
+
+    def __init__(self, config: Config, spaces: Spaces, seed: int) -> None:
+        import torch
+
+        from ...core_ml.nets import ActorCritic
+        from ...core_ml.normalise import RunningNormaliser
+        from ...core_ml.optim import FlatAdam
+
+        self.config, self.spaces = config, spaces
+        action = spaces.action
+        self.continuous = isinstance(action, gymnasium.spaces.Box)
+        if not isinstance(action, gymnasium.spaces.Box | gymnasium.spaces.Discrete):
+            raise ValueError(f"ppo cannot act in {action}: it needs a Discrete or a Box action space")
+        shape = spaces.observation.shape or ()
+        if config.network == "cnn" and len(shape) not in (2, 3):
+            raise ValueError(f"a cnn needs observations of 2 or 3 dimensions, these are {shape}: set agent.network=mlp")
+        self.generator = torch.Generator().manual_seed(seed)
+        self.model = ActorCritic(
+            shape, flat_size(action) if self.continuous else int(action.n), self.continuous, config.network,  # type: ignore[attr-defined]
+            config.hidden, config.channels, config.activation, config.shared_trunk, self.generator,
+        )  # fmt: skip
+        self.optimiser = FlatAdam(self.model)
+        self.normaliser = RunningNormaliser(flat_size(spaces.observation)) if config.normalise_observation else None
+
+    @property
+    def num_steps(self) -> int:
+        return int(self.config.num_steps)
+
+    def initial(self, n: int) -> None:
+        return None
+
+    def _features(self, obs: Array | Tensor) -> Tensor:
+        """(..., *observation) -> float32 (B, D); bytes become floats here, row by row, not in storage."""
+        import torch
+
+        rows = torch.as_tensor(obs).reshape(-1, flat_size(self.spaces.observation)).float()
+        return self.normaliser(rows) if self.normaliser else rows
+
+    def act(self, obs: Array, carry: Any, mode: Mode, mask: Array | None = None) -> tuple[Array, Any, dict[str, Array]]:
+        import torch
+
+        lead = obs.shape[:2]
+        with torch.inference_mode():
+            rows = self._features(obs)
+            if mode == "greedy":
+                return (
+                    self._legal(self.model.policy(rows).mode().numpy().reshape(*lead, *self._action_shape)),
+                    carry,
+                    {},
+                )
+            distribution, value = self.model(rows)
+            action = distribution.sample(self.generator)
+            log_prob = distribution.log_prob(action)
+        raw = action.numpy().reshape(*lead, *self._action_shape)
+        extras = {"log_prob": log_prob.numpy().reshape(lead), "value": value.numpy().reshape(lead)}
+        if self.continuous:
+            extras["raw_action"] = raw  # the gradient is that of the sampled action, the world gets the clipped one
+        return self._legal(raw), carry, extras
+
+    @property
+    def _action_shape(self) -> tuple[int, ...]:
+        return self.spaces.action.shape or () if self.continuous else ()
+
+    def _legal(self, action: Array) -> Array:
+        if isinstance(self.spaces.action, gymnasium.spaces.Box):
+            return np.clip(
+                action,
+                np.maximum(self.spaces.action.low, -BOX_LIMIT),
+                np.minimum(self.spaces.action.high, BOX_LIMIT),
+            ).astype(np.float32)
+        return action
+
+    def learn(self, batch: Rollout, progress: float) -> dict[str, float]:
+        import torch
+
+        from ...core_ml.losses import ppo_policy, value_error
+        from ...core_ml.returns import explained_variance, gae
+
+        o = self.config
+        t, n, a = batch.reward.shape
+        log_prob, value, reward = (
+            torch.from_numpy(x) for x in (batch.extras["log_prob"], batch.extras["value"], batch.reward)
+        )
+        terminated = torch.from_numpy(batch.terminated).unsqueeze(-1)
+        truncated = torch.from_numpy(batch.truncated).unsqueeze(-1)
+
+        # Advantages. The step after t led to obs t+1, except where an episode was cut: there to final_obs.
+        next_value = torch.empty_like(value)
+        next_value[:-1] = value[1:]
+        with torch.inference_mode():
+            next_value[-1] = self.model.value(self._features(batch.last_obs)).view(n, a)
+            if len(batch.final_obs):
+                next_value[truncated.squeeze(-1)] = self.model.value(self._features(batch.final_obs)).view(-1, a)
+        advantage = gae(reward, value, next_value, terminated, terminated | truncated, o.gamma, o.gae_lambda)
+        target = advantage + value
+
+        # Everything as rows: (T * N * A, ...)
+        rows = t * n * a
+        obs = torch.from_numpy(batch.obs).view(rows, -1)
+        action = torch.from_numpy(batch.extras["raw_action"] if self.continuous else batch.action)
+        action = action.view(rows, *self._action_shape)
+        log_prob, advantage, target, old_value = (x.reshape(rows) for x in (log_prob, advantage, target, value))
+
+        learning_rate = o.learning_rate * scheduled(o.schedule, progress)
+        final = o.ent_coef if o.ent_coef_final is None else o.ent_coef_final
+        ent_coef = o.ent_coef + (final - o.ent_coef) * progress
+        size = math.ceil(rows / min(o.minibatches, rows))
+        sums = torch.zeros(5)  # policy loss, value loss, entropy, KL, clipped rows of the last epoch
+        norms: list[float] = []
+        epochs = 0
+        for _epoch in range(o.epochs):
+            order = torch.randperm(rows, generator=self.generator)
+            sums.zero_()
+            for part in order.split(size):
+                weight = advantage[part]
+                if o.normalise_advantage and len(part) > 1:
+                    centre, spread = weight.mean(), weight.std()
+                self.optimiser.zero_grad()
+                for index in part.split(o.chunk):
+                    weight = advantage[index]
+                    if o.normalise_advantage and len(part) > 1:
+                        weight = (weight - centre) / (spread + 1e-8)
+                    distribution, new_value = self.model(self._features(obs[index]))
+                    policy_loss, kl, clipped = ppo_policy(
+                        distribution.log_prob(action[index]), log_prob[index], weight, o.clip_coef
+                    )
+                    value_loss = value_error(new_value, old_value[index], target[index], o.value_clip)
+                    entropy = distribution.entropy().sum()
+                    loss = (policy_loss + o.vf_coef * value_loss - ent_coef * entropy) / len(part)
+                    loss.backward()  # type: ignore[no-untyped-call]
+                    sums += torch.stack([policy_loss.detach(), value_loss.detach(), entropy.detach(), kl, clipped])
+                norms.append(self.optimiser.step(learning_rate, o.max_grad_norm))
+                if not math.isfinite(norms[-1]):
+                    self._name_the_source(sums)
+            epochs += 1
+            if o.target_kl is not None and float(sums[3]) / rows > o.target_kl:
+                break
+        if self.normaliser:  # after learning: the rollout was collected, and is learned from, with the same scale
+            self.normaliser.update(obs)
+        mean = (sums / rows).tolist()
+        return {
+            "loss/policy": mean[0], "loss/value": mean[1], "entropy": mean[2], "kl": mean[3], "clip_fraction": mean[4],
+            "explained_variance": float(explained_variance(old_value, target)), "learning_rate": learning_rate,
+            "grad_norm": sum(norms) / len(norms), "epochs": float(epochs),
+        }  # fmt: skip
+
+    def _name_the_source(self, sums: Tensor) -> None:
+        """Raise NonFinite with the first part of the loss, or the first gradient, that is not finite."""
+        for name, value in zip(("policy loss", "value loss", "entropy"), sums.tolist(), strict=False):
+            if not math.isfinite(value):
+                raise NonFinite(f"{name} is {value}: lower agent.learning_rate, or look at the scale of rewards")
+        raise NonFinite(f"gradient of {self.optimiser.bad_gradient()} is not finite: lower agent.learning_rate")
+
+    def state_dict(self) -> dict[str, Array]:
+        import torch  # noqa: F401  (tensors below)
+
+        state = {f"model.{k}": v for k, v in self.model.state_dict().items() if not self._alias(k)}
+        state |= {f"optimiser.{k}": v for k, v in self.optimiser.state().items()}
+        state |= {f"normaliser.{k}": v for k, v in self.normaliser.state().items()} if self.normaliser else {}
+        state["generator"] = self.generator.get_state()
+        return {k: v.detach().numpy().copy() for k, v in state.items()}
+
+    def _alias(self, name: str) -> bool:
+        """A shared trunk is one set of parameters under two names."""
+        return bool(self.config.shared_trunk) and name.startswith("value_trunk.")
+
+    def load_state_dict(self, state: dict[str, Array]) -> None:
+        import torch
+
+        check_arrays(state, self.state_dict(), "agent ppo")
+        tensors = {k: torch.from_numpy(np.array(v)) for k, v in state.items()}
+        with torch.no_grad():
+            for name, parameter in self.model.state_dict().items():
+                if not self._alias(name):
+                    parameter.copy_(tensors[f"model.{name}"])
+        self.optimiser.load({k.removeprefix("optimiser."): v for k, v in tensors.items() if k.startswith("optimiser.")})
+        if self.normaliser:
+            self.normaliser.load({k.removeprefix("normaliser."): v for k, v in tensors.items() if "normaliser." in k})
+        self.generator.set_state(tensors["generator"])
+
+
+def scheduled(schedule: str, progress: float) -> float:
+    """Factor on the learning rate at `progress` in [0, 1]."""
+    if schedule == "linear":
+        return max(1 - progress, 0.0)
+    return 0.5 * (1 + math.cos(math.pi * min(progress, 1.0))) if schedule == "cosine" else 1.0

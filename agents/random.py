@@ -1,0 +1,49 @@
+"""The lower yardstick: uniformly random actions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from .core import AgentConfig, Array, Mode, Rollout, Spaces, agent, check_arrays
+
+
+@agent("random")
+class Random:
+    """Actions drawn uniformly from the action space (a Box must be bounded). Learns nothing."""
+
+    class Config(AgentConfig):
+        pass
+
+    def __init__(self, config: Config, spaces: Spaces, seed: int) -> None:
+        self.config, self.spaces = config, spaces
+        self.rng = np.random.Generator(np.random.PCG64(seed))
+        self.num_steps = 32
+
+    def initial(self, n: int) -> None:
+        return None
+
+    def act(self, obs: Array, carry: Any, mode: Mode, mask: Array | None = None) -> tuple[Array, Any, dict[str, Array]]:
+        space, shape = self.spaces.action, obs.shape[:2]
+        if isinstance(space, gymnasium.spaces.Discrete):
+            return self.rng.integers(int(space.n), size=shape), carry, {}
+        assert isinstance(space, gymnasium.spaces.Box)
+        low, high = np.maximum(space.low, -1e3), np.minimum(space.high, 1e3)
+        return self.rng.uniform(low, high, (*shape, *space.shape)).astype(np.float32), carry, {}
+
+    def learn(self, batch: Rollout, progress: float) -> dict[str, float]:
+        return {}
+
+    def state_dict(self) -> dict[str, Array]:
+        s = self.rng.bit_generator.state["state"]
+        halves = [(s[k] >> shift) & (2**64 - 1) for k in ("state", "inc") for shift in (64, 0)]
+        return {"rng": np.array(halves, np.uint64)}
+
+    def load_state_dict(self, state: dict[str, Array]) -> None:
+        check_arrays(state, self.state_dict(), "agent random")
+        a, b, c, d = (int(v) for v in state["rng"])
+        self.rng.bit_generator.state = {
+            "bit_generator": "PCG64", "state": {"state": a << 64 | b, "inc": c << 64 | d}, "has_uint32": 0, "uinteger": 0
+        }  # fmt: skip

@@ -1,0 +1,172 @@
+"""Evaluation on held-out episodes, between the line of random actions and the line of what is provably best."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ...configs.loader import read_run
+from ...configs.schema import RunConfig
+from ...envs.core import BatchEnv
+from ...envs.registry import make
+from ...envs.rng import copy_seeds
+from ..core import Agent, Array, Mode, make_agent
+from . import checkpoint
+
+HELD_OUT = 0x6865_6C64_2D6F_7574  # keeps evaluation seeds apart from training seeds ("held-out" in ASCII)
+BATCH = 1024  # episodes that run side by side
+FOREIGN_BATCH = 32
+SAMPLE = 64  # episodes that the lines of the live view are computed from
+
+
+class Episodes(NamedTuple):
+    """One evaluation: E episodes, each from its own seed; a return is the mean over the agents of a copy."""
+
+    returns: Array  # float64 (E,)
+    lengths: Array  # int64 (E,)
+    random: Array | None  # float64 (E,): exact expected return of random actions in that very episode
+    optimal: Array | None
+    meaning: str
+
+
+def run_episodes(
+    agent: Agent | str,
+    env_id: str,
+    options: dict[str, Any],
+    episodes: int,
+    seed: int,
+    mode: Mode = "greedy",
+    lines: bool = True,
+) -> Episodes:
+    """Play `episodes` held-out episodes. Equal (env_id, options, episodes, seed) begin equally for every agent.
+
+    `agent` may be the name of an agent that needs no training. `lines`: compute the yardstick where the world has one.
+    """
+    seeds = copy_seeds((seed ^ HELD_OUT) % 2**64, episodes)
+    returns, lengths = np.zeros(episodes), np.zeros(episodes, np.int64)
+    randoms: list[Array] = []
+    optima: list[Array] = []
+    meaning = ""
+    size = min(BATCH if _native(env_id) else FOREIGN_BATCH, episodes)
+    for first in range(0, episodes, size):
+        rows = np.arange(first, min(first + size, episodes))
+        env = make(env_id, options, num_envs=len(rows))
+        player = make_agent(agent, {}, env, seed) if isinstance(agent, str) else agent
+        obs = env.reset(seeds[rows])
+        line = env.yardstick() if lines else None
+        if line:
+            randoms.append(line.random)
+            optima.append(line.optimal)
+            meaning = line.meaning
+        carry = player.initial(len(rows))
+        running = np.ones(len(rows), np.bool_)
+        while running.any():
+            action, carry, _ = player.act(obs, carry, mode)
+            obs = env.step(action).obs
+            ended = env.episodes()
+            fresh = running[ended.copy]  # a copy plays on after its episode; only the first one counts
+            copies = ended.copy[fresh]
+            returns[rows[copies]] = ended.return_[fresh].mean(1)
+            lengths[rows[copies]] = ended.length[fresh]
+            running[copies] = False
+        env.close()
+    return Episodes(
+        returns,
+        lengths,
+        np.concatenate(randoms) if randoms else None,
+        np.concatenate(optima) if optima else None,
+        meaning,
+    )
+
+
+def _native(env_id: str) -> bool:
+    from ...envs.registry import is_foreign
+
+    return not is_foreign(env_id)
+
+
+def interval(values: Array) -> list[float]:
+    """95 % confidence interval of the mean (normal approximation, over independent episodes)."""
+    half = 1.96 * float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else 0.0
+    return [float(values.mean()) - half, float(values.mean()) + half]
+
+
+def _figures(returns: Array) -> dict[str, Any]:
+    return {"mean": float(returns.mean()), "ci95": interval(returns), "returns": returns.tolist()}
+
+
+def report_of(result: Episodes, random: Episodes | None, seed: int) -> dict[str, Any]:
+    """The document of `evaluation.json`."""
+    document: dict[str, Any] = {
+        "episodes": len(result.returns), "seed": seed, "agent": _figures(result.returns),
+        "random": _figures(random.returns) if random else None, "optimal": None,
+        "share_of_optimal": None, "normalised": None, "length_mean": float(result.lengths.mean()),
+    }  # fmt: skip
+    if result.optimal is not None and result.random is not None:
+        best, chance, mean = (
+            float(result.optimal.mean()),
+            float(result.random.mean()),
+            float(result.returns.mean()),
+        )
+        document["optimal"] = {"mean": best, "meaning": result.meaning}
+        document["random_exact"] = chance
+        document["share_of_optimal"] = mean / best if best > 0 else None
+        document["normalised"] = (mean - chance) / (best - chance) if best > chance else None
+    return document
+
+
+def evaluate_named(name: str, env_id: str, options: dict[str, Any], episodes: int, seed: int) -> dict[str, Any]:
+    """Evaluate an agent that needs no training. Layout of `evaluation.json`."""
+    result = run_episodes(name, env_id, options, episodes, seed, "sample")
+    random = (
+        result if name == "random" else run_episodes("random", env_id, options, episodes, seed, "sample", lines=False)
+    )
+    return report_of(result, random, seed)
+
+
+def load_run(folder: Path) -> tuple[Agent, RunConfig, list[str]]:
+    """The trained agent of a run, its configuration, and warnings about damaged checkpoints."""
+    config = read_run(folder / "config.yaml")
+    found = checkpoint.load(folder)
+    env = make(config.env["id"], _options(config), num_envs=1)
+    agent = make_agent(config.agent["name"], {k: v for k, v in config.agent.items() if k != "name"}, env, config.seed)
+    env.close()
+    agent.load_state_dict(found.tensors["agent"])
+    return agent, config, found.warnings
+
+
+def _options(config: RunConfig) -> dict[str, Any]:
+    return {k: v for k, v in config.env.items() if k != "id"}
+
+
+def evaluate_run(folder: Path, episodes: int | None = None, seed: int = 1_000_000) -> dict[str, Any]:
+    """Evaluate a run greedily beside random actions on the same episodes, and write `evaluation.json` into its folder."""
+    from .train import write_json
+
+    agent, config, _ = load_run(folder)
+    count = episodes or config.eval_episodes
+    result = run_episodes(agent, config.env["id"], _options(config), count, seed)
+    random = run_episodes("random", config.env["id"], _options(config), count, seed, "sample", lines=False)
+    document = report_of(result, random, seed)
+    write_json(folder / "evaluation.json", document)
+    return document
+
+
+def yardstick_sample(config: RunConfig) -> dict[str, Any] | None:
+    """Mean random and optimal return over a few held-out episodes: the two lines that a learning curve is drawn between."""
+    if not _native(config.env["id"]):
+        return None
+    env: BatchEnv = make(config.env["id"], _options(config), num_envs=SAMPLE)
+    env.reset(copy_seeds(config.seed ^ HELD_OUT, SAMPLE))
+    line = env.yardstick()
+    env.close()
+    if line is None:
+        return None
+    return {
+        "random": float(line.random.mean()),
+        "optimal": float(line.optimal.mean()),
+        "meaning": line.meaning,
+    }

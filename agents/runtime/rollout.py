@@ -1,0 +1,58 @@
+"""Watching: whole episodes of one copy, frame by frame."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ...envs.core import BatchEnv
+from ...envs.registry import make
+from ...envs.rng import copy_seeds
+from ..core import Mode, make_agent
+from .evaluate import HELD_OUT, load_run
+
+
+def rollout(
+    source: str | Path,
+    env_id: str | None,
+    options: dict[str, Any],
+    seed: int,
+    episodes: int,
+    on_frame: Callable[[BatchEnv], None],
+) -> list[dict[str, Any]]:
+    """Play `episodes` held-out episodes of a run (a path) or of an agent (a name, with `env_id`).
+
+    `on_frame(env)` is called for every state, the last one of an episode included; copy 0 is the one that plays.
+    Returns {"return", "length", "terminated"} of each episode.
+    """
+    if isinstance(source, Path):
+        agent, config, _ = load_run(source)
+        env_id, options = config.env["id"], {k: v for k, v in config.env.items() if k != "id"}
+    mode: Mode = "greedy" if isinstance(source, Path) else "sample"
+    assert env_id is not None
+    env = make(env_id, options, num_envs=1)
+    if isinstance(source, str):
+        agent = make_agent(source, {}, env, seed)
+    results = []
+    for episode_seed in copy_seeds((seed ^ HELD_OUT) % 2**64, episodes):  # the episodes that an evaluation begins with
+        obs = env.reset(episode_seed[None])
+        carry = agent.initial(1)
+        on_frame(env)
+        while True:
+            action, carry, _ = agent.act(obs, carry, mode)
+            step = env.step(action, autoreset=False)
+            obs = step.obs
+            on_frame(env)
+            if step.terminated[0] or step.truncated[0]:
+                break
+        ended = env.episodes()
+        results.append(
+            {
+                "return": float(ended.return_[0].mean()),
+                "length": int(ended.length[0]),
+                "terminated": bool(step.terminated[0]),
+            }
+        )
+    env.close()
+    return results

@@ -1,0 +1,200 @@
+"""Training: one loop for every agent and every environment, that can be killed at any moment and goes on exactly."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import yaml
+
+from ...configs.schema import RunConfig
+from ...envs.core import BatchEnv
+from ...envs.registry import make
+from ..core import Agent, NonFinite, check_arrays, make_agent
+from . import checkpoint
+from .collect import Collector
+from .evaluate import yardstick_sample
+from .live import Live
+from .system import choose_threads, git_commit, processor, versions
+from .tracking import Tracker
+
+
+class Interrupted(Exception):
+    """A signal asked the run to stop; it has been saved. `exit_code` is 128 + the signal's number."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(signum).name}, saved")
+        self.exit_code = 128 + signum
+
+
+class _Stop:
+    """Remembers the first SIGINT or SIGTERM; the second one ends the process at once."""
+
+    signum = 0
+
+    def __call__(self, signum: int, frame: FrameType | None) -> None:
+        if self.signum:
+            os._exit(128 + signum)
+        self.signum = signum
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[_Stop]:
+    """While it lasts, Ctrl-C and SIGTERM are only noted. Outside the main thread signals stay as they are."""
+    stop = _Stop()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for s, handler in before.items():
+            signal.signal(s, handler)
+
+
+def build(config: RunConfig, threads: int = 0) -> tuple[BatchEnv, Agent]:
+    """The environment and the untrained agent of a run. Sets torch's threads (a setting of the whole process)."""
+    options = {k: v for k, v in config.env.items() if k != "id"}
+    env = make(config.env["id"], options, num_envs=config.num_envs, seed=config.seed)
+    agent = make_agent(config.agent["name"], {k: v for k, v in config.agent.items() if k != "name"}, env, config.seed)
+    import torch
+
+    torch.set_num_threads(threads or config.threads or choose_threads(config.num_envs * env.num_agents))
+    return env, agent
+
+
+def write_json(path: Path, document: dict[str, Any]) -> None:
+    """Replace a small JSON file in one motion."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n")
+    os.replace(temporary, path)
+
+
+def train(config: RunConfig, folder: Path, live: Live | bool | None = None, resume: bool = False) -> dict[str, Any]:
+    """Train as `config` says, in `folder`; with `resume` go on from its newest intact checkpoint. Returns the summary.
+
+    `live`: None chooses a view for the terminal, False shows nothing. Raises Interrupted after a signal (saved first),
+    NonFinite when a NaN or infinity appears (nothing is saved then: the last checkpoint is still good).
+    """
+    env, agent = build(config)
+    import torch
+
+    if not config.threads:
+        config = config.model_copy(update={"threads": torch.get_num_threads()})
+    folder.mkdir(parents=True, exist_ok=True)
+    per_update = config.num_envs * agent.num_steps
+    updates = math.ceil(config.steps / per_update)
+    done, seconds, episodes = 0, 0.0, 0
+    offsets: dict[str, int] = {}
+    notes: list[str] = []
+    if resume:
+        found = checkpoint.load(folder)
+        notes += found.warnings
+        done, seconds, episodes = (found.info[k] for k in ("updates", "seconds", "episodes"))
+        offsets = found.info["offsets"]
+        if done >= updates:
+            raise ValueError(f"run {folder} is finished: {done * per_update:,} of {config.steps:,} steps are done")
+        check_arrays(found.tensors["agent"], agent.state_dict(), f"checkpoint {found.path.name}")
+        env.reset(config.seed)
+        env.set_state(found.tensors["env"])
+        agent.load_state_dict(found.tensors["agent"])
+        notes.append(f"resumed at {done * per_update:,} steps from {found.path.name}")
+    else:
+        env.reset(config.seed)
+        (folder / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+    yardstick = yardstick_sample(config)
+    summary: dict[str, Any] = {
+        "status": "running", "env_steps": done * per_update, "seconds": seconds, "versions": versions(),
+        "git_commit": git_commit(), "device": processor(), "threads": config.threads, "yardstick": yardstick,
+    }  # fmt: skip
+    write_json(folder / "summary.json", summary)
+
+    tracker = Tracker(folder, config.model_dump(mode="json"), list(config.track), config.project, config.name, resume)
+    if resume:
+        tracker.truncate(offsets)
+    collector = Collector(env, agent)
+    collector.begin(env.obs)
+    if live is None:
+        title = f"{config.agent['name']} on {config.env['id']}, seed {config.seed}"
+        lines = (yardstick["random"], yardstick["optimal"], yardstick["meaning"]) if yardstick else None
+        live = Live(config.steps, title, lines)
+    view = live or None
+
+    def save() -> None:
+        info = {"updates": done, "seconds": seconds, "episodes": episodes, "offsets": tracker.offset()}
+        tensors = {"agent": agent.state_dict(), "env": env.get_state()}
+        checkpoint.save(folder, done * per_update, tensors, info, config.keep_checkpoints)
+
+    def finish(status: str) -> dict[str, Any]:
+        summary.update(status=status, env_steps=done * per_update, seconds=seconds)
+        write_json(folder / "summary.json", summary)
+        return summary
+
+    saved_at = time.monotonic()
+    try:
+        with stop_on_signals() as stop, view or _no_view():
+            for note in notes:
+                if view:
+                    view.note(note)
+            while done < updates:
+                began = time.perf_counter()
+                batch = collector.rollout(agent.num_steps)
+                collected = time.perf_counter()
+                metrics = agent.learn(batch, done / updates)
+                learned = time.perf_counter() - collected
+                check_metrics(metrics)
+                done += 1
+                statistics = collector.pop_statistics()
+                episodes += int(statistics["episodes"])
+                row = {"updates": done, "env_steps": done * per_update, **statistics, **metrics}
+                world, policy = collector.pop_seconds()
+                spent = time.perf_counter() - began
+                seconds += spent
+                timing = {
+                    "updates": done, "env_steps": done * per_update, "seconds": seconds,
+                    "steps_per_second": per_update / spent, "world_s": world, "policy_s": policy, "learn_s": learned,
+                }  # fmt: skip
+                tracker.log(row, timing)
+                if view:
+                    for line in tracker.news():
+                        view.note(line)
+                    view.update(row, timing)
+                due = config.checkpoint_updates and done % config.checkpoint_updates == 0
+                late = not config.checkpoint_updates and time.monotonic() - saved_at > config.checkpoint_seconds
+                if due or late or stop.signum or done == updates:
+                    save()
+                    saved_at = time.monotonic()
+                if stop.signum and done < updates:
+                    finish("interrupted")
+                    raise Interrupted(stop.signum)
+        return finish("finished")
+    except NonFinite as error:
+        finish("failed")
+        raise NonFinite(f"update {done + 1}: {error}") from None
+    finally:
+        for line in tracker.close():
+            if view:
+                view.note(line)
+        env.close()
+
+
+@contextmanager
+def _no_view() -> Iterator[None]:
+    yield
+
+
+def check_metrics(metrics: dict[str, float]) -> None:
+    """Raise NonFinite for the first metric that is not finite: an agent that does not look itself is caught here."""
+    for name, value in metrics.items():
+        if not math.isfinite(value):
+            raise NonFinite(f"{name} is {value}")

@@ -1,0 +1,61 @@
+"""Action distributions as a few pure functions; randomness only through a passed generator."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+
+class Distribution(Protocol):
+    """What a policy head gives out. B rows; an action is (B,) for `Categorical`, (B, D) for `Gaussian`."""
+
+    def sample(self, generator: torch.Generator) -> Tensor: ...
+    def mode(self) -> Tensor: ...
+    def log_prob(self, action: Tensor) -> Tensor: ...
+    def entropy(self) -> Tensor: ...
+
+
+class Categorical(NamedTuple):
+    """Discrete actions from logits (B, n). Actions are int64 (B,)."""
+
+    logits: Tensor
+
+    def sample(self, generator: torch.Generator) -> Tensor:
+        """Inverse distribution function of one uniform number a row."""
+        cumulative = self.logits.softmax(-1).cumsum(-1)
+        u = torch.rand(len(cumulative), 1, generator=generator) * cumulative[:, -1:]
+        return (cumulative[:, :-1] <= u).sum(-1)
+
+    def mode(self) -> Tensor:
+        return self.logits.argmax(-1)
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        return self.logits.log_softmax(-1).gather(-1, action.unsqueeze(-1)).squeeze(-1)
+
+    def entropy(self) -> Tensor:
+        log_p = self.logits.log_softmax(-1)
+        return -(log_p.exp() * log_p).sum(-1)
+
+
+class Gaussian(NamedTuple):
+    """Independent normal actions: mean (B, D), log standard deviation (D,) or (B, D). Actions are float32 (B, D)."""
+
+    mean: Tensor
+    log_std: Tensor
+
+    def sample(self, generator: torch.Generator) -> Tensor:
+        return self.mean + self.log_std.exp() * torch.randn(self.mean.shape, generator=generator)
+
+    def mode(self) -> Tensor:
+        return self.mean
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        z = (action - self.mean) * (-self.log_std).exp()
+        return (-0.5 * z.square() - self.log_std - 0.5 * math.log(2 * math.pi)).sum(-1)
+
+    def entropy(self) -> Tensor:
+        per_dimension = self.log_std + 0.5 * math.log(2 * math.pi * math.e)
+        return per_dimension.expand_as(self.mean).sum(-1)
