@@ -218,9 +218,15 @@ class ForeignBatch:
             "episode": self._episode.copy(),
             "elapsed": self.elapsed.copy(),
             "running_return": self._return.copy(),
-            "actions": self._log[:, : int(self.elapsed.max())].copy(),
+            "actions": self._actions_so_far(),
             "obs": self._out.obs.copy(),
         }
+
+    def _actions_so_far(self) -> Array:
+        """The running episodes' actions; zeros behind each one's end, so that equal states are equal bytes."""
+        log = self._log[:, : int(self.elapsed.max())].copy()
+        log[np.arange(log.shape[1]) >= self.elapsed[:, None]] = 0
+        return log
 
     def set_state(self, state: dict[str, Array]) -> None:
         """Put back what `get_state` gave, by replaying the running episodes. Raises ValueError where arrays

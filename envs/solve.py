@@ -264,16 +264,11 @@ def _undiscounted(flat: _Flat, tol: float) -> Solution:
 def policy_iteration(model: Model, gamma: float = 1.0) -> Solution:
     """Howard's policy iteration: evaluate exactly, improve, until no action is better. Shapes (S,).
 
-    gamma = 1 starts from the policy of 256 sweeps of value iteration. ValueError: its return is infinite.
+    gamma = 1 starts from the policy of `value_iteration`, because others may never end, and fails where that fails.
     """
     _check_gamma(gamma)
     flat = _flatten(model)
-    policy = np.zeros(flat.reward.shape[1], np.int64)
-    value = np.zeros(len(policy))
-    for _ in range(256 if gamma == 1.0 else 0):
-        q = _backup(flat, value)
-        policy, _ = _improve(q, policy)
-        value = q.max(0)
+    policy = np.zeros(flat.reward.shape[1], np.int64) if gamma < 1 else _undiscounted(flat, 1e-8).policy
     for _ in range(1000):  # a handful in practice
         value = _forever(*_chain(flat, policy), gamma)
         policy, changed = _improve(_backup(flat, value, gamma), policy)

@@ -94,6 +94,8 @@ class PPO:
         import torch
 
         rows = torch.as_tensor(obs).reshape(-1, flat_size(self.spaces.observation)).float()
+        if rows.data_ptr() % 64:  # numpy's memory: a matrix product's last bit depends on where its operands begin
+            rows = rows.clone()
         return self.normaliser(rows) if self.normaliser else rows
 
     def act(self, obs: Array, carry: Any, mode: Mode, mask: Array | None = None) -> tuple[Array, Any, dict[str, Array]]:

@@ -74,17 +74,20 @@ class Collector:
         )  # fmt: skip
 
     def _check(self, store: dict[str, Array]) -> None:
-        names = ("obs", "reward") if self._float_obs else ("reward",)
-        for name in names:
-            # A sum is finite where all its terms are (and are not astronomical), and costs one pass without a mask.
-            if not math.isfinite(float(store[name].sum(dtype=np.float64))):
-                bad = np.argwhere(~np.isfinite(store[name]))
-                if len(bad):
-                    what = "observation" if name == "obs" else name
-                    value = store[name][tuple(bad[0])]
-                    raise NonFinite(
-                        f"{what} of copy {bad[0][1]} in {self.env.id} is {value}, {bad[0][0] + 1} steps into the rollout"
-                    )
+        self._finite("reward", store["reward"])
+        if self._float_obs:
+            self._finite("observation", store["obs"])
+            self._finite("observation", self.obs[None], len(store["obs"]))
+
+    def _finite(self, what: str, values: Array, first: int = 0) -> None:
+        """`values` (T, N, ...), the first of them `first` steps into the rollout."""
+        # A sum is finite where all its terms are (and are not astronomical), and costs one pass without a mask.
+        if math.isfinite(float(values.sum(dtype=np.float64))):
+            return
+        bad = np.argwhere(~np.isfinite(values))
+        if len(bad):
+            t, copy = int(bad[0][0]) + first, int(bad[0][1])
+            raise NonFinite(f"{what} of copy {copy} in {self.env.id} is {values[tuple(bad[0])]}, {t} steps into the rollout")
 
     def pop_statistics(self) -> dict[str, float]:
         """Mean return and length of the episodes that ended since the last call; a return is the mean over agents."""

@@ -299,7 +299,7 @@ def _page(run: Run) -> Row:
     scale = None
     if lines and figures["place"] is not None:
         ci = figures["ci"] if figures["evaluated"] else None
-        span = lines.optimal - lines.random  # type: ignore[operator]
+        span = lines.optimal - lines.random
         low, high = ((x - lines.random) / span for x in ci) if ci else (figures["place"],) * 2
         at = [100 * min(1.0, max(0.0, x)) for x in (figures["place"], low, high)]
         scale = {"at": at[0], "low": at[1], "high": at[2], "percent": percent(figures["place"])}

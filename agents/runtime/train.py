@@ -66,10 +66,11 @@ def build(config: RunConfig, threads: int = 0) -> tuple[BatchEnv, Agent]:
     """The environment and the untrained agent of a run. Sets torch's threads (a setting of the whole process)."""
     options = {k: v for k, v in config.env.items() if k != "id"}
     env = make(config.env["id"], options, num_envs=config.num_envs, seed=config.seed)
-    agent = make_agent(config.agent["name"], {k: v for k, v in config.agent.items() if k != "name"}, env, config.seed)
     import torch
 
+    # Before the agent is made: the orthogonal initialisation is a factorisation whose last bit depends on the threads.
     torch.set_num_threads(threads or config.threads or choose_threads(config.num_envs * env.num_agents))
+    agent = make_agent(config.agent["name"], {k: v for k, v in config.agent.items() if k != "name"}, env, config.seed)
     return env, agent
 
 

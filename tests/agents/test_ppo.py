@@ -1,0 +1,215 @@
+"""PPO's mathematics against arrays worked out by hand and slow independent versions; its options; that it learns."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+
+from gumdrop.agents.core import make_agent
+from gumdrop.agents.deep.ppo import scheduled
+from gumdrop.agents.runtime.collect import Collector
+from gumdrop.agents.runtime.evaluate import run_episodes
+from gumdrop.core_ml.distributions import Categorical, Gaussian
+from gumdrop.core_ml.losses import ppo_policy, value_error
+from gumdrop.core_ml.normalise import RunningNormaliser
+from gumdrop.core_ml.optim import FlatAdam
+from gumdrop.core_ml.returns import explained_variance, gae
+from gumdrop.envs.registry import make
+
+
+def test_gae_by_hand() -> None:
+    """gamma = lambda = 1/2; step 1 terminates, step 3 is truncated (its next state is worth 8)."""
+    reward = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0])
+    value = torch.tensor([10.0, 20.0, 30.0, 40.0, 50.0])
+    next_value = torch.tensor([20.0, 99.0, 40.0, 8.0, 60.0])
+    terminated = torch.tensor([False, True, False, False, False])
+    done = torch.tensor([False, True, False, True, False])
+    got = gae(reward, value, next_value, terminated, done, 0.5, 0.5)
+    # deltas: 1+10-10=1; 2-20=-18; 3+20-30=-7; 4+4-40=-32; 5+30-50=-15
+    np.testing.assert_allclose(got, [1 - 18 / 4, -18, -7 - 32 / 4, -32, -15])
+
+
+def test_gae_against_the_definition() -> None:
+    """A_t = sum_l (gamma lambda)^l delta_{t+l} up to the end of the episode, written as the double sum."""
+    g = torch.Generator().manual_seed(0)
+    t, n, gamma, lam = 9, 4, 0.9, 0.7
+    reward, value, next_value = (torch.randn(t, n, generator=g, dtype=torch.float64) for _ in range(3))
+    terminated, truncated = (torch.rand(t, n, generator=g) < 0.2 for _ in range(2))
+    done = terminated | truncated
+    want = torch.zeros(t, n, dtype=torch.float64)
+    for i in range(n):
+        for start in range(t):
+            weight = 1.0
+            for k in range(start, t):
+                future = 0.0 if terminated[k, i] else gamma * float(next_value[k, i])
+                want[start, i] += weight * (float(reward[k, i]) + future - float(value[k, i]))
+                weight *= gamma * lam
+                if done[k, i]:
+                    break
+    torch.testing.assert_close(gae(reward, value, next_value, terminated, done, gamma, lam), want)
+
+
+def test_policy_loss_by_hand() -> None:
+    """Ratios 2, 0.5, 1.1 with clip 0.2: a gain is cut at 1.2, a loss is not; the third is inside."""
+    old = torch.zeros(3)
+    new = torch.tensor([2.0, 0.5, 1.1]).log()
+    loss, kl, clipped = ppo_policy(new, old, torch.tensor([1.0, -1.0, 3.0]), 0.2)
+    # -(min(2, 1.2) + min(-0.5, -0.8) + 3.3)
+    assert float(loss) == pytest.approx(-(1.2 - 0.8 + 3.3))
+    assert float(kl) == pytest.approx(sum(r - 1 - math.log(r) for r in (2.0, 0.5, 1.1)))
+    assert float(clipped) == 2
+
+
+def test_value_error_by_hand() -> None:
+    value, old, target = torch.tensor([3.0, 3.0]), torch.tensor([0.0, 2.9]), torch.tensor([4.0, 1.0])
+    assert float(value_error(value, old, target, None)) == pytest.approx(0.5 * (1 + 4))
+    # moved values: 0.5 and 3.0 -> errors max(1, 12.25), max(4, 4)
+    assert float(value_error(value, old, target, 0.5)) == pytest.approx(0.5 * (12.25 + 4))
+
+
+def test_distributions_against_torch() -> None:
+    g = torch.Generator().manual_seed(0)
+    logits, mean, log_std = torch.randn(500, 4, generator=g), torch.randn(500, 3, generator=g), torch.randn(3, generator=g)
+    theirs = torch.distributions.Categorical(logits=logits)
+    ours = Categorical(logits)
+    action = ours.sample(g)
+    torch.testing.assert_close(ours.log_prob(action), theirs.log_prob(action))
+    torch.testing.assert_close(ours.entropy(), theirs.entropy())
+    normal = torch.distributions.Normal(mean, log_std.exp())
+    gaussian = Gaussian(mean, log_std)
+    x = gaussian.sample(g)
+    torch.testing.assert_close(gaussian.log_prob(x), normal.log_prob(x).sum(-1))
+    torch.testing.assert_close(gaussian.entropy(), normal.entropy().sum(-1))
+    one = Categorical(torch.tensor([0.1, 0.2, 0.3, 0.4]).log().expand(200_000, 4))
+    share = torch.bincount(one.sample(g), minlength=4) / 200_000
+    np.testing.assert_allclose(share, [0.1, 0.2, 0.3, 0.4], atol=5 * math.sqrt(0.25 / 200_000))
+
+
+def test_adam_against_torch() -> None:
+    torch.manual_seed(0)  # the reference module's initialisation only
+    ours, theirs = (torch.nn.Linear(5, 3).double() for _ in range(2))
+    theirs.load_state_dict(ours.state_dict())
+    mine, reference = FlatAdam(ours, eps=1e-5), torch.optim.Adam(theirs.parameters(), lr=0.01, eps=1e-5)
+    for step in range(20):
+        x = torch.linspace(-1, 1, 10, dtype=torch.float64).view(2, 5) * (step + 1)
+        for module, zero in ((ours, mine.zero_grad), (theirs, reference.zero_grad)):
+            zero()
+            module(x).square().sum().backward()
+        torch.nn.utils.clip_grad_norm_(theirs.parameters(), 0.5)
+        mine.step(0.01, 0.5)
+        reference.step()
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-7)  # scale by norm + 1e-6, as torch's own clipping
+
+
+def test_normaliser_equals_numpy_and_starts_as_identity() -> None:
+    rows = np.random.default_rng(0).normal(3, 5, (1000, 2)).astype(np.float32)
+    normaliser = RunningNormaliser(2)
+    torch.testing.assert_close(normaliser(torch.from_numpy(rows)), torch.from_numpy(rows))
+    for part in np.array_split(rows, 7):
+        normaliser.update(torch.from_numpy(part))
+    want = (rows - rows.mean(0, dtype=np.float64)) / rows.std(0, dtype=np.float64)
+    np.testing.assert_allclose(normaliser(torch.from_numpy(rows)), want, atol=1e-4)
+
+
+def test_explained_variance_and_schedule() -> None:
+    target = torch.tensor([1.0, 2.0, 3.0])
+    assert float(explained_variance(target, target)) == 1
+    assert float(explained_variance(torch.zeros(3), target)) == pytest.approx(0)
+    assert [scheduled(s, 0.5) for s in ("constant", "linear", "cosine")] == pytest.approx([1, 0.5, 0.5])
+    assert scheduled("linear", 1.0) == 0
+
+
+def learned(options: dict[str, Any], **env: Any) -> tuple[Any, dict[str, float]]:
+    torch.set_num_threads(1)
+    world = make("maze", {"layout": "two-rooms", "time_limit": 40, **env}, num_envs=16, seed=0)
+    agent = make_agent("ppo", {"num_steps": 16, "epochs": 2, "minibatches": 2, **options}, world, 0)
+    collector = Collector(world, agent)
+    collector.begin(world.reset(0))
+    metrics = agent.learn(collector.rollout(16), 0.0)
+    return agent, metrics
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"network": "cnn"}, {"network": "cnn", "hidden": (32, 16)}, {"shared_trunk": False}, {"activation": "relu"},
+        {"value_clip": 0.2}, {"normalise_advantage": False}, {"normalise_observation": True}, {"schedule": "cosine"},
+        {"hidden": (32,)}, {"max_grad_norm": 0}, {"ent_coef_final": 0.0}, {"minibatches": 1}, {"minibatches": 1000},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_every_option_trains_and_survives_a_round_trip(options: dict[str, Any]) -> None:
+    agent, metrics = learned(options)
+    assert all(math.isfinite(v) for v in metrics.values())
+    twin, _ = learned({**options})
+    env = make("maze", {"layout": "two-rooms", "time_limit": 40}, num_envs=4)
+    fresh = make_agent("ppo", agent.config.model_dump(), env, 99)
+    fresh.load_state_dict(agent.state_dict())
+    for _ in range(2):  # the random state came along, too
+        a, b = (x.act(env.obs, None, "sample") for x in (agent, fresh))
+        np.testing.assert_array_equal(a[0], b[0])
+        np.testing.assert_array_equal(a[2]["value"], b[2]["value"])
+    for name, array in twin.state_dict().items():
+        assert array.dtype == agent.state_dict()[name].dtype
+
+
+def test_chunks_change_speed_not_gradients() -> None:
+    one, _ = learned({"chunk": 16})
+    all_at_once, _ = learned({"chunk": 100_000})
+    for name, array in one.state_dict().items():
+        if name.startswith("model."):
+            np.testing.assert_allclose(array, all_at_once.state_dict()[name], atol=2e-4)
+
+
+def test_target_kl_stops_the_epochs() -> None:
+    _, metrics = learned({"epochs": 10, "target_kl": 1e-9, "learning_rate": 0.01})
+    assert metrics["epochs"] == 1
+    _, metrics = learned({"epochs": 3, "target_kl": 1e9})
+    assert metrics["epochs"] == 3
+
+
+def test_truncation_bootstraps_and_termination_does_not() -> None:
+    """In a world that pays 1 per step for ever, cut at 4 steps, V must tend to 1 / (1 - gamma) = 2, not to the cut sum."""
+    options = {"layout": "S.#G", "step_reward": 1.0, "time_limit": 4}
+    torch.set_num_threads(1)
+    env = make("maze", options, num_envs=16, seed=0)
+    agent = make_agent(
+        "ppo", {"gamma": 0.5, "num_steps": 16, "learning_rate": 0.01, "schedule": "constant", "vf_coef": 1.0}, env, 0
+    )
+    collector = Collector(env, agent)
+    collector.begin(env.reset(0))
+    for _ in range(60):
+        agent.learn(collector.rollout(16), 0.0)
+    value = agent.act(env.obs, None, "sample")[2]["value"]
+    np.testing.assert_allclose(value, 2.0, atol=0.1)  # the sum cut at four steps is at most 1.875, 1.46 on average
+
+
+def test_it_learns_frozenlake_to_its_exact_optimum() -> None:
+    """Oracle: finite-horizon dynamic programming says what the best policy gets on slippery FrozenLake."""
+    torch.set_num_threads(1)
+    options = {"layout": "frozenlake4", "slip": 2 / 3, "view": 0, "time_limit": 100}
+    env = make("maze", options, num_envs=64, seed=0)
+    agent = make_agent("ppo", {"num_steps": 32, "learning_rate": 3e-3, "gamma": 0.99, "ent_coef": 0.005}, env, 0)
+    collector = Collector(env, agent)
+    collector.begin(env.reset(0))
+    for update in range(80):
+        agent.learn(collector.rollout(32), update / 80)
+    result = run_episodes(agent, "maze", options, 2000, 7)
+    assert result.optimal is not None and result.random is not None
+    assert result.optimal.mean() == pytest.approx(0.7442, abs=1e-4)
+    assert result.returns.mean() > 0.9 * result.optimal.mean()
+
+
+def test_continuous_actions_are_clipped_for_the_world_only() -> None:
+    env = make("Pendulum-v1", num_envs=2, seed=0)
+    agent = make_agent("ppo", {"num_steps": 8}, env, 0)
+    assert isinstance(env.action_space, gymnasium.spaces.Box)
+    agent.model.log_std.data.fill_(3.0)  # type: ignore[attr-defined]
+    action, _, extras = agent.act(env.obs, None, "sample")
+    assert (np.abs(action) <= 2).all() and (np.abs(extras["raw_action"]) > 2).any()

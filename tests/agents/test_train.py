@@ -1,0 +1,160 @@
+"""The training loop: same seed same bits, interruption and exact resume, and loud failure on bad numbers."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gumdrop.agents.core import NonFinite, make_agent
+from gumdrop.agents.runtime import checkpoint, train
+from gumdrop.agents.runtime.collect import Collector
+from gumdrop.configs.schema import RunConfig
+from gumdrop.envs.registry import make
+
+RUNS: dict[str, dict[str, Any]] = {
+    "candy": {"env": {"id": "candy", "agents": 2}, "num_envs": 8, "steps": 8 * 16 * 6},
+    "maze": {"env": {"id": "maze", "slip": 0.2, "size": 7, "time_limit": 20}, "num_envs": 8, "steps": 8 * 16 * 6},
+    "bandit": {"env": {"id": "bandit", "pulls": 10}, "num_envs": 8, "steps": 8 * 16 * 6},
+    "CartPole-v1": {"env": {"id": "CartPole-v1"}, "num_envs": 4, "steps": 4 * 16 * 6},
+    "Pendulum-v1": {"env": {"id": "Pendulum-v1"}, "num_envs": 4, "steps": 4 * 16 * 6},
+}
+
+
+def run_config(name: str, **changes: Any) -> RunConfig:
+    agent = {"name": "ppo", "num_steps": 16, "epochs": 2, "minibatches": 2, "normalise_observation": True}
+    return RunConfig(**{**RUNS[name], "agent": agent, "threads": 1, "checkpoint_updates": 1, **changes})
+
+
+def fingerprint(folder: Path) -> tuple[str, bytes]:
+    """Everything that must be equal: parameters, optimiser, normaliser, random state, simulators, metrics."""
+    return checkpoint.digest(checkpoint.load(folder).tensors), (folder / "metrics.jsonl").read_bytes()
+
+
+class StopAt:
+    """A live view that asks for a stop, as Ctrl-C does, after the given number of updates."""
+
+    def __init__(self, update: int, signum: int = signal.SIGINT) -> None:
+        self.at, self.signum, self.count = update, signum, 0
+
+    def __enter__(self) -> StopAt:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def note(self, line: str) -> None:
+        pass
+
+    def update(self, metrics: dict[str, Any], timing: dict[str, Any]) -> None:
+        self.count += 1
+        if self.count == self.at:
+            os.kill(os.getpid(), self.signum)
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_same_seed_same_bits_and_exact_resume(name: str, tmp_path: Path) -> None:
+    config = run_config(name)
+    for run in ("a", "b"):
+        assert train.train(config, tmp_path / run, live=False)["status"] == "finished"
+    assert fingerprint(tmp_path / "a") == fingerprint(tmp_path / "b")
+
+    with pytest.raises(train.Interrupted) as stop:
+        train.train(config, tmp_path / "c", live=StopAt(2))  # type: ignore[arg-type]
+    assert stop.value.exit_code == 130
+    assert json.loads((tmp_path / "c" / "summary.json").read_text())["status"] == "interrupted"
+    with pytest.raises(train.Interrupted) as stop:
+        train.train(config, tmp_path / "c", live=StopAt(1, signal.SIGTERM), resume=True)  # type: ignore[arg-type]
+    assert stop.value.exit_code == 143
+    train.train(config, tmp_path / "c", live=False, resume=True)
+    assert fingerprint(tmp_path / "a") == fingerprint(tmp_path / "c")
+
+    other = config.model_copy(update={"seed": 1})
+    train.train(other, tmp_path / "d", live=False)
+    assert fingerprint(tmp_path / "a")[0] != fingerprint(tmp_path / "d")[0]
+
+
+def test_a_killed_run_forgets_what_came_after_its_checkpoint(tmp_path: Path) -> None:
+    config = run_config("candy")
+    train.train(config, tmp_path / "whole", live=False)
+    with pytest.raises(train.Interrupted):
+        train.train(config, tmp_path / "killed", live=StopAt(3))  # type: ignore[arg-type]
+    with open(tmp_path / "killed" / "metrics.jsonl", "a") as file:
+        file.write('{"updates": 4, "env_steps": 99}\n{"upda')  # what SIGKILL may leave behind
+    train.train(config, tmp_path / "killed", live=False, resume=True)
+    assert fingerprint(tmp_path / "whole") == fingerprint(tmp_path / "killed")
+
+
+def test_a_finished_run_is_not_resumed(tmp_path: Path) -> None:
+    train.train(run_config("bandit"), tmp_path / "run", live=False)
+    with pytest.raises(ValueError, match="is finished"):
+        train.train(run_config("bandit"), tmp_path / "run", live=False, resume=True)
+
+
+def test_another_configuration_is_refused_on_resume(tmp_path: Path) -> None:
+    with pytest.raises(train.Interrupted):
+        train.train(run_config("bandit"), tmp_path / "run", live=StopAt(1))  # type: ignore[arg-type]
+    wider = run_config("bandit", agent={**run_config("bandit").agent, "hidden": (32,)})
+    with pytest.raises(ValueError, match="model|optimiser"):
+        train.train(wider, tmp_path / "run", live=False, resume=True)
+
+
+@pytest.mark.parametrize("what", ["observation", "reward", "gradient", "loss"])
+def test_a_bad_number_stops_the_run_and_is_named(what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = run_config("CartPole-v1")
+    real = train.build
+
+    def broken(config: RunConfig) -> Any:
+        env, agent = real(config)
+        step, learn = env.step, agent.learn
+        calls = [0]
+
+        def bad_step(action: Any) -> Any:
+            result = step(action)
+            calls[0] += 1
+            if calls[0] == 40:  # in the third update
+                if what == "observation":
+                    result.obs[2, 0, 1] = np.nan
+                elif what == "reward":
+                    result.reward[1, 0] = np.inf
+            return result
+
+        def bad_learn(batch: Any, progress: float) -> Any:
+            calls.append(0)
+            if len(calls) == 4 and what == "gradient":
+                agent.model.policy_head.weight.register_hook(lambda g: g * np.nan)  # type: ignore[attr-defined]
+            if len(calls) == 4 and what == "loss":
+                batch.extras["log_prob"][3, 1] = np.nan
+            return learn(batch, progress)
+
+        monkeypatch.setattr(env, "step", bad_step)
+        monkeypatch.setattr(agent, "learn", bad_learn)
+        return env, agent
+
+    monkeypatch.setattr(train, "build", broken)
+    named = {
+        "observation": "update 3: observation of copy 2 in CartPole-v1 is nan, 8 steps",
+        "reward": "update 3: reward of copy 1 in CartPole-v1 is inf, 7 steps",
+        "gradient": "update 3: gradient of policy_head.weight is not finite",
+        "loss": "update 3: policy loss is nan",
+    }
+    with pytest.raises(NonFinite, match=named[what]):
+        train.train(config, tmp_path / "run", live=False)
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "failed"
+    assert checkpoint.load(tmp_path / "run").step == 2 * 4 * 16  # the last good one still stands
+
+
+def test_collector_counts_episodes_exactly() -> None:
+    env = make("bandit", {"pulls": 5}, num_envs=3, seed=1)
+    collector = Collector(env, make_agent("random", {}, env, 0))
+    collector.begin(env.reset(1))
+    batch = collector.rollout(11)
+    statistics = collector.pop_statistics()
+    assert statistics["episodes"] == 6 and statistics["length_mean"] == 5
+    np.testing.assert_allclose(statistics["return_mean"], batch.reward[:10].sum() / 6)
+    assert collector.pop_statistics() == {"episodes": 0}
