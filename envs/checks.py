@@ -72,7 +72,7 @@ def random_actions(env: BatchEnv, steps: int, seed: int = 0) -> Array:
 def play(env: BatchEnv, actions: Array, seeds: Array | None = None) -> Trace:
     """Step `env` through `actions` (T, N, A, ...), from a reset with `seeds` (N,), or from where it
     stands."""
-    obs = env.reset(seeds) if seeds is not None else env.obs  # type: ignore[attr-defined]
+    obs = env.reset(seeds) if seeds is not None else env.obs
     steps = len(actions)
     t = Trace(
         obs=np.zeros((steps + 1, *obs.shape), obs.dtype),

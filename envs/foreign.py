@@ -167,9 +167,9 @@ class ForeignBatch:
             return action + self._theirs.start if self._theirs.start else action
         return np.clip(action, self._theirs.low, self._theirs.high).astype(self._theirs.dtype, copy=False)
 
-    def step(self, action: Array) -> Step:
-        """One step of all copies; a finished copy begins its next episode. Raises ValueError for an illegal
-        action."""
+    def step(self, action: Array, *, autoreset: bool = True) -> Step:
+        """One step of all copies; with `autoreset` a finished copy begins its next episode. Raises
+        ValueError for an illegal action."""
         action = np.asarray(action, self._log.dtype)
         if action.shape != (self.num_envs, 1, *self._log.shape[2:]):
             want = (self.num_envs, 1, *self._log.shape[2:])
@@ -191,19 +191,24 @@ class ForeignBatch:
             out.terminated[i] = terminated
             out.truncated[i] = truncated and not terminated
             if terminated or truncated:
-                self._end(i, obs)
+                self._end(i, obs, autoreset)
             else:
                 put(out.obs, i, obs)
                 self._return[i, 0] += out.reward[i, 0]
         return out
 
-    def _end(self, i: int, obs: Any) -> None:
-        """Close the books of copy `i`, whose last observation is `obs`, and begin its next episode."""
+    def _end(self, i: int, obs: Any, autoreset: bool) -> None:
+        """Close the books of copy `i`, whose last observation is `obs`, and begin its next episode if asked
+        to."""
         self._put(self._out.final_obs, i, obs)
         self._ended_return[i] = self._return[i] + self._out.reward[i]
         self._ended_length[i] = self.elapsed[i]
-        self._episode[i] += 1
-        self._begin(i)
+        if autoreset:
+            self._episode[i] += 1
+            self._begin(i)
+        else:
+            self._return[i] = self._ended_return[i]
+            self._put(self._out.obs, i, obs)
 
     def episodes(self) -> Episodes:
         """Episodes that ended in the last step."""
@@ -223,7 +228,8 @@ class ForeignBatch:
         }
 
     def _actions_so_far(self) -> Array:
-        """The running episodes' actions; zeros behind each one's end, so that equal states are equal bytes."""
+        """The running episodes' actions; zeros behind each one's end, so that equal states are equal
+        bytes."""
         log = self._log[:, : int(self.elapsed.max())].copy()
         log[np.arange(log.shape[1]) >= self.elapsed[:, None]] = 0
         return log

@@ -8,7 +8,8 @@ import gymnasium
 import numpy as np
 from pydantic import Field
 
-from ..core import Array, Scene, World, WorldConfig, rule
+from ..bayes import bandit_horizon, bandit_oracle, bayes_bandit
+from ..core import Array, Scene, World, WorldConfig, Yardstick, rule
 from ..registry import world
 from ..rng import normal, unit
 
@@ -94,6 +95,15 @@ class Bandit(World):
             out[s.arm[i]] = 1.0
         out[c.arms] = s.reward[i]
         out[c.arms + 1] = s.pulls[i] / c.horizon
+
+    def yardstick(self, s: Any) -> Yardstick:
+        """Before the arms are drawn, so the same for all copies: an optimum that has to explore, where it is known."""
+        arms, pulls = self.config.arms, self.horizon
+        best, meaning = pulls * bandit_oracle(arms), "bound: what an agent gets that knows every arm"
+        if self.config.reward == "bernoulli" and pulls <= bandit_horizon(arms):
+            best, meaning = bayes_bandit(arms, pulls).value, "Bayes-optimal exploration"
+        n = len(s.arm)
+        return Yardstick(np.full(n, pulls / 2), np.full(n, best), meaning)
 
     def scene(self, s: Any, i: int) -> Scene:
         bars = tuple((f"arm {k}" + (" <" if s.arm[i] == k else ""), float(m)) for k, m in enumerate(s.mean[i]))
