@@ -25,7 +25,7 @@ Mode = Literal["sample", "greedy"]
 class AgentConfig(BaseModel):
     """Options of an algorithm. Subclass it; unknown keys are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Spaces(NamedTuple):
@@ -49,9 +49,7 @@ class Rollout(NamedTuple):
     terminated: Array  # bool (T, N)
     truncated: Array  # bool (T, N)
     last_obs: Array  # (N, A, ...): what the agent sees after the last step
-    final_obs: (
-        Array  # (K, A, ...): last observations of the K truncated episodes, in the order of `truncated`'s entries
-    )
+    final_obs: Array  # (K, A, ...): last observations of the K truncated episodes, in the order of `truncated`'s entries
     extras: dict[str, Array]  # whatever `act` returned beside the action, each (T, N, A, ...)
 
 
@@ -98,7 +96,7 @@ _PACKAGES = ("", ".deep")  # folders of this package whose files are algorithms
 
 
 def agent(name: str) -> Callable[[C], C]:
-    """Class decorator: register an algorithm. The class has `Config` and `__init__(config, spaces, seed)`."""
+    """Class decorator: register an algorithm. The class has `Config` and `__init__(config, spaces, seed, threads)`."""
 
     def register(cls: C) -> C:
         other = _AGENTS.get(name)
@@ -151,10 +149,10 @@ def agent_config(name: str, options: dict[str, Any]) -> AgentConfig:
     return config
 
 
-def make_agent(name: str, options: dict[str, Any], env: BatchEnv, seed: int) -> Agent:
-    """An untrained agent for `env`; all its randomness comes from `seed`."""
+def make_agent(name: str, options: dict[str, Any], env: BatchEnv, seed: int, threads: int = 1) -> Agent:
+    """An untrained agent for `env`; all its randomness comes from `seed`. It may work on `threads` threads."""
     config = agent_config(name, options)
-    made: Agent = agents()[name](config, Spaces.of(env), seed)
+    made: Agent = agents()[name](config, Spaces.of(env), seed, threads)
     return made
 
 

@@ -17,7 +17,7 @@ class Random:
     class Config(AgentConfig):
         pass
 
-    def __init__(self, config: Config, spaces: Spaces, seed: int) -> None:
+    def __init__(self, config: Config, spaces: Spaces, seed: int, threads: int = 1) -> None:
         self.config, self.spaces = config, spaces
         self.rng = np.random.Generator(np.random.PCG64(seed))
         self.num_steps = 32

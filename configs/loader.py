@@ -264,9 +264,7 @@ def _from_overrides(words: Iterable[str]) -> dict[str, Any]:
 
 def _expanded(layer: dict[str, Any]) -> dict[str, Any]:
     """`env: maze` is short for `env: {id: maze}`."""
-    return {
-        key: {NAMING[key]: value} if key in NAMING and isinstance(value, str) else value for key, value in layer.items()
-    }
+    return {key: {NAMING[key]: value} if key in NAMING and isinstance(value, str) else value for key, value in layer.items()}
 
 
 def _merge(into: dict[str, Any], other: dict[str, Any]) -> None:

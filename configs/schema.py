@@ -46,9 +46,7 @@ class RunConfig(BaseModel):
     checkpoint_updates: Whole = Field(0, ge=0, description="updates between checkpoints; 0: by time")
     checkpoint_seconds: Real = Field(20.0, gt=0, description="seconds between checkpoints")
     keep_checkpoints: Whole = Field(3, ge=1, le=10_000, description="how many checkpoints are kept")
-    track: list[Literal["wandb", "tensorboard"]] = Field(
-        [], description="where metrics are copied to, beside the run folder"
-    )
+    track: list[Literal["wandb", "tensorboard"]] = Field([], description="where metrics are copied to, beside the run folder")
     project: str = Field("gumdrop", min_length=1, max_length=128, description="project name for W&B")
     name: str = Field("", description="folder name of the run; empty: made from preset, env and agent")
 

@@ -19,25 +19,29 @@ class Distribution(Protocol):
 
 
 class Categorical(NamedTuple):
-    """Discrete actions from logits (B, n). Actions are int64 (B,)."""
+    """Discrete actions from log-probabilities (B, n). Actions are int64 (B,)."""
 
-    logits: Tensor
+    log_p: Tensor
+
+    @classmethod
+    def of(cls, logits: Tensor) -> Categorical:
+        """From unnormalised logits (B, n)."""
+        return cls(logits.log_softmax(-1))
 
     def sample(self, generator: torch.Generator) -> Tensor:
         """Inverse distribution function of one uniform number a row."""
-        cumulative = self.logits.softmax(-1).cumsum(-1)
+        cumulative = self.log_p.exp().cumsum(-1)
         u = torch.rand(len(cumulative), 1, generator=generator) * cumulative[:, -1:]
         return (cumulative[:, :-1] <= u).sum(-1)
 
     def mode(self) -> Tensor:
-        return self.logits.argmax(-1)
+        return self.log_p.argmax(-1)
 
     def log_prob(self, action: Tensor) -> Tensor:
-        return self.logits.log_softmax(-1).gather(-1, action.unsqueeze(-1)).squeeze(-1)
+        return self.log_p.gather(-1, action.unsqueeze(-1)).squeeze(-1)
 
     def entropy(self) -> Tensor:
-        log_p = self.logits.log_softmax(-1)
-        return -(log_p.exp() * log_p).sum(-1)
+        return -(self.log_p.exp() * self.log_p).sum(-1)
 
 
 class Gaussian(NamedTuple):

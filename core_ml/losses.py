@@ -6,9 +6,7 @@ import torch
 from torch import Tensor
 
 
-def ppo_policy(
-    log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor, clip_coef: float
-) -> tuple[Tensor, Tensor, Tensor]:
+def ppo_policy(log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor, clip_coef: float) -> tuple[Tensor, Tensor, Tensor]:
     """Clipped surrogate objective, negated (Schulman et al. 2017, "Proximal policy optimization", eq. 7). All (B,).
 
     L = -sum min(ratio A, clip(ratio, 1 - eps, 1 + eps) A),  ratio = exp(log pi(a|s) - log pi_old(a|s))

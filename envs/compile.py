@@ -43,7 +43,6 @@ class Buffers(NamedTuple):
     running_return: Array  # float64 (N, A)
     ended_return: Array  # float64 (N, A): of the last ended episode
     ended_length: Array  # int64 (N,)
-    bad_action: Array  # int64 (1,): a copy whose action is outside the space, else -1
 
 
 class Kernels(NamedTuple):
@@ -175,9 +174,7 @@ def _binder(constants: type, static: dict[str, Any]) -> Callable[[Any], Any]:
 
 
 @functools.cache
-def _kernels(
-    world_class: type[World], constants: type, static: tuple[tuple[str, Any], ...], agents: int, actions: int
-) -> Kernels:
+def _kernels(world_class: type[World], constants: type, static: tuple[tuple[str, Any], ...], agents: int) -> Kernels:
     rules = [world_class.reset, world_class.step, world_class.observe]
     for r in rules:
         for value in _referenced(r).values():
@@ -213,13 +210,6 @@ def _kernels(
                 b.reward[i, k] = 0.0
             if not b.active[i]:
                 continue
-            if actions > 0:
-                legal = True
-                for k in range(agents):
-                    legal &= 0 <= action[i, k] < actions
-                if not legal:
-                    b.bad_action[0] = i
-                    continue
             terminated = step(s, i, action[i], constants, b.rng, b.reward[i])
             b.elapsed[i] += 1
             truncated = (not terminated) and limit > 0 and b.elapsed[i] >= limit
@@ -240,11 +230,17 @@ def _kernels(
             for k in range(agents):
                 observe(s, i, k, constants, b.obs[i, k])
 
-    layout = repr((world_class.State._fields, static, agents, actions, numba.__version__))
+    layout = repr((world_class.__module__, world_class.State._fields, static, agents, numba.__version__))
     key = _digest([*rules, bind.py_func], layout + Path(__file__).read_text())
-    step_loop = numba.njit(nogil=True, _nrt=False)(step_span)
-    reset_loop = numba.njit(nogil=True, _nrt=False)(reset_span)
-    observe_loop = numba.njit(nogil=True, _nrt=False)(observe_span)
+
+    def own(function: Callable[..., Any]) -> Callable[..., Any]:
+        """A name of its own: kernels that two processes cached must not share symbols when a third one loads both."""
+        function.__qualname__ = f"{function.__name__}_{key[:20]}"
+        return function
+
+    step_loop, reset_loop, observe_loop = (
+        numba.njit(nogil=True, _nrt=False)(own(span)) for span in (step_span, reset_span, observe_span)
+    )
 
     def step_all(s: Any, c: Any, b: Any, action: Any, limit: int, autoreset: bool) -> None:
         step_loop(0, b.active.shape[0], s, c, b, action, limit, autoreset)
@@ -261,7 +257,7 @@ def _kernels(
         observe_loop(0, b.active.shape[0], s, c, b)
 
     def finish(function: Callable[..., Any], parallel: bool) -> Any:
-        return _keep_on_disk(numba.njit(nogil=True, parallel=parallel)(function), key)
+        return _keep_on_disk(numba.njit(nogil=True, parallel=parallel)(own(function)), key)
 
     return Kernels(
         finish(step_all, False),
@@ -271,8 +267,8 @@ def _kernels(
     )
 
 
-def kernels(world: World, actions: int) -> Kernels:
-    """The compiled loops of `world`; `actions`: how many discrete actions there are, 0 for continuous ones."""
+def kernels(world: World) -> Kernels:
+    """The compiled loops of `world`. Worlds that differ in numbers that are not `static` share them."""
     c = world.constants()
     static = tuple((name, getattr(c, name)) for name in world.static)
-    return _kernels(type(world), type(c), static, world.num_agents, actions)
+    return _kernels(type(world), type(c), static, world.num_agents)

@@ -33,7 +33,7 @@ def rule(function: F) -> F:
 class WorldConfig(BaseModel):
     """Options that every world has. Subclass it; unknown keys are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     time_limit: int = Field(100, ge=0, description="steps until an episode is truncated; 0 means never")
 
 

@@ -21,9 +21,7 @@ class Engine:
     The arrays in a `Step` are the engine's own buffers. Results do not depend on `threads` or on `num_envs`.
     """
 
-    def __init__(
-        self, world: World, num_envs: int = 1, seed: int = 0, threads: int | None = None, id: str = ""
-    ) -> None:
+    def __init__(self, world: World, num_envs: int = 1, seed: int = 0, threads: int | None = None, id: str = "") -> None:
         if num_envs < 1:
             raise ValueError(f"num_envs is {num_envs}: at least 1 copy is needed")
         self.world = world
@@ -50,7 +48,6 @@ class Engine:
             running_return=np.zeros((n, a), np.float64),
             ended_return=np.zeros((n, a), np.float64),
             ended_length=np.zeros(n, np.int64),
-            bad_action=np.full(1, -1, np.int64),
         )
         b = self._b
         self._step = Step(
@@ -63,7 +60,8 @@ class Engine:
         discrete = isinstance(self.action_space, gymnasium.spaces.Discrete)
         self._action_shape: tuple[int, ...] = (n, a) if discrete else (n, a, *(self.action_space.shape or ()))
         self._action_dtype = np.dtype(np.int64 if discrete else np.float32)
-        self._kernels = kernels(world, int(self.action_space.n) if discrete else 0)  # type: ignore[attr-defined]
+        self._actions = np.uint64(self.action_space.n) if discrete else None  # type: ignore[attr-defined]
+        self._kernels = kernels(world)
         self.reset(seed)
 
     def reset(self, seed: int | Array | None = None) -> Array:
@@ -71,9 +69,7 @@ class Engine:
         if seed is not None:
             seeds = copy_seeds(int(seed), self.num_envs) if np.ndim(seed) == 0 else np.asarray(seed, np.uint64)
             if seeds.shape != (self.num_envs,):
-                raise ValueError(
-                    f"seed has shape {seeds.shape}: give one whole number or one for each of {self.num_envs}"
-                )
+                raise ValueError(f"seed has shape {seeds.shape}: give one whole number or one for each of {self.num_envs}")
             self._b.rng[:] = fresh_streams(seeds)
         self.reset_copies(np.ones(self.num_envs, np.bool_))
         return self._step.obs
@@ -96,6 +92,11 @@ class Engine:
         action = np.ascontiguousarray(action, self._action_dtype)
         if action.shape != self._action_shape:
             raise ValueError(f"action has shape {action.shape}: world {self.id} wants {self._action_shape}")
+        if self._actions is not None:  # before anything moves; as unsigned numbers, negative ones are huge
+            illegal = action.view(np.uint64) >= self._actions
+            if illegal.any():
+                copy = int(np.argwhere(illegal)[0, 0])
+                raise ValueError(f"action {action[copy].tolist()} of copy {copy} is outside {self.action_space}")
         b = self._b
         if active is not None:
             b.active[:] = active
@@ -107,10 +108,6 @@ class Engine:
             self._kernels.step(self.state, self.constants, b, action, limit, autoreset)
         if active is not None:
             b.active[:] = 1
-        if b.bad_action[0] >= 0:
-            copy = int(b.bad_action[0])
-            b.bad_action[0] = -1
-            raise ValueError(f"action {action[copy].tolist()} of copy {copy} is outside {self.action_space}")
         return self._step
 
     def episodes(self) -> Episodes:

@@ -246,11 +246,7 @@ class ForeignBatch:
             raise ValueError(f"state of {self.id} has other arrays: {sorted(here.keys() ^ state.keys())}")
         for name, array in here.items():
             there, free = state[name], 2 if name == "actions" else 1  # the log's length may differ
-            if (
-                there.dtype != array.dtype
-                or there.shape[:1] != array.shape[:1]
-                or there.shape[free:] != array.shape[free:]
-            ):
+            if there.dtype != array.dtype or there.shape[:1] != array.shape[:1] or there.shape[free:] != array.shape[free:]:
                 raise ValueError(f"{name} is {there.dtype}{there.shape}, {self.id} holds {array.dtype}{array.shape}")
         length = state["actions"].shape[1]
         if (state["elapsed"] > length).any() or (state["elapsed"] < 0).any():

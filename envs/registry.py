@@ -77,12 +77,15 @@ def suggest(name: str, known: list[str]) -> str:
 
 def is_foreign(id: str) -> bool:
     """True for ids that Gymnasium resolves: `Name-v1`, `namespace/Name-v1`, `module:Id`."""
-    return ":" in id or "/" in id or id.rpartition("-v")[2].isdigit()
+    return not id.startswith("gumdrop/") and (":" in id or "/" in id or id.rpartition("-v")[2].isdigit())
 
 
 def make_world(id: str, config: dict[str, Any] | None = None) -> World:
     """The world registered as `id`, configured. Raises UnknownName, or ValueError with one line per bad option."""
+    from . import gym_id
+
     known = worlds()
+    id = {gym_id(name): name for name in known}.get(id, id)  # gumdrop/Candy-v0 is candy
     if id not in known:
         raise UnknownName(f"no world {id!r}{suggest(id, list(known))}")
     cls = known[id]
@@ -98,9 +101,7 @@ def explain(error: pydantic.ValidationError, what: str, known: list[str]) -> str
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         return f"{what} has no option {key!r}{suggest(key.rpartition('.')[2], known)}"
-    return (
-        f"{what}: {key + ': ' if key else ''}{first['msg'][0].lower()}{first['msg'][1:]} (got {first['input']!r:.80})"
-    )
+    return f"{what}: {key + ': ' if key else ''}{first['msg'][0].lower()}{first['msg'][1:]} (got {first['input']!r:.80})"
 
 
 def make(
@@ -111,7 +112,7 @@ def make(
     threads: int | None = None,
 ) -> BatchEnv:
     """N copies of the environment `id`: one of our worlds, or any Gymnasium id (`CartPole-v1`, `module:Id`)."""
-    if is_foreign(id) and not id.startswith("gumdrop"):
+    if is_foreign(id):
         from .foreign import ForeignBatch
 
         return ForeignBatch(id, config or {}, num_envs=num_envs, seed=seed)

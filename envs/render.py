@@ -205,9 +205,7 @@ def _share(height: float) -> float:
     return min(1.0, max(0.0, height)) if math.isfinite(height) else 0.0
 
 
-def _draw_bars(
-    image: Image.Image, bars: Sequence[tuple[str, float]], box: tuple[int, int, int, int], cell: int
-) -> None:
+def _draw_bars(image: Image.Image, bars: Sequence[tuple[str, float]], box: tuple[int, int, int, int], cell: int) -> None:
     """Vertical bars; a label that ends in ' <' is the chosen one. Names and figures show while they fit."""
     from PIL import Image, ImageDraw
 

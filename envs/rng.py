@@ -18,7 +18,7 @@ from .core import Array, helper
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio, the increment of SplitMix64
 MIX_1, MIX_2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)  # Stafford's variant 13
-ONE, S11, S27, S30, S31, S32 = (np.uint64(v) for v in (1, 11, 27, 30, 31, 32))
+ONE, S11, S12, S27, S30, S31, S32 = (np.uint64(v) for v in (1, 11, 12, 27, 30, 31, 32))
 TO_UNIT = 2.0**-53
 
 
@@ -81,7 +81,7 @@ def natural_log(x: float) -> float:
 @helper
 def normal(rng: Array, i: int) -> float:
     """A standard normal float64, always one draw: the inverse distribution function (Wichura 1988, AS 241, PPND16)."""
-    p = (np.float64(bits(rng, i) >> S11) + 0.5) * TO_UNIT  # never 0 or 1
+    p = (np.float64(bits(rng, i) >> S12) + 0.5) * (2.0 * TO_UNIT)  # 52 bits and a half: exact, never 0 or 1
     q = p - 0.5
     if -0.425 <= q <= 0.425:
         r = 0.180625 - q * q

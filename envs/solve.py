@@ -88,9 +88,7 @@ def check_model(model: Model) -> None:
         raise ValueError(f"model.start is {model.start}: it must be in 0..{states - 1}")
     for name, field in model.fields.items():
         if len(field) != states:
-            raise ValueError(
-                f"model.fields[{name!r}] has {len(field)} rows: it must have one for each of {states} states"
-            )
+            raise ValueError(f"model.fields[{name!r}] has {len(field)} rows: it must have one for each of {states} states")
 
 
 def finite_horizon(model: Model, horizon: int) -> Solution:

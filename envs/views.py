@@ -49,9 +49,7 @@ def _engine(
     else:
         world = make_world(world, options)
     if view != "ParallelView" and world.num_agents != 1:
-        raise ValueError(
-            f"world {world.name} has {world.num_agents} agents here and {view} shows one: use ParallelView"
-        )
+        raise ValueError(f"world {world.name} has {world.num_agents} agents here and {view} shows one: use ParallelView")
     return Engine(world, num_envs=num_envs, threads=threads)
 
 
@@ -211,9 +209,7 @@ class VectorView(VectorEnv[Array, Any, Array]):
         if self._whole and action.dtype.kind not in "iu":
             raise ValueError(f"actions are {action.dtype}: {self.single_action_space} wants whole numbers")
         if action.shape != self.action_space.shape:
-            raise ValueError(
-                f"actions have shape {action.shape}: {self.num_envs} copies want {self.action_space.shape}"
-            )
+            raise ValueError(f"actions have shape {action.shape}: {self.num_envs} copies want {self.action_space.shape}")
         action = action[:, None]
         waiting = self._over
         if not waiting.any():

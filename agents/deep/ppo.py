@@ -15,6 +15,9 @@ from ..core import AgentConfig, Array, Mode, NonFinite, Rollout, Spaces, agent, 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ...core_ml.nets import ActorCritic
+
+SHARED_FROM = 1024  # rows of a forward pass; fewer are done sooner than a second thread is awake
 BOX_LIMIT = 1e3  # an unbounded action dimension is cut here
 
 
@@ -37,9 +40,7 @@ class PPO:
         clip_coef: float = Field(0.2, gt=0, le=10)
         value_clip: float | None = Field(None, gt=0, description="how far a value may move per update; null: unlimited")
         ent_coef: float = Field(0.01, ge=0, le=10)
-        ent_coef_final: float | None = Field(
-            None, ge=0, le=10, description="entropy weight at the end, reached linearly"
-        )
+        ent_coef_final: float | None = Field(None, ge=0, le=10, description="entropy weight at the end, reached linearly")
         vf_coef: float = Field(0.5, ge=0, le=100)
         max_grad_norm: float = Field(0.5, ge=0, le=1e6, description="0: no clipping")
         target_kl: float | None = Field(None, gt=0, description="stop an update's epochs beyond this KL divergence")
@@ -50,7 +51,7 @@ class PPO:
         channels: int = Field(16, ge=1, le=512, description="of the two convolutions of a cnn")
         activation: Literal["tanh", "relu"] = "tanh"
         shared_trunk: bool = Field(True, description="policy and value read the same features")
-        chunk: int = Field(8192, ge=16, description="rows per gradient pass")
+        chunk: int = Field(8192, ge=16, description="rows per gradient pass of one thread")
 
         @field_validator("hidden")
         @classmethod
@@ -59,12 +60,13 @@ class PPO:
                 raise ValueError("hidden widths must lie in 1..8192")
             return hidden
 
-    def __init__(self, config: Config, spaces: Spaces, seed: int) -> None:
+    def __init__(self, config: Config, spaces: Spaces, seed: int, threads: int = 1) -> None:
         import torch
 
         from ...core_ml.nets import ActorCritic
         from ...core_ml.normalise import RunningNormaliser
         from ...core_ml.optim import FlatAdam
+        from ...core_ml.parallel import Replicas
 
         self.config, self.spaces = config, spaces
         action = spaces.action
@@ -80,6 +82,7 @@ class PPO:
             config.hidden, config.channels, config.activation, config.shared_trunk, self.generator,
         )  # fmt: skip
         self.optimiser = FlatAdam(self.model)
+        self.replicas = Replicas(self.model, self.optimiser, threads)
         self.normaliser = RunningNormaliser(flat_size(spaces.observation)) if config.normalise_observation else None
 
     @property
@@ -101,6 +104,9 @@ class PPO:
     def act(self, obs: Array, carry: Any, mode: Mode, mask: Array | None = None) -> tuple[Array, Any, dict[str, Array]]:
         import torch
 
+        from ...core_ml.parallel import one_thread_each
+
+        one_thread_each()
         lead = obs.shape[:2]
         with torch.inference_mode():
             rows = self._features(obs)
@@ -110,7 +116,7 @@ class PPO:
                     carry,
                     {},
                 )
-            distribution, value = self.model(rows)
+            distribution, value = self.model.split(self._outputs(rows))
             action = distribution.sample(self.generator)
             log_prob = distribution.log_prob(action)
         raw = action.numpy().reshape(*lead, *self._action_shape)
@@ -118,6 +124,15 @@ class PPO:
         if self.continuous:
             extras["raw_action"] = raw  # the gradient is that of the sampled action, the world gets the clipped one
         return self._legal(raw), carry, extras
+
+    def _outputs(self, rows: Tensor) -> Tensor:
+        """The model's outputs for many rows, a share of them on each thread where there are enough."""
+        import torch
+
+        if len(rows) < SHARED_FROM or self.replicas.workers == 1:
+            return self.model.outputs(rows)
+        parts = rows.chunk(self.replicas.workers)
+        return torch.cat(self.replicas.each(_outputs_of, parts))
 
     @property
     def _action_shape(self) -> tuple[int, ...]:
@@ -136,13 +151,13 @@ class PPO:
         import torch
 
         from ...core_ml.losses import ppo_policy, value_error
+        from ...core_ml.parallel import one_thread_each
         from ...core_ml.returns import explained_variance, gae
 
+        one_thread_each()
         o = self.config
         t, n, a = batch.reward.shape
-        log_prob, value, reward = (
-            torch.from_numpy(x) for x in (batch.extras["log_prob"], batch.extras["value"], batch.reward)
-        )
+        log_prob, value, reward = (torch.from_numpy(x) for x in (batch.extras["log_prob"], batch.extras["value"], batch.reward))
         terminated = torch.from_numpy(batch.terminated).unsqueeze(-1)
         truncated = torch.from_numpy(batch.truncated).unsqueeze(-1)
 
@@ -156,41 +171,46 @@ class PPO:
         advantage = gae(reward, value, next_value, terminated, terminated | truncated, o.gamma, o.gae_lambda)
         target = advantage + value
 
-        # Everything as rows: (T * N * A, ...)
+        # Everything as rows (T * N * A, ...), what belongs to a row side by side: one gather fetches it.
         rows = t * n * a
         obs = torch.from_numpy(batch.obs).view(rows, -1)
         action = torch.from_numpy(batch.extras["raw_action"] if self.continuous else batch.action)
         action = action.view(rows, *self._action_shape)
-        log_prob, advantage, target, old_value = (x.reshape(rows) for x in (log_prob, advantage, target, value))
+        facts = torch.stack([x.reshape(rows) for x in (log_prob, advantage, target, value)], 1)  # (rows, 4)
 
         learning_rate = o.learning_rate * scheduled(o.schedule, progress)
         final = o.ent_coef if o.ent_coef_final is None else o.ent_coef_final
         ent_coef = o.ent_coef + (final - o.ent_coef) * progress
         size = math.ceil(rows / min(o.minibatches, rows))
-        sums = torch.zeros(5)  # policy loss, value loss, entropy, KL, clipped rows of the last epoch
         norms: list[float] = []
         epochs = 0
+
+        def gradient(model: ActorCritic, chunk: tuple[Tensor, Tensor, Tensor, int]) -> Tensor:
+            """Add one chunk's share of the minibatch's gradient; the summed parts of the loss, for the metrics."""
+            index, known, weight, whole = chunk
+            old_log_prob, _, goal, old_value = known.unbind(1)
+            distribution, new_value = model(self._features(obs.index_select(0, index)))
+            new_log_prob = distribution.log_prob(action.index_select(0, index))
+            policy_loss, kl, clipped = ppo_policy(new_log_prob, old_log_prob, weight, o.clip_coef)
+            value_loss = value_error(new_value, old_value, goal, o.value_clip)
+            entropy = distribution.entropy().sum()
+            loss = (policy_loss + o.vf_coef * value_loss - ent_coef * entropy) / whole
+            loss.backward()  # type: ignore[no-untyped-call]
+            return torch.stack([policy_loss.detach(), value_loss.detach(), entropy.detach(), kl, clipped])
+
         for _epoch in range(o.epochs):
             order = torch.randperm(rows, generator=self.generator)
-            sums.zero_()
+            sums = torch.zeros(5)  # policy loss, value loss, entropy, KL, clipped rows of this epoch
             for part in order.split(size):
-                weight = advantage[part]
+                facts_part = facts.index_select(0, part)
+                weights = facts_part[:, 1]
                 if o.normalise_advantage and len(part) > 1:
-                    centre, spread = weight.mean(), weight.std()
-                self.optimiser.zero_grad()
-                for index in part.split(o.chunk):
-                    weight = advantage[index]
-                    if o.normalise_advantage and len(part) > 1:
-                        weight = (weight - centre) / (spread + 1e-8)
-                    distribution, new_value = self.model(self._features(obs[index]))
-                    policy_loss, kl, clipped = ppo_policy(
-                        distribution.log_prob(action[index]), log_prob[index], weight, o.clip_coef
-                    )
-                    value_loss = value_error(new_value, old_value[index], target[index], o.value_clip)
-                    entropy = distribution.entropy().sum()
-                    loss = (policy_loss + o.vf_coef * value_loss - ent_coef * entropy) / len(part)
-                    loss.backward()  # type: ignore[no-untyped-call]
-                    sums += torch.stack([policy_loss.detach(), value_loss.detach(), entropy.detach(), kl, clipped])
+                    weights = (weights - weights.mean()) / (weights.std() + 1e-8)
+                self.replicas.zero_grad()
+                pieces = zip(part.split(o.chunk), facts_part.split(o.chunk), weights.split(o.chunk), strict=True)
+                for piece in self.replicas.each(gradient, [(*chunk, len(part)) for chunk in pieces]):
+                    sums += piece
+                self.replicas.gather()
                 norms.append(self.optimiser.step(learning_rate, o.max_grad_norm))
                 if not math.isfinite(norms[-1]):
                     self._name_the_source(sums)
@@ -202,7 +222,7 @@ class PPO:
         mean = (sums / rows).tolist()
         return {
             "loss/policy": mean[0], "loss/value": mean[1], "entropy": mean[2], "kl": mean[3], "clip_fraction": mean[4],
-            "explained_variance": float(explained_variance(old_value, target)), "learning_rate": learning_rate,
+            "explained_variance": float(explained_variance(value, target)), "learning_rate": learning_rate,
             "grad_norm": sum(norms) / len(norms), "epochs": float(epochs),
         }  # fmt: skip
 
@@ -239,6 +259,13 @@ class PPO:
         if self.normaliser:
             self.normaliser.load({k.removeprefix("normaliser."): v for k, v in tensors.items() if "normaliser." in k})
         self.generator.set_state(tensors["generator"])
+
+
+def _outputs_of(model: ActorCritic, rows: Tensor) -> Tensor:
+    import torch
+
+    with torch.inference_mode():  # a setting of each thread
+        return model.outputs(rows)
 
 
 def scheduled(schedule: str, progress: float) -> float:

@@ -11,7 +11,7 @@ import numpy as np
 from ...envs.registry import make, worlds
 from ..core import make_agent
 from .collect import Collector
-from .system import choose_threads, cores, git_commit, processor, versions
+from .system import choose_threads, cores, git_commit, processor, use_threads, versions
 
 MAZE = {"size": 11, "slip": 0.1, "view": 7}  # the maze of the tables: fresh mazes, 7 x 7 byte view, auto-reset
 PPO = {"num_steps": 32, "epochs": 4, "minibatches": 4, "hidden": (64, 64), "activation": "tanh", "shared_trunk": True}
@@ -103,10 +103,11 @@ def bench_train(
     """
     import torch
 
-    torch.set_num_threads(choose_threads(copies))
+    use_threads()
+    threads = choose_threads(copies)
     options: dict[str, Any] = dict(MAZE) if world == "maze" else {}
     env = make(world, options, num_envs=copies)
-    agent = make_agent("ppo", PPO, env, 0)
+    agent = make_agent("ppo", PPO, env, 0, threads)
     collector = Collector(env, agent)
     collector.begin(env.reset(0))
 
@@ -132,12 +133,19 @@ def bench_train(
     for _ in range(rounds):
         mine.append(ours(seconds / rounds))
         if theirs:
+            torch.set_num_threads(threads)
             others.append(theirs())
+            use_threads()
+    torch.set_num_threads(threads)  # the rate to compare with is that of all threads together
     peak = matrix_rate()
+    use_threads()
     rate = float(np.median([m["steps_per_second"] for m in mine]))
     assert env.observation_space.shape is not None
     flops = useful_flops(
-        int(np.prod(env.observation_space.shape)), PPO["hidden"], int(env.action_space.n), PPO["epochs"]  # type: ignore
+        int(np.prod(env.observation_space.shape)),
+        PPO["hidden"],
+        int(env.action_space.n),
+        PPO["epochs"],  # type: ignore
     )
     env.close()
     result: dict[str, Any] = {
@@ -145,7 +153,7 @@ def bench_train(
         "steps_per_second": rate, "rounds": [m["steps_per_second"] for m in mine],
         "time_split": {k: float(np.median([m[k] for m in mine])) for k in ("world", "policy", "learn")},
         "matrix_product_flops": peak, "useful_flops_per_step": flops, "share_of_matrix_product_rate": rate * flops / peak,
-        "torch_threads": torch.get_num_threads(),
+        "threads": threads,
         "device": processor(), "versions": versions(), "git_commit": git_commit(),
     }  # fmt: skip
     if others:

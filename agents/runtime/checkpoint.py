@@ -354,9 +354,7 @@ def _latest(root: Path, warnings: list[str]) -> int | None:
         return None
     match = _STEP.fullmatch(text)
     if not match or text.startswith("."):
-        warnings.append(
-            f"{root / 'latest'} names {text!r:.40}, which is no checkpoint; the highest step is tried first"
-        )
+        warnings.append(f"{root / 'latest'} names {text!r:.40}, which is no checkpoint; the highest step is tried first")
         return None
     return int(match[1])
 

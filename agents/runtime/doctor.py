@@ -12,9 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-PACKAGES = (
-    "gumdrop numpy numba torch gymnasium pettingzoo stable-baselines3 pydantic safetensors wandb tensorboard"
-).split()
+PACKAGES = ("gumdrop numpy numba torch gymnasium pettingzoo stable-baselines3 pydantic safetensors wandb tensorboard").split()
 OPTIONAL = {"tensorboard": "pip install 'gumdrop[tensorboard]' for --track tensorboard"}
 
 

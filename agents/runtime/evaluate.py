@@ -15,6 +15,7 @@ from ...envs.registry import make
 from ...envs.rng import copy_seeds
 from ..core import Agent, Array, Mode, make_agent
 from . import checkpoint
+from .system import use_threads, write_json
 
 HELD_OUT = 0x6865_6C64_2D6F_7574  # keeps evaluation seeds apart from training seeds ("held-out" in ASCII)
 BATCH = 1024  # episodes that run side by side
@@ -121,9 +122,7 @@ def report_of(result: Episodes, random: Episodes | None, seed: int) -> dict[str,
 def evaluate_named(name: str, env_id: str, options: dict[str, Any], episodes: int, seed: int) -> dict[str, Any]:
     """Evaluate an agent that needs no training. Layout of `evaluation.json`."""
     result = run_episodes(name, env_id, options, episodes, seed, "sample")
-    random = (
-        result if name == "random" else run_episodes("random", env_id, options, episodes, seed, "sample", lines=False)
-    )
+    random = result if name == "random" else run_episodes("random", env_id, options, episodes, seed, "sample", lines=False)
     return report_of(result, random, seed)
 
 
@@ -132,8 +131,12 @@ def load_run(folder: Path) -> tuple[Agent, RunConfig, list[str]]:
     config = read_run(folder / "config.yaml")
     found = checkpoint.load(folder)
     env = make(config.env["id"], _options(config), num_envs=1)
-    agent = make_agent(config.agent["name"], {k: v for k, v in config.agent.items() if k != "name"}, env, config.seed)
+    use_threads()
+    options = {k: v for k, v in config.agent.items() if k != "name"}
+    agent = make_agent(config.agent["name"], options, env, config.seed, config.threads or 1)
     env.close()
+    if "agent" not in found.tensors:
+        raise checkpoint.CheckpointError(f"checkpoint {found.path.name} holds no agent: train it again")
     agent.load_state_dict(found.tensors["agent"])
     return agent, config, found.warnings
 
@@ -144,8 +147,6 @@ def _options(config: RunConfig) -> dict[str, Any]:
 
 def evaluate_run(folder: Path, episodes: int | None = None, seed: int = 1_000_000) -> dict[str, Any]:
     """Evaluate a run greedily beside random actions on the same episodes, and write `evaluation.json` into its folder."""
-    from .train import write_json
-
     agent, config, _ = load_run(folder)
     count = episodes or config.eval_episodes
     result = run_episodes(agent, config.env["id"], _options(config), count, seed)

@@ -93,9 +93,7 @@ class Live:
             self._write(f"{self.title}: {_whole(self.total_steps)} steps")
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         with suppress(Exception):
             if self._live is not None:
                 self._live.stop()

@@ -77,17 +77,14 @@ def compare_chart(folders: Sequence[str | Path], out: str | Path) -> Path:
     runs = [_load(Path(folder)) for folder in folders]
     names = _distinct(runs)
     series = [
-        Series(name, k, *_curve(run.metrics, "return_mean"))
-        for k, (name, run) in enumerate(zip(names, runs, strict=True))
+        Series(name, k, *_curve(run.metrics, "return_mean")) for k, (name, run) in enumerate(zip(names, runs, strict=True))
     ]
     lines = _common_lines(runs)
     out.parent.mkdir(parents=True, exist_ok=True)
     if out.suffix.lower() == ".png":
         _compare_png(series, lines, out)
         return out
-    notes = [
-        f"{name}: {note}" for name, run in zip(names, runs, strict=True) for note in run.notes if "metrics" in note
-    ]
+    notes = [f"{name}: {note}" for name, run in zip(names, runs, strict=True) for note in run.notes if "metrics" in note]
     if lines is None and any(_lines(run) for run in runs):
         notes.append("No random and optimal lines: the runs' worlds differ, or their yardsticks do.")
     table = []
@@ -102,9 +99,7 @@ def compare_chart(folders: Sequence[str | Path], out: str | Path) -> Path:
         "notes": notes,
         "table": table,
         "curve": chart(series, lines, smooth=True) if any(s.x for s in series) else None,
-        "legend": [
-            {"name": s.name, "color": s.color % len(PALETTE), "dashed": s.color >= len(PALETTE)} for s in series
-        ],
+        "legend": [{"name": s.name, "color": s.color % len(PALETTE), "dashed": s.color >= len(PALETTE)} for s in series],
         "meaning": lines.meaning if lines else "",
         "compare": True,
     }
@@ -318,9 +313,7 @@ def _page(run: Run) -> Row:
         "f": figures,
         "lines": lines,
         "scale": scale,
-        "curve": chart([curve], _lines(run), smooth=True, mark=figures if figures["evaluated"] else None)
-        if curve.x
-        else None,
+        "curve": chart([curve], _lines(run), smooth=True, mark=figures if figures["evaluated"] else None) if curve.x else None,
         "smoothed": 2 * reach(len(curve.x)) + 1,
         "histogram": _distribution(run.evaluation),
         "gif": base64.b64encode(run.gif).decode() if run.gif[:4] == b"GIF8" else None,
@@ -433,9 +426,7 @@ def _compare_png(series: list[Series], lines: Lines | None, out: Path) -> None:
         axes.plot(s.x, s.y, color=color, alpha=0.2, linewidth=0.8)
         # a name from a folder is text: no mathematics between dollars, and a leading underscore still shows
         label = s.name.replace("$", r"\$")
-        axes.plot(
-            s.x, smoothed(s.y), style, color=color, linewidth=1.8, label=label if label[:1] != "_" else f" {label}"
-        )
+        axes.plot(s.x, smoothed(s.y), style, color=color, linewidth=1.8, label=label if label[:1] != "_" else f" {label}")
     for kind, level in (("optimal", lines.optimal), ("random", lines.random)) if lines else ():
         if level is not None:
             axes.axhline(level, color="#555555", linestyle=(0, (5, 4)), linewidth=1)

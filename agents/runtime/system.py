@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
+import functools
+import json
 import os
 import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 PACKAGES = ("gumdrop", "numpy", "numba", "torch", "gymnasium", "pettingzoo", "pydantic", "safetensors")
 
@@ -54,13 +58,46 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-THREADED_FROM = 1_024  # rows of a forward pass; see docs/decisions/003-threads.md for the measurement behind it
-
-
 def choose_threads(rows: int) -> int:
-    """Torch threads for forward passes of `rows` rows: one for small batches, where waking others costs more than it brings.
+    """Worker threads for batches of `rows` rows: one for small ones, where waking others costs more than it brings.
 
     A function of sizes and cores alone, not of the clock: the number of threads may change the last bit of a sum, and the
     same seed must give the same bits. It is written into the run's configuration, so that a resumed run keeps it.
     """
     return 1 if rows < THREADED_FROM else min(cores(), 8)
+
+
+THREADED_FROM = 512  # rows of a forward pass; see docs/decisions/003-threads.md for the measurement behind it
+
+
+@functools.cache
+def keep_memory() -> None:
+    """Tell glibc's allocator to keep freed memory instead of giving it back to the system after each tensor.
+
+    Fresh pages cost a fault each: a third of the time of a small network's gradient. Elsewhere than on glibc: nothing.
+    """
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
+        libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
+        libc.mallopt(-2, 1 << 26)  # M_TOP_PAD
+    except (OSError, AttributeError):
+        pass
+
+
+def use_threads() -> None:
+    """One thread inside each of torch's operations, in this process: agents spread whole chunks of rows over threads.
+
+    To be called before an agent is made: the last bit of its orthogonal initialisation depends on it.
+    """
+    import torch
+
+    keep_memory()
+    torch.set_num_threads(1)
+
+
+def write_json(path: Path, document: dict[str, Any]) -> None:
+    """Replace a small JSON file in one motion."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n")
+    os.replace(temporary, path)

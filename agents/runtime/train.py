@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import signal
@@ -14,8 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import yaml
-
+from ...configs.loader import dump
 from ...configs.schema import RunConfig
 from ...envs.core import BatchEnv
 from ...envs.registry import make
@@ -24,7 +22,7 @@ from . import checkpoint
 from .collect import Collector
 from .evaluate import yardstick_sample
 from .live import Live
-from .system import choose_threads, git_commit, processor, versions
+from .system import choose_threads, git_commit, processor, use_threads, versions, write_json
 from .tracking import Tracker
 
 
@@ -62,23 +60,14 @@ def stop_on_signals() -> Iterator[_Stop]:
             signal.signal(s, handler)
 
 
-def build(config: RunConfig, threads: int = 0) -> tuple[BatchEnv, Agent]:
-    """The environment and the untrained agent of a run. Sets torch's threads (a setting of the whole process)."""
+def build(config: RunConfig) -> tuple[BatchEnv, Agent, int]:
+    """The environment, the untrained agent, and how many threads it works on."""
     options = {k: v for k, v in config.env.items() if k != "id"}
     env = make(config.env["id"], options, num_envs=config.num_envs, seed=config.seed)
-    import torch
-
-    # Before the agent is made: the orthogonal initialisation is a factorisation whose last bit depends on the threads.
-    torch.set_num_threads(threads or config.threads or choose_threads(config.num_envs * env.num_agents))
-    agent = make_agent(config.agent["name"], {k: v for k, v in config.agent.items() if k != "name"}, env, config.seed)
-    return env, agent
-
-
-def write_json(path: Path, document: dict[str, Any]) -> None:
-    """Replace a small JSON file in one motion."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n")
-    os.replace(temporary, path)
+    threads = config.threads or choose_threads(config.num_envs * env.num_agents)
+    use_threads()
+    options = {k: v for k, v in config.agent.items() if k != "name"}
+    return env, make_agent(config.agent["name"], options, env, config.seed, threads), threads
 
 
 def train(config: RunConfig, folder: Path, live: Live | bool | None = None, resume: bool = False) -> dict[str, Any]:
@@ -87,11 +76,8 @@ def train(config: RunConfig, folder: Path, live: Live | bool | None = None, resu
     `live`: None chooses a view for the terminal, False shows nothing. Raises Interrupted after a signal (saved first),
     NonFinite when a NaN or infinity appears (nothing is saved then: the last checkpoint is still good).
     """
-    env, agent = build(config)
-    import torch
-
-    if not config.threads:
-        config = config.model_copy(update={"threads": torch.get_num_threads()})
+    env, agent, threads = build(config)
+    config = config.model_copy(update={"threads": threads})
     folder.mkdir(parents=True, exist_ok=True)
     per_update = config.num_envs * agent.num_steps
     updates = math.ceil(config.steps / per_update)
@@ -101,8 +87,7 @@ def train(config: RunConfig, folder: Path, live: Live | bool | None = None, resu
     if resume:
         found = checkpoint.load(folder)
         notes += found.warnings
-        done, seconds, episodes = (found.info[k] for k in ("updates", "seconds", "episodes"))
-        offsets = found.info["offsets"]
+        done, seconds, episodes, offsets = counters(found)
         if done >= updates:
             raise ValueError(f"run {folder} is finished: {done * per_update:,} of {config.steps:,} steps are done")
         check_arrays(found.tensors["agent"], agent.state_dict(), f"checkpoint {found.path.name}")
@@ -112,7 +97,7 @@ def train(config: RunConfig, folder: Path, live: Live | bool | None = None, resu
         notes.append(f"resumed at {done * per_update:,} steps from {found.path.name}")
     else:
         env.reset(config.seed)
-        (folder / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+        (folder / "config.yaml").write_text(dump(config))
     yardstick = yardstick_sample(config)
     summary: dict[str, Any] = {
         "status": "running", "env_steps": done * per_update, "seconds": seconds, "versions": versions(),
@@ -187,6 +172,17 @@ def train(config: RunConfig, folder: Path, live: Live | bool | None = None, resu
             if view:
                 view.note(line)
         env.close()
+
+
+def counters(found: checkpoint.Checkpoint) -> tuple[int, float, int, dict[str, int]]:
+    """Updates, seconds, episodes and file offsets in a checkpoint. Raises CheckpointError if it is not of a run."""
+    info, offsets = found.info, found.info.get("offsets")
+    whole = all(type(info.get(key)) is int for key in ("updates", "episodes"))
+    named = isinstance(offsets, dict) and all(type(offset) is int for offset in offsets.values())
+    groups = {"agent", "env"} <= found.tensors.keys()
+    if not (whole and named and groups and isinstance(info.get("seconds"), (int, float))):
+        raise checkpoint.CheckpointError(f"checkpoint {found.path.name} is not of a training run: train it again")
+    return info["updates"], float(info["seconds"]), info["episodes"], offsets
 
 
 @contextmanager

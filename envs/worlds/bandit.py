@@ -58,14 +58,10 @@ class Bandit(World):
         return min(self.config.pulls, self.config.time_limit or self.config.pulls)
 
     def allocate(self, n: int) -> State:
-        return self.State(
-            np.zeros((n, self.config.arms)), np.full(n, -1), np.zeros(n, np.float32), np.zeros(n, np.int64)
-        )
+        return self.State(np.zeros((n, self.config.arms)), np.full(n, -1), np.zeros(n, np.float32), np.zeros(n, np.int64))
 
     def constants(self) -> Constants:
-        return self.Constants(
-            self.config.arms, self.config.reward == "gaussian", self.config.sd, self.config.pulls
-        )
+        return self.Constants(self.config.arms, self.config.reward == "gaussian", self.config.sd, self.config.pulls)
 
     @rule
     def reset(s, i, c, rng):

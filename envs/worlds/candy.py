@@ -23,7 +23,8 @@ class Candy(World):
     Observation, uint8 0/1 planes (kinds + 3, rows, columns): one plane per kind of candy, the agent itself (in a window:
     what lies outside the board), the other agents, and a clock: as many ones as steps are left (scaled if they are more
     than cells). view=0 shows the whole board, an odd view a window centred on the agent. Reward: the value of the candy
-    stepped on. The episode is over when none is left or at the deadline. Several agents may share a cell; who moves first is drawn each step.
+    stepped on. The episode is over when none
+    is left or at the deadline. Several agents may share a cell; who moves first is drawn each step.
     """
 
     class Config(WorldConfig):
@@ -32,9 +33,7 @@ class Candy(World):
         values: tuple[float, ...] = Field((1.0, 2.0, 5.0), min_length=1, max_length=8, description="value of each kind")
         agents: int = Field(1, ge=1, le=8, description="collectors")
         slip: float = Field(0.1, ge=0, le=1, description="probability that a move goes to one of its two sides")
-        view: int = Field(
-            0, ge=0, le=63, description="side of the window around the agent, odd; 0 shows the whole board"
-        )
+        view: int = Field(0, ge=0, le=63, description="side of the window around the agent, odd; 0 shows the whole board")
         deadline: int = Field(14, ge=1, le=10_000, description="steps until the game is over; the agent sees the clock")
         time_limit: int = Field(0, ge=0, description="steps until an episode is truncated, unseen; 0 means never")
 

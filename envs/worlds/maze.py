@@ -47,23 +47,15 @@ class Maze(World):
     """
 
     class Config(WorldConfig):
-        layout: str = Field(
-            "maze", description="maze, open, frozenlake4, frozenlake8, two-rooms or ASCII rows like S.#/..G"
-        )
-        size: int = Field(
-            11, ge=3, le=101, description="rows and columns of maze and open, walls included; odd for maze"
-        )
+        layout: str = Field("maze", description="maze, open, frozenlake4, frozenlake8, two-rooms or ASCII rows like S.#/..G")
+        size: int = Field(11, ge=3, le=101, description="rows and columns of maze and open, walls included; odd for maze")
         fresh: bool = Field(True, description="a new maze each episode; false: the one of maze_seed every time")
         maze_seed: int = Field(0, ge=0, description="which maze, where fresh is false")
         slip: float = Field(0.0, ge=0, le=1, description="probability that a move goes to one of its two sides")
-        view: int = Field(
-            7, ge=0, le=201, description="side of the window around the agent, odd; 0 shows the whole board"
-        )
+        view: int = Field(7, ge=0, le=201, description="side of the window around the agent, odd; 0 shows the whole board")
         goal_reward: float = Field(1.0, ge=-1e6, le=1e6)
         hole_reward: float = Field(0.0, ge=-1e6, le=1e6)
-        step_reward: float = Field(
-            0.0, ge=-1e6, le=1e6, description="reward of a step that reaches neither goal nor hole"
-        )
+        step_reward: float = Field(0.0, ge=-1e6, le=1e6, description="reward of a step that reaches neither goal nor hole")
         time_limit: int = Field(100, ge=0, description="steps until an episode is truncated; 0 means never")
 
         @field_validator("view")
@@ -136,9 +128,7 @@ class Maze(World):
             return np.append(board, np.full(7, WALL, np.uint8)), y, x
         if self.config.fresh:
             return None
-        one = self.State(
-            np.append(board, np.full(7, WALL, np.uint8))[None], np.zeros(1, np.int64), np.zeros(1, np.int64)
-        )
+        one = self.State(np.append(board, np.full(7, WALL, np.uint8))[None], np.zeros(1, np.int64), np.zeros(1, np.int64))
         with np.errstate(over="ignore"):
             Maze.reset(one, 0, self._constants(True, 0, 0), fresh_streams(np.array([self.config.maze_seed])))
         return one.tiles[0], int(one.y[0]), int(one.x[0])
@@ -239,8 +229,6 @@ class Maze(World):
                 blocked = tile == WALL
                 next_state[:, a, outcome] = index[np.where(blocked, y, y + DY[d]), np.where(blocked, x, x + DX[d])]
                 probability[:, a, outcome] = p
-                reward[:, a, outcome] = np.select(
-                    [tile == GOAL, tile == HOLE], [o.goal_reward, o.hole_reward], o.step_reward
-                )
+                reward[:, a, outcome] = np.select([tile == GOAL, tile == HOLE], [o.goal_reward, o.hole_reward], o.step_reward)
                 terminated[:, a, outcome] = tile >= GOAL
         return Model(next_state, probability, reward, terminated, int(index[s.y[i], s.x[i]]), {"y": y, "x": x})

@@ -83,9 +83,7 @@ infos = st.recursive(
 
 
 @given(
-    st.dictionaries(
-        st.from_regex(r"[a-z_]{1,8}", fullmatch=True), st.dictionaries(names, arrays, max_size=4), max_size=3
-    ),
+    st.dictionaries(st.from_regex(r"[a-z_]{1,8}", fullmatch=True), st.dictionaries(names, arrays, max_size=4), max_size=3),
     st.dictionaries(st.text(), infos, max_size=4),
     st.integers(0, 10**13),
 )
@@ -253,9 +251,7 @@ def test_no_checkpoint(tmp_path: Path) -> None:
         load(tmp_path)
 
 
-def test_a_full_disk_leaves_the_older_checkpoint_and_no_rubbish(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_leaves_the_older_checkpoint_and_no_rubbish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path, 1)
     calls: list[int] = []
 

@@ -155,9 +155,7 @@ def test_errors_pass_through() -> None:
         raise KeyboardInterrupt
 
 
-def test_terminal_gets_the_panel_on_stderr_only(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_terminal_gets_the_panel_on_stderr_only(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("TERM", "xterm")
     out = Terminal()
     with Live(10_000, "candy-ppo", stream=out) as live:

@@ -74,9 +74,13 @@ def test_value_error_by_hand() -> None:
 
 def test_distributions_against_torch() -> None:
     g = torch.Generator().manual_seed(0)
-    logits, mean, log_std = torch.randn(500, 4, generator=g), torch.randn(500, 3, generator=g), torch.randn(3, generator=g)
+    logits, mean, log_std = (
+        torch.randn(500, 4, generator=g),
+        torch.randn(500, 3, generator=g),
+        torch.randn(3, generator=g),
+    )
     theirs = torch.distributions.Categorical(logits=logits)
-    ours = Categorical(logits)
+    ours = Categorical.of(logits)
     action = ours.sample(g)
     torch.testing.assert_close(ours.log_prob(action), theirs.log_prob(action))
     torch.testing.assert_close(ours.entropy(), theirs.entropy())

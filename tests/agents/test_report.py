@@ -155,9 +155,7 @@ def test_learning_curve_lies_between_its_lines(tmp_path: Path) -> None:
     assert series["y"] == pytest.approx([random - scale * (y - 1.25) for y in series["values"]], abs=0.11)
     chart = page.all("path", "curve")[0]
     points = [tuple(map(float, pair.split(","))) for pair in chart["d"][1:].split("L")]
-    assert [x for x, _ in points] == series["x"] and all(
-        a < b for (a, _), (b, _) in zip(points, points[1:], strict=False)
-    )
+    assert [x for x, _ in points] == series["x"] and all(a < b for (a, _), (b, _) in zip(points, points[1:], strict=False))
     assert "optimal 7.50" in page.words["curve"] and "random 1.25" in page.words["curve"]
     mark = page.all("circle", "mark")[0]
     assert float(mark["cy"]) == pytest.approx(random - scale * (6.5 - 1.25), abs=0.11)

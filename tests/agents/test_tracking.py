@@ -386,9 +386,7 @@ def test_wandb_server_that_accepts_and_never_answers(tmp_path: Path, monkeypatch
 
 
 @pytest.mark.slow
-def test_wandb_server_that_answers_and_then_hangs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: Server
-) -> None:
+def test_wandb_server_that_answers_and_then_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: Server) -> None:
     monkeypatch.setattr(server, "graphql", lambda query, values: time.sleep(60))
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     monkeypatch.setenv("WANDB_BASE_URL", server.url)
@@ -398,9 +396,7 @@ def test_wandb_server_that_answers_and_then_hangs(
 
 
 @pytest.mark.slow
-def test_wandb_network_lost_midway_and_synced_later(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: Server
-) -> None:
+def test_wandb_network_lost_midway_and_synced_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: Server) -> None:
     """The run goes on, closing is bounded, and the command in the line uploads what is missing."""
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     monkeypatch.setenv("WANDB_BASE_URL", server.url)
@@ -450,9 +446,7 @@ def test_wandb_resume_continues_the_same_run(tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.slow
-def test_wandb_offline_resume_and_sync_of_all_parts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: Server
-) -> None:
+def test_wandb_offline_resume_and_sync_of_all_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: Server) -> None:
     tracker = Tracker(tmp_path, {}, ["wandb"], project="p")
     track(tracker, 1, 2)
     offsets = tracker.offset()

@@ -110,7 +110,7 @@ def test_a_bad_number_stops_the_run_and_is_named(what: str, tmp_path: Path, monk
     real = train.build
 
     def broken(config: RunConfig) -> Any:
-        env, agent = real(config)
+        env, agent, threads = real(config)
         step, learn = env.step, agent.learn
         calls = [0]
 
@@ -134,7 +134,7 @@ def test_a_bad_number_stops_the_run_and_is_named(what: str, tmp_path: Path, monk
 
         monkeypatch.setattr(env, "step", bad_step)
         monkeypatch.setattr(agent, "learn", bad_learn)
-        return env, agent
+        return env, agent, threads
 
     monkeypatch.setattr(train, "build", broken)
     named = {

@@ -93,7 +93,7 @@ class Hidden(Walk):
     @rule
     def reset(s, i, c, rng):  # type: ignore[no-untyped-def]
         c.memory[0] += 1
-        s.x[i] = c.memory[0] % 7
+        s.x[i] = min(c.memory[0] // 16, 8)
 
 
 class Wraps(Walk):

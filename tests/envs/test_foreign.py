@@ -272,7 +272,7 @@ def test_pictures_come_from_a_second_environment_at_the_same_state() -> None:
     actions = random_actions(env, 8)
     for k in range(8):
         env.step(actions[k])
-        for i in (0, 1):
+        for i in (0,) if k < 4 else (0, 1):  # following one copy, then jumping between two
             picture: Array | None = env.rgb(i)
             assert picture is not None and picture.shape == (2, 3, 3) and (picture == (k + 1) % 5).all()
     assert trained.render_mode is None  # the training copies never draw

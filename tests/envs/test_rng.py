@@ -94,9 +94,7 @@ def test_unit_is_uniform_and_successive_draws_are_independent() -> None:
 
 
 def test_neighbouring_copies_are_independent() -> None:
-    rows = r.fresh_streams(
-        np.arange(DRAWS, dtype=np.uint64)
-    )  # seeds s, s + 1, ... as Gymnasium's vector views use them
+    rows = r.fresh_streams(np.arange(DRAWS, dtype=np.uint64))  # seeds s, s + 1, ... as Gymnasium's vector views use them
     first = np.array([r.unit(rows, i) for i in range(DRAWS)])
     assert stats.kstest(first, "uniform").pvalue > 0.001
     cells = np.floor(first.reshape(-1, 2) * 10).astype(int)

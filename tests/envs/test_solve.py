@@ -77,9 +77,7 @@ CHAIN = build(
 
 def test_chain_by_hand() -> None:
     solution = solve.finite_horizon(CHAIN, 3)
-    np.testing.assert_allclose(
-        solution.value, np.array([[0.85, 1, 0], [0.7, 1, 0], [0.4, 1, 0], [0, 0, 0]]), atol=1e-15
-    )
+    np.testing.assert_allclose(solution.value, np.array([[0.85, 1, 0], [0.7, 1, 0], [0.4, 1, 0], [0, 0, 0]]), atol=1e-15)
     np.testing.assert_array_equal(solution.policy[:, :2], [[0, 0], [0, 0], [1, 0]])
     np.testing.assert_allclose(solve.evaluate_policy(CHAIN, None, 1), [0.2, 0.7, 0])
     np.testing.assert_allclose(solve.evaluate_policy(CHAIN, None, 2), [0.425, 0.7, 0])
@@ -114,9 +112,7 @@ def test_against_recursion(seed: int) -> None:
     weighted = [slow_value(model, s, 1, lambda q: float(np.dot(q, share[s]))) for s in range(states)]  # noqa: B023
     np.testing.assert_allclose(solve.evaluate_policy(model, share, 1), weighted, atol=1e-12)
     each_step = np.repeat(share[None], 5, axis=0)
-    np.testing.assert_allclose(
-        solve.evaluate_policy(model, each_step, 5), solve.evaluate_policy(model, share, 5), atol=1e-12
-    )
+    np.testing.assert_allclose(solve.evaluate_policy(model, each_step, 5), solve.evaluate_policy(model, share, 5), atol=1e-12)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -224,9 +220,7 @@ SPIRAL = [2, 1, 0, 0, 3, 3, 2, 2, 2, 1, 1, 1, 0, 0, 0, 0, 3, 3, 3, 3]
     ("size", "start", "horizon", "known", "search", "random", "path"),
     [(10, 0, 100, 91.99, 50.5, 1.0, SNAKE[:100]), (9, 40, 20, 16.54, 2.59, 0.25, SPIRAL)],
 )
-def test_dark_room(
-    size: int, start: int, horizon: int, known: float, search: float, random: float, path: list[int]
-) -> None:
+def test_dark_room(size: int, start: int, horizon: int, known: float, search: float, random: float, path: list[int]) -> None:
     cells = size * size
     goals = list(range(cells))
     model = room(size, goals)

@@ -1,0 +1,83 @@
+"""`gumdrop eval`: measure a run, or an untrained agent, on held-out episodes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .common import Json, Refused, RunsFolder, Seed, check_agent, check_env, emit, figure, find_run, only_json
+
+Source = Annotated[str, typer.Argument(metavar="RUN|AGENT", help="A run (name or path), or an agent's name with --env.")]
+Env = Annotated[str | None, typer.Option("--env", metavar="ID", help="Environment, for an agent's name.")]
+Options = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Options of --env.", show_default=False)]
+
+
+def eval(
+    source: Source,
+    words: Options = None,
+    env: Env = None,
+    episodes: Annotated[int | None, typer.Option("--episodes", min=1, max=10**7, help="Default: the run's.")] = None,
+    seed: Seed = 1_000_000,
+    directory: RunsFolder = Path("runs"),
+    json: Json = False,
+) -> None:
+    """Measure a run or an agent on held-out episodes, against chance and the exact optimum where known."""
+    folder, options = choose(source, env, words or [], directory)
+    from ..agents.runtime import evaluate
+
+    with only_json(json):
+        if folder is not None:
+            result = evaluate.evaluate_run(folder, episodes, seed)
+        else:
+            assert env is not None
+            result = evaluate.evaluate_named(source, env, options, episodes or 1000, seed)
+    if json:
+        emit(result)
+    else:
+        show(result)
+
+
+def choose(source: str, env: str | None, words: list[str], directory: Path) -> tuple[Path | None, dict[str, Any]]:
+    """A run folder, or None and the options of `env` where `source` names an agent. Raises ValueError."""
+    from ..agents import core
+    from ..configs.loader import parse_options
+
+    if env is None:
+        if source in core.agents() and not (directory / source).is_dir():
+            raise Refused(f"agent {source} needs a world: add --env ID (`gumdrop env list` shows them)")
+        folder = find_run(source, directory, [*core.agents()])
+        if words:
+            raise Refused(f"{words[0]!r:.80}: a run keeps the options it was trained with; they go with --env only")
+        from ..configs.loader import read_run
+
+        config = read_run(folder / "config.yaml")
+        check_env(config.env["id"], {k: v for k, v in config.env.items() if k != "id"})
+        check_agent(config.agent["name"], {k: v for k, v in config.agent.items() if k != "name"})
+        return folder, {}
+    if source not in core.agents() and (directory / source).is_dir():
+        raise Refused(f"run {source} brings its own environment: leave --env away")
+    check_agent(source, {})
+    options = parse_options(words, "env.")
+    check_env(env, options)
+    return None, options
+
+
+def show(result: dict[str, Any]) -> None:
+    """An evaluation for people."""
+    agent, random, optimal = result["agent"], result.get("random"), result.get("optimal")
+    low, high = agent["ci95"]
+    interval = f"95 %: {figure(low)} to {figure(high)}"
+    print(f"return   {figure(agent['mean'])}  ({interval}; {figure(result['episodes'])} episodes)")
+    if random:
+        print(f"random   {figure(random['mean'])}")
+    if optimal:
+        print(f"optimal  {figure(optimal['mean'])}  ({optimal['meaning']})")
+    if result.get("share_of_optimal") is not None:
+        share = f"{100 * result['share_of_optimal']:.1f} % of optimal"
+        if random and optimal and optimal["mean"]:
+            share += f"; random gets {100 * random['mean'] / optimal['mean']:.1f} %"
+        print(share)
+    if result.get("length_mean") is not None:
+        print(f"length   {figure(float(result['length_mean']), 1)} steps")

@@ -1,0 +1,27 @@
+"""`gumdrop report`: write a run's report again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .common import Json, RunsFolder, emit, find_run, only_json
+
+
+def report(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Name under --dir, or a path.")],
+    directory: RunsFolder = Path("runs"),
+    json: Json = False,
+) -> None:
+    """Write report.html into a run folder: one file that opens offline."""
+    folder = find_run(run, directory)
+    from ..configs.loader import read_run
+
+    read_run(folder / "config.yaml")  # the report itself is lenient
+    from ..agents.runtime.report import write_report
+
+    with only_json(json):
+        path = write_report(folder)
+    emit({"report": path}) if json else print(path)

@@ -1,0 +1,137 @@
+"""`gumdrop train`: make a run folder and train an agent in it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .common import Json, Refused, RunsFolder, check_agent, check_env, emit, figure, only_json, split_words
+
+
+def train(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="PRESET|KEY=VALUE",
+            help="A preset, and changes such as env.size=7.",
+            show_default=False,
+        ),
+    ] = None,
+    env: Annotated[str | None, typer.Option("--env", metavar="ID", help="Environment: ours, or any Gymnasium id.")] = None,
+    agent: Annotated[str | None, typer.Option("--agent", metavar="NAME", help="Agent.")] = None,
+    config: Annotated[Path | None, typer.Option("-c", "--config", metavar="FILE", help="YAML file over the preset.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Seed of everything random.")] = None,
+    steps: Annotated[str | None, typer.Option("--steps", metavar="N", help="Environment steps, e.g. 2e6.")] = None,
+    num_envs: Annotated[int | None, typer.Option("--num-envs", metavar="N", help="Copies that step together.")] = None,
+    name: Annotated[str | None, typer.Option("--name", help="Name of the run folder.")] = None,
+    directory: RunsFolder = Path("runs"),
+    track: Annotated[list[str] | None, typer.Option("--track", help="wandb or tensorboard, beside the files.")] = None,
+    json: Json = False,
+    no_live: Annotated[bool, typer.Option("--no-live", help="No live view.")] = False,
+    report: Annotated[bool, typer.Option("--report", help="Then evaluate, draw an episode and write the report.")] = False,
+) -> None:
+    """Train an agent from a preset or from --env and --agent; the run folder holds everything."""
+    from ..configs.loader import parse_value, presets, resolve
+    from ..configs.schema import check_name
+
+    preset, overrides = split_words(words or [], "preset")
+    if preset is None and env is None and config is None:
+        raise Refused(f"train what? name a preset ({', '.join(presets())}), --env ID or -c FILE")
+    flags = {
+        "env": env,
+        "agent": agent,
+        "seed": seed,
+        "steps": None if steps is None else parse_value(steps, "--steps"),
+        "num_envs": num_envs,
+        "name": None if name is None else check_name(name),
+        "track": track or None,
+    }
+    resolved = resolve(preset, config, overrides, flags)
+    options = dict(resolved.env)
+    id = options.pop("id")
+    check_env(id, options)
+    options = dict(resolved.agent)
+    agent_name = options.pop("name")
+    check_agent(agent_name, options)
+    default = preset if preset and not env and not agent else f"{id}-{agent_name}"
+    folder = new_folder(directory, resolved.name, default)
+    from ..agents.runtime.train import train as run
+
+    resolved = resolved.model_copy(update={"name": folder.name})
+    try:
+        finish(folder, lambda: run(resolved, folder, live=False if no_live else None), json, report)
+    finally:
+        if folder.is_dir() and not any(folder.iterdir()):  # refused before anything was written
+            folder.rmdir()
+
+
+def new_folder(root: Path, name: str, default: str) -> Path:
+    """Make a folder that was not there: `name`, or `default` with the next free number. Raises Refused."""
+    root.mkdir(parents=True, exist_ok=True)
+    if name:
+        folder = root / name
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            way = f"`gumdrop resume {name}` goes on with it, another --name begins anew"
+            raise Refused(f"{folder} exists already: {way}") from None
+        return folder
+    stem = re.sub(r"(?:[^\w.+=@-]|\.\.+|(?<=\W)-)+", "-", default).strip("-.")[:80] or "run"
+    taken = [re.fullmatch(re.escape(stem) + r"-(\d{4,})", path.name) for path in root.iterdir()]
+    number = max((int(match[1]) for match in taken if match), default=0)
+    while True:  # another process may take the same number at the same moment
+        number += 1
+        folder = root / f"{stem}-{number:04d}"
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            continue
+        return folder
+
+
+def finish(folder: Path, work: Callable[[], dict[str, Any]], json: bool, report: bool = False) -> None:
+    """Do the training and print its result; an interruption becomes its exit status."""
+    from ..agents.runtime.train import Interrupted
+
+    try:
+        with only_json(json):
+            summary = work()
+            evaluation = conclude(folder) if report else None
+    except Interrupted as stop:
+        if json:
+            emit({"run": str(folder), "status": "interrupted"})
+        raise typer.Exit(stop.exit_code) from None
+    if json:
+        emit({"run": str(folder), **summary, **({"evaluation": evaluation} if evaluation else {})})
+        return
+    steps, seconds = summary.get("env_steps"), summary.get("seconds")
+    speed = f", {steps / seconds:,.0f} a second" if steps and seconds else ""
+    print(f"{summary.get('status', 'finished')}: {figure(steps)} steps in {figure(seconds, 1)} s{speed}")
+    if evaluation:
+        from .eval import show
+
+        show(evaluation)
+    print(f"run folder: {folder}")
+    if evaluation:
+        print(f"report:     {folder / 'report.html'}\nanimation:  {folder / 'episode.gif'}")
+    others = f"gumdrop rollout {folder}" if evaluation else f"gumdrop eval {folder}, gumdrop report {folder}"
+    print(f"next:       {others}, gumdrop compare {folder} OTHER --out compare.html")
+
+
+def conclude(folder: Path, episodes: int = 2) -> dict[str, Any]:
+    """Evaluate a finished run, draw episodes to episode.gif, write report.html. Returns the evaluation."""
+    from ..agents.runtime.evaluate import evaluate_run
+    from ..agents.runtime.report import write_report
+    from ..agents.runtime.rollout import rollout
+    from ..envs import render
+
+    evaluation = evaluate_run(folder)
+    frames: list[Any] = []
+    rollout(folder, None, {}, 0, episodes, lambda env: frames.append(render.rgb(env, 0)))
+    render.save_animation(frames, folder / "episode.gif", 6)
+    write_report(folder)
+    return evaluation

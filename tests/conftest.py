@@ -1,0 +1,28 @@
+"""Fixtures that run a test for everything that is registered: a new world is tested the moment it exists."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+
+def _variants() -> list[tuple[str, dict[str, Any]]]:
+    """Every registered world as it comes, and with two agents where it can have them."""
+    from gumdrop.envs import registry
+
+    found: list[tuple[str, dict[str, Any]]] = []
+    for name, cls in registry.worlds().items():
+        found.append((name, {}))
+        if "agents" in cls.Config.model_fields:
+            found.append((name, {"agents": 2}))
+    found.append(("bandit", {"reward": "gaussian"}))
+    return found
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """`variant`: (world, options) of every world; `single`: of those with one agent."""
+    for fixture in {"variant", "single"} & set(metafunc.fixturenames):
+        cases = [v for v in _variants() if fixture == "variant" or v[1].get("agents", 1) == 1]
+        ids = [name + "".join(f"-{k}={v}" for k, v in options.items()) for name, options in cases]
+        metafunc.parametrize(fixture, cases, ids=ids)

@@ -1,0 +1,369 @@
+"""The command line: what it prints, where, with which exit status, and how soon."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import resource
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gumdrop.scripts import cli, common, errors, play
+from gumdrop.scripts import train as train_verb
+from gumdrop.scripts.cli import main
+
+COMMAND = [sys.executable, "-m", "gumdrop.scripts.cli"]
+VERBS = [
+    [], ["train"], ["resume"], ["eval"], ["rollout"], ["report"], ["compare"], ["doctor"], ["env"], ["env", "list"],
+    ["env", "show"], ["env", "check"], ["env", "solve"], ["env", "play"], ["agent"], ["agent", "list"],
+    ["agent", "show"], ["bench"], ["bench", "env"], ["bench", "train"],
+]  # fmt: skip
+RANDOM = ["train", "--env", "bandit", "--agent", "random", "steps=256", "num_envs=4", "--no-live"]
+
+
+def run(*argv: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*COMMAND, *argv], capture_output=True, text=True, timeout=120, **options)
+
+
+def processor_seconds(command: list[str]) -> float:
+    """Processor time of a command that must succeed: unlike wall time, it does not grow while others work here."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert subprocess.run(command, capture_output=True, timeout=120).returncode == 0
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def document(capsys: pytest.CaptureFixture[str], *argv: str) -> Any:
+    """What a --json command prints; anything beside the one document fails the parser."""
+    capsys.readouterr()
+    assert main([*argv, "--json"]) == 0
+    return json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+
+
+@pytest.mark.parametrize("verb", VERBS, ids=" ".join)
+def test_every_help_has_a_purpose_and_an_example(verb: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*verb, "--help"]) == 0
+    out, err = capsys.readouterr()
+    text = " ".join(out.split())
+    assert err == "" and "Usage: gumdrop" in text and "Example: gumdrop" in text
+    assert re.search(r"Usage: gumdrop.*? [A-Z][a-z]+ [^.]*\.", text)
+
+
+def test_every_command_is_tested_above() -> None:
+    names = set()
+    for command in cli.app.registered_commands:
+        names.add((command.callback.__name__,))  # type: ignore[union-attr]
+    for group in cli.app.registered_groups:
+        names.add((group.name,))  # type: ignore[arg-type]
+        for command in group.typer_instance.registered_commands:  # type: ignore[union-attr]
+            names.add((group.name, command.callback.__name__))  # type: ignore[arg-type, union-attr]
+    assert names == {tuple(verb) for verb in VERBS if verb}
+
+
+@pytest.mark.parametrize("verb", VERBS, ids=" ".join)
+def test_the_example_in_each_help_is_understood(verb: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    main([*verb, "--help"])
+    found = re.search(r"Example: gumdrop (.*)", " ".join(capsys.readouterr().out.split()))
+    assert found
+    words = found[1].split()
+    assert words[: len(verb)] == verb
+    command: Any = cli.typer.main.get_command(cli.app)
+    while words and words[0] in getattr(command, "commands", {}):
+        command = command.commands[words.pop(0)]
+    command.make_context("gumdrop", words)  # parses, runs nothing; raises for words that it does not know
+
+
+def test_without_words_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    assert "Usage: gumdrop" in capsys.readouterr().out
+    assert main(["env"]) == 0
+    assert "play" in capsys.readouterr().out
+    assert main(["--version"]) == 0
+    assert re.fullmatch(r"\d+\.\d+\.\d+\S*\n", capsys.readouterr().out)
+
+
+def test_help_is_quick_and_imports_nothing_heavy() -> None:
+    assert min(processor_seconds([*COMMAND, "--help"]) for _ in range(3)) < 0.4
+    code = "import sys, gumdrop.scripts.cli; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.split()
+    assert not {"numpy", "pydantic", "yaml", "torch", "numba", "gymnasium", "rich"} & set(loaded)
+
+
+def test_env_list_needs_neither_torch_nor_numba() -> None:
+    code = (
+        "import sys; from gumdrop.scripts.cli import main; main(['env', 'list']);"
+        "print(*({'torch', 'numba', 'wandb', 'matplotlib'} & set(sys.modules)), 'loaded')"
+    )
+    lines = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.splitlines()
+    assert processor_seconds([*COMMAND, "env", "list"]) < 1.5
+    assert lines[-1] == "loaded"
+    assert lines[0].split() == ["id", "observation", "actions", "agents", "solver", "description"]
+    assert any(line.startswith("candy ") and " yes " in line for line in lines)
+
+
+def test_env_list_names_broken_plugins(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    from gumdrop.envs import registry
+
+    monkeypatch.setattr(registry, "broken_plugins", lambda: (registry.Broken("lava", "ImportError: no lava"),))
+    assert main(["env", "list"]) == 0
+    assert "broken plugin lava: ImportError: no lava" in capsys.readouterr().out
+    assert document(capsys, "env", "list")["broken"] == [{"name": "lava", "reason": "ImportError: no lava"}]
+
+
+def test_env_show(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = document(capsys, "env", "show", "maze", "layout=S./.G", "env.slip=0.25")
+    options = {row["name"]: row for row in shown["options"]}
+    assert options["slip"]["value"] == 0.25 and options["slip"]["default"] == 0.0
+    assert "probability" in options["slip"]["description"] and "<= 1" in options["slip"]["type"]
+    assert "@" in shown["picture"] and "G" in shown["picture"] and shown["actions"] == "Discrete(4)"
+    assert main(["env", "show", "CartPole-v1"]) == 0
+    assert "Discrete(2)" in capsys.readouterr().out
+
+
+def test_env_solve_gives_the_exact_figures(capsys: pytest.CaptureFixture[str]) -> None:
+    solved = document(capsys, "env", "solve", "maze", "layout=S./.G", "time_limit=10")
+    assert solved["optimal"] == 1.0 and 0 < solved["random"] < 1
+    assert main(["env", "solve", "maze", "layout=S./.G", "time_limit=10"]) == 0
+    assert re.search(r"optimal +1\.000000", capsys.readouterr().out)
+
+
+def test_agents(capsys: pytest.CaptureFixture[str]) -> None:
+    assert {"ppo", "random"} <= {row["name"] for row in document(capsys, "agent", "list")["agents"]}
+    rows = {row["name"]: row for row in document(capsys, "agent", "show", "ppo")["options"]}
+    assert rows["gamma"]["default"] == 0.99
+
+
+def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
+    began = time.perf_counter()
+    found = document(capsys, "doctor")
+    assert time.perf_counter() - began < 60
+    checks = {check["name"]: check for check in found["checks"]}
+    assert found["ok"] and {c["status"] for c in checks.values()} <= {"ok", "warn"}
+    assert all(c["fix"] for c in checks.values() if c["status"] == "warn")
+    assert checks["self-test: worlds"]["status"] == checks["self-test: checkpoint"]["status"] == "ok"
+    assert checks["numpy"]["detail"] == np.__version__
+
+
+def test_doctor_finds_what_is_wrong(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gumdrop.agents.runtime import checkpoint
+    from gumdrop.agents.runtime import doctor as runtime
+
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("GUMDROP_CACHE", str(tmp_path / "file"))
+    (found,) = runtime._kernel_cache()
+    assert found.status == "warn" and "GUMDROP_CACHE" in found.fix
+    monkeypatch.setattr(checkpoint, "digest", lambda tensors: os.urandom(4))
+    (found,) = runtime._checkpoints()
+    assert found.status == "fail"
+    monkeypatch.setattr(runtime, "doctor", lambda: {"ok": False, "checks": [found._asdict()]})
+    assert main(["doctor"]) == 1
+    assert capsys.readouterr().out.startswith("fail")
+
+
+def test_a_run_from_train_to_compare(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = document(capsys, *RANDOM, "--seed", "3")
+    assert made["run"] == "runs/bandit-random-0001" and made["status"] == "finished" and made["env_steps"] >= 256
+    again = document(capsys, *RANDOM, "--seed", "4")
+    assert again["run"] == "runs/bandit-random-0002"
+    from gumdrop.configs.loader import read_run
+
+    config = read_run(folder / made["run"] / "config.yaml")
+    assert (config.seed, config.name, config.steps) == (3, "bandit-random-0001", 256)
+
+    result = document(capsys, "eval", "bandit-random-0001", "--episodes", "20")
+    assert result["episodes"] == 20 and len(result["agent"]["returns"]) == 20
+    assert document(capsys, "eval", made["run"], "--episodes", "20") == result
+    named = document(capsys, "eval", "random", "--env", "bandit", "arms=2", "--episodes", "9")
+    assert named["episodes"] == 9
+
+    rolled = document(capsys, "rollout", "bandit-random-0001", "--out", "a.gif")
+    assert rolled["out"] == "a.gif" and rolled["episodes"][0]["length"] == 100
+    assert (folder / "a.gif").read_bytes()[:3] == b"GIF"
+    assert main(["rollout", "random", "--env", "maze", "layout=S.G", "slip=0"]) == 0
+    assert re.search(r"@.*\n\nepisode 1: return 1\.000, \d+ steps", capsys.readouterr().out, re.S)
+
+    compared = document(capsys, "compare", "bandit-random-0001", "bandit-random-0002")
+    assert [row["seed"] for row in compared["runs"]] == [3, 4]
+    assert compared["runs"][0]["evaluated"] == pytest.approx(result["agent"]["mean"])
+    assert main(["compare", "bandit-random-0001", "bandit-random-0002"]) == 0
+    assert capsys.readouterr().out.count("bandit-random-") == 2
+
+    assert main(["resume", "bandit-random-0001"]) == 2
+    assert "finished" in capsys.readouterr().err
+
+
+def test_an_explicit_name_is_never_overwritten(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "runs" / "mine").mkdir(parents=True)
+    (folder / "runs" / "mine" / "note").write_text("keep me")
+    assert main([*RANDOM, "--name", "mine"]) == 2
+    assert "gumdrop resume mine" in capsys.readouterr().err
+    assert [p.name for p in (folder / "runs").rglob("*")] == ["mine", "note"]
+
+
+def test_default_names_count_on(folder: Path) -> None:
+    assert train_verb.new_folder(folder, "", "candy-ppo").name == "candy-ppo-0001"
+    (folder / "candy-ppo-0007").mkdir()
+    (folder / "candy-ppo-x").mkdir()
+    assert train_verb.new_folder(folder, "", "candy-ppo").name == "candy-ppo-0008"
+    assert train_verb.new_folder(folder, "", "module:../Id-v1").name == "module-Id-v1-0001"
+    assert train_verb.new_folder(folder, "own", "x").name == "own"
+
+
+def test_a_refused_agent_leaves_no_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from gumdrop.agents.runtime import train as runtime
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise ValueError("no")
+
+    monkeypatch.setattr(runtime, "train", refuse)
+    main(RANDOM)
+    assert list((folder / "runs").iterdir()) == []
+
+
+def test_what_others_print_does_not_reach_the_document(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gumdrop.agents.runtime import train as runtime
+
+    def chatty(*_: Any, **__: Any) -> dict[str, Any]:
+        print("hello")
+        return {"status": "finished", "speed": np.float32("nan"), "returns": np.arange(2), "at": Path("x")}
+
+    monkeypatch.setattr(runtime, "train", chatty)
+    assert document(capsys, *RANDOM) == {
+        "run": "runs/bandit-random-0001", "status": "finished", "speed": None, "returns": [0, 1], "at": "x",
+    }  # fmt: skip
+
+
+def test_an_interruption_keeps_its_exit_status(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gumdrop.agents.runtime import train as runtime
+
+    def stop(*_: Any, **__: Any) -> None:
+        raise runtime.Interrupted(signal.SIGTERM)
+
+    monkeypatch.setattr(runtime, "train", stop)
+    assert main([*RANDOM, "--json"]) == 143
+    assert json.loads(capsys.readouterr().out)["status"] == "interrupted"
+
+
+def test_bugs_are_told_in_two_lines(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def bug(_: Any) -> None:
+        raise KeyError("left\nright")
+
+    monkeypatch.setattr(common, "emit", bug)
+    monkeypatch.setattr("gumdrop.scripts.agent.emit", bug)
+    assert main(["agent", "list", "--json"]) == 1
+    err = capsys.readouterr().err
+    assert err.splitlines() == ["gumdrop: KeyError: 'left\\nright'", "set GUMDROP_DEBUG=1 for the traceback"]
+    monkeypatch.setenv("GUMDROP_DEBUG", "1")
+    assert main(["agent", "list", "--json"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_whose_fault_an_error_is() -> None:
+    def status(work: Any) -> int:
+        try:
+            work()
+        except Exception as error:
+            return errors.explain(error)[0]
+        raise AssertionError("no error")
+
+    from gumdrop.envs import registry
+
+    assert status(lambda: registry.make_world("nope")) == 2
+    assert status(lambda: common.find_run("nope", Path("nowhere"))) == 2
+    assert status(lambda: Path("nowhere").read_text()) == 2
+    assert status(lambda: np.zeros(3).reshape(2)) == 1  # a ValueError, but numpy's
+    assert status(lambda: int("x")) == 1
+    assert status(lambda: np.empty(2**48)) == 2  # memory: take fewer copies
+    assert status(lambda: {}["x"]) == 1
+
+
+def test_ctrl_c_is_quiet(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("gumdrop.envs.registry.worlds", stop)
+    assert main(["env", "list"]) == 130
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    process = subprocess.Popen([*COMMAND, "env", "list"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout and process.stderr
+    process.stdout.close()
+    assert process.wait(60) == 141
+    assert process.stderr.read() == b""
+    process.stderr.close()
+
+
+def test_keys_of_play() -> None:
+    assert [play.action(k, 5) for k in (b"a", b"\x1b[B", b"d", b"\x1b[A", b" ", b"3", b"7", b"x")] == [
+        0, 1, 2, 3, 4, 3, None, None,
+    ]  # fmt: skip
+    assert [play.action(k, 2) for k in (b"a", b"d", b"w", b" ")] == [0, 1, None, None]
+    assert play.split_keys(b"a\x1b[A3\x1b[D\x1b") == [b"a", b"\x1b[A", b"3", b"\x1b[D", b"\x1b"]
+
+
+def test_play_in_a_terminal() -> None:
+    """Two steps to the right end the episode; q leaves, and the terminal gets its cursor and echo back."""
+    import termios
+
+    master, slave = pty.openpty()
+    before = termios.tcgetattr(slave)
+    words = ["env", "play", "maze", "layout=S.G", "slip=0", "view=3"]
+    process = subprocess.Popen([*COMMAND, *words], stdin=slave, stdout=slave, stderr=slave)
+    seen = b""
+    deadline = time.monotonic() + 60
+
+    def wait_for(text: bytes) -> None:
+        nonlocal seen
+        while text not in seen and time.monotonic() < deadline:
+            seen += os.read(master, 4096)
+        assert text in seen, seen
+        seen = seen.partition(text)[2]
+
+    wait_for(b"q quits")
+    os.write(master, b"\x1b[C")
+    wait_for(b"reward 0")
+    os.write(master, b"d")
+    wait_for(b"the end: return 1.000 in 2 steps")
+    os.write(master, b"q")
+    assert process.wait(30) == 0
+    assert termios.tcgetattr(slave)[3] == before[3]
+    os.close(master)
+    os.close(slave)
+
+
+@pytest.mark.slow
+def test_how_soon_it_answers() -> None:
+    def median(*argv: str) -> float:
+        seconds = []
+        for _ in range(5):
+            began = time.perf_counter()
+            run(*argv)
+            seconds.append(time.perf_counter() - began)
+        return statistics.median(seconds)
+
+    assert median("--help") < 0.3
+    assert median("env", "list") < 1.5
