@@ -14,13 +14,13 @@ from .distributions import Categorical, Distribution, Gaussian
 
 class _Tanh(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, x: Tensor) -> Tensor:
         y = (x + x).sigmoid_().mul_(2.0).sub_(1.0)
         ctx.save_for_backward(y)
         return y
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
         (y,) = ctx.saved_tensors
         return torch.ops.aten.tanh_backward(grad, y)  # type: ignore[no-any-return]
 
@@ -104,7 +104,7 @@ class ActorCritic(nn.Module):
         features = self.policy_trunk(obs)
         if self.shared:  # both heads in one product: a quarter of the backward pass for the price of a small copy
             weight = torch.cat([self.policy_head.weight, self.value_head.weight])
-            bias = torch.cat([self.policy_head.bias, self.value_head.bias])
+            bias = torch.cat([b for b in (self.policy_head.bias, self.value_head.bias) if b is not None])
             return nn.functional.linear(features, weight, bias)
         return torch.cat([self.policy_head(features), self.value_head(self.value_trunk(obs))], 1)
 

@@ -271,4 +271,5 @@ def kernels(world: World) -> Kernels:
     """The compiled loops of `world`. Worlds that differ in numbers that are not `static` share them."""
     c = world.constants()
     static = tuple((name, getattr(c, name)) for name in world.static)
-    return _kernels(type(world), type(c), static, world.num_agents)
+    key: Any = (type(world), type(c), static, world.num_agents)  # classes are hashable, whatever their instances are
+    return _kernels(*key)

@@ -43,7 +43,7 @@ class Entity(NamedTuple):
     row: int
     column: int
     kind: str  # agent | candy | goal
-    index: int = 0  # which agent, which kind of candy
+    index: int = 0  # type: ignore[assignment]  # which agent, which kind of candy
 
 
 class Scene(NamedTuple):
@@ -87,7 +87,7 @@ class World:
 
     name: ClassVar[str] = ""  # set by @world
     Config: ClassVar[type[WorldConfig]] = WorldConfig
-    State: ClassVar[type[NamedTuple]]  # type: ignore[valid-type]
+    State: ClassVar[type[Any]]  # a NamedTuple of arrays
     reset: ClassVar[Callable[..., None]]  # (s, i, c, rng): begin an episode in copy i
     step: ClassVar[Callable[..., bool]]  # (s, i, action, c, rng, reward) -> terminated; reward[k] starts at 0
     observe: ClassVar[Callable[..., None]]  # (s, i, k, c, out): agent k's observation, flat, into out

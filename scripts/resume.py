@@ -8,13 +8,14 @@ from typing import Annotated
 import typer
 
 from .common import Json, RunsFolder, check_agent, check_env, find_run
-from .train import finish
+from .train import Report, finish
 
 
 def resume(
     run: Annotated[str, typer.Argument(metavar="RUN", help="Name under --dir, or a path.")],
     directory: RunsFolder = Path("runs"),
     json: Json = False,
+    report: Report = True,
     no_live: Annotated[bool, typer.Option("--no-live", help="No live view.")] = False,
 ) -> None:
     """Go on with a run from its newest intact checkpoint, to the same end as if it had never stopped."""
@@ -26,4 +27,4 @@ def resume(
     check_agent(config.agent["name"], {k: v for k, v in config.agent.items() if k != "name"})
     from ..agents.runtime.train import train
 
-    finish(folder, lambda: train(config, folder, live=False if no_live else None, resume=True), json)
+    finish(folder, lambda: train(config, folder, live=False if no_live else None, resume=True), json, report)

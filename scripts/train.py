@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,6 +11,9 @@ from typing import Annotated, Any
 import typer
 
 from .common import Json, Refused, RunsFolder, check_agent, check_env, emit, figure, only_json, split_words
+
+
+Report = Annotated[bool, typer.Option("--report/--no-report", help="Then evaluate, draw an episode and write report.html.")]
 
 
 def train(
@@ -32,7 +36,7 @@ def train(
     track: Annotated[list[str] | None, typer.Option("--track", help="wandb or tensorboard, beside the files.")] = None,
     json: Json = False,
     no_live: Annotated[bool, typer.Option("--no-live", help="No live view.")] = False,
-    report: Annotated[bool, typer.Option("--report", help="Then evaluate, draw an episode and write the report.")] = False,
+    report: Report = True,
 ) -> None:
     """Train an agent from a preset or from --env and --agent; the run folder holds everything."""
     from ..configs.loader import parse_value, presets, resolve
@@ -93,13 +97,15 @@ def new_folder(root: Path, name: str, default: str) -> Path:
         return folder
 
 
-def finish(folder: Path, work: Callable[[], dict[str, Any]], json: bool, report: bool = False) -> None:
+def finish(folder: Path, work: Callable[[], dict[str, Any]], json: bool, report: bool) -> None:
     """Do the training and print its result; an interruption becomes its exit status."""
     from ..agents.runtime.train import Interrupted
 
     try:
         with only_json(json):
             summary = work()
+            if report:
+                print("evaluating ...", file=sys.stderr)
             evaluation = conclude(folder) if report else None
     except Interrupted as stop:
         if json:
@@ -117,9 +123,10 @@ def finish(folder: Path, work: Callable[[], dict[str, Any]], json: bool, report:
         show(evaluation)
     print(f"run folder: {folder}")
     if evaluation:
-        print(f"report:     {folder / 'report.html'}\nanimation:  {folder / 'episode.gif'}")
-    others = f"gumdrop rollout {folder}" if evaluation else f"gumdrop eval {folder}, gumdrop report {folder}"
-    print(f"next:       {others}, gumdrop compare {folder} OTHER --out compare.html")
+        print(f"report:     {folder / 'report.html'} (opens in any browser)\nanimation:  {folder / 'episode.gif'}")
+        print(f"next:       gumdrop rollout {folder} --seed 5, gumdrop compare {folder} OTHER --out compare.html")
+    else:
+        print(f"next:       gumdrop eval {folder}, gumdrop rollout {folder}, gumdrop report {folder}")
 
 
 def conclude(folder: Path, episodes: int = 2) -> dict[str, Any]:

@@ -71,14 +71,18 @@ class PPO:
         self.config, self.spaces = config, spaces
         action = spaces.action
         self.continuous = isinstance(action, gymnasium.spaces.Box)
-        if not isinstance(action, gymnasium.spaces.Box | gymnasium.spaces.Discrete):
+        if isinstance(action, gymnasium.spaces.Discrete):
+            actions = int(action.n)
+        elif self.continuous:
+            actions = flat_size(action)
+        else:
             raise ValueError(f"ppo cannot act in {action}: it needs a Discrete or a Box action space")
         shape = spaces.observation.shape or ()
         if config.network == "cnn" and len(shape) not in (2, 3):
             raise ValueError(f"a cnn needs observations of 2 or 3 dimensions, these are {shape}: set agent.network=mlp")
         self.generator = torch.Generator().manual_seed(seed)
         self.model = ActorCritic(
-            shape, flat_size(action) if self.continuous else int(action.n), self.continuous, config.network,  # type: ignore[attr-defined]
+            shape, actions, self.continuous, config.network,
             config.hidden, config.channels, config.activation, config.shared_trunk, self.generator,
         )  # fmt: skip
         self.optimiser = FlatAdam(self.model)
@@ -195,7 +199,7 @@ class PPO:
             value_loss = value_error(new_value, old_value, goal, o.value_clip)
             entropy = distribution.entropy().sum()
             loss = (policy_loss + o.vf_coef * value_loss - ent_coef * entropy) / whole
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             return torch.stack([policy_loss.detach(), value_loss.detach(), entropy.detach(), kl, clipped])
 
         for _epoch in range(o.epochs):

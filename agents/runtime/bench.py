@@ -14,7 +14,14 @@ from .collect import Collector
 from .system import choose_threads, cores, git_commit, processor, use_threads, versions
 
 MAZE = {"size": 11, "slip": 0.1, "view": 7}  # the maze of the tables: fresh mazes, 7 x 7 byte view, auto-reset
-PPO = {"num_steps": 32, "epochs": 4, "minibatches": 4, "hidden": (64, 64), "activation": "tanh", "shared_trunk": True}
+PPO: dict[str, Any] = {
+    "num_steps": 32,
+    "epochs": 4,
+    "minibatches": 4,
+    "hidden": (64, 64),
+    "activation": "tanh",
+    "shared_trunk": True,
+}
 COPIES = 4096
 
 
@@ -141,12 +148,8 @@ def bench_train(
     use_threads()
     rate = float(np.median([m["steps_per_second"] for m in mine]))
     assert env.observation_space.shape is not None
-    flops = useful_flops(
-        int(np.prod(env.observation_space.shape)),
-        PPO["hidden"],
-        int(env.action_space.n),
-        PPO["epochs"],  # type: ignore
-    )
+    inputs, actions = int(np.prod(env.observation_space.shape)), int(getattr(env.action_space, "n", 0))
+    flops = useful_flops(inputs, PPO["hidden"], actions, PPO["epochs"])
     env.close()
     result: dict[str, Any] = {
         "world": world, "options": options, "copies": copies, "ppo": {k: v for k, v in PPO.items()},

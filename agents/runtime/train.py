@@ -80,7 +80,7 @@ def train(config: RunConfig, folder: Path, live: Live | bool | None = None, resu
     config = config.model_copy(update={"threads": threads})
     folder.mkdir(parents=True, exist_ok=True)
     per_update = config.num_envs * agent.num_steps
-    updates = math.ceil(config.steps / per_update)
+    updates = max(1, config.steps // per_update)  # the budget is kept
     done, seconds, episodes = 0, 0.0, 0
     offsets: dict[str, int] = {}
     notes: list[str] = []
@@ -114,7 +114,7 @@ def train(config: RunConfig, folder: Path, live: Live | bool | None = None, resu
         title = f"{config.agent['name']} on {config.env['id']}, seed {config.seed}"
         lines = (yardstick["random"], yardstick["optimal"], yardstick["meaning"]) if yardstick else None
         live = Live(config.steps, title, lines)
-    view = live or None
+    view = None if isinstance(live, bool) else live
 
     def save() -> None:
         info = {"updates": done, "seconds": seconds, "episodes": episodes, "offsets": tracker.offset()}
@@ -182,7 +182,7 @@ def counters(found: checkpoint.Checkpoint) -> tuple[int, float, int, dict[str, i
     groups = {"agent", "env"} <= found.tensors.keys()
     if not (whole and named and groups and isinstance(info.get("seconds"), (int, float))):
         raise checkpoint.CheckpointError(f"checkpoint {found.path.name} is not of a training run: train it again")
-    return info["updates"], float(info["seconds"]), info["episodes"], offsets
+    return info["updates"], float(info["seconds"]), info["episodes"], dict(offsets or {})
 
 
 @contextmanager

@@ -64,7 +64,7 @@ class Bandit(World):
         return self.Constants(self.config.arms, self.config.reward == "gaussian", self.config.sd, self.config.pulls)
 
     @rule
-    def reset(s, i, c, rng):
+    def reset(s: Any, i: int, c: Any, rng: Array) -> None:
         for k in range(c.arms):
             s.mean[i, k] = unit(rng, i)
         s.arm[i] = -1
@@ -72,7 +72,7 @@ class Bandit(World):
         s.pulls[i] = 0
 
     @rule
-    def step(s, i, action, c, rng, reward):
+    def step(s: Any, i: int, action: Array, c: Any, rng: Array, reward: Array) -> bool:
         arm = action[0]
         if c.gaussian:
             reward[0] = s.mean[i, arm] + c.sd * normal(rng, i)
@@ -84,7 +84,7 @@ class Bandit(World):
         return s.pulls[i] >= c.horizon
 
     @rule
-    def observe(s, i, k, c, out):
+    def observe(s: Any, i: int, k: int, c: Any, out: Array) -> None:
         for j in range(c.arms):
             out[j] = 0.0
         if s.arm[i] >= 0:

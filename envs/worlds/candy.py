@@ -110,7 +110,7 @@ class Candy(World):
         return self.Constants(o.size, o.candies, len(values), o.agents, o.view, o.slip, o.deadline, values)
 
     @rule
-    def reset(s, i, c, rng):
+    def reset(s: Any, i: int, c: Any, rng: Array) -> None:
         cells = c.size * c.size
         for j in range(cells):
             s.candy[i, j] = 0
@@ -135,7 +135,7 @@ class Candy(World):
             s.candy[i, s.y[i, k] * c.size + s.x[i, k]] = 0
 
     @rule
-    def step(s, i, action, c, rng, reward):
+    def step(s: Any, i: int, action: Array, c: Any, rng: Array, reward: Array) -> bool:
         first = below(rng, i, c.agents) if c.agents > 1 else 0
         for turn in range(c.agents):
             k = (first + turn) % c.agents
@@ -152,7 +152,7 @@ class Candy(World):
         return s.left[i] == 0 or s.time[i] >= c.deadline
 
     @rule
-    def observe(s, i, k, c, out):
+    def observe(s: Any, i: int, k: int, c: Any, out: Array) -> None:
         side = c.window if c.window > 0 else c.size
         plane = side * side
         for j in range((c.kinds + 3) * plane):

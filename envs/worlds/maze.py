@@ -164,7 +164,7 @@ class Maze(World):
         return self._constants(False, *fixed[1:]) if fixed else self._constants(True, 0, 0)
 
     @rule
-    def reset(s, i, c, rng):
+    def reset(s: Any, i: int, c: Any, rng: Array) -> None:
         if c.generated:
             tiles, stride = s.tiles[i], c.width + 2 * c.pad
             step = 2 if c.rooms else 1
@@ -184,7 +184,7 @@ class Maze(World):
             s.y[i], s.x[i] = c.start_y, c.start_x
 
     @rule
-    def step(s, i, action, c, rng, reward):
+    def step(s: Any, i: int, action: Array, c: Any, rng: Array, reward: Array) -> bool:
         d = slipped(rng, i, action[0], c.slip)
         y, x = s.y[i] + DY[d], s.x[i] + DX[d]
         tile = s.tiles[i, (y + c.pad) * (c.width + 2 * c.pad) + x + c.pad]
@@ -194,7 +194,7 @@ class Maze(World):
         return tile >= GOAL
 
     @rule
-    def observe(s, i, k, c, out):
+    def observe(s: Any, i: int, k: int, c: Any, out: Array) -> None:
         stride = c.width + 2 * c.pad
         if c.window > 0:
             copy_window(s.tiles[i], s.y[i] * stride + s.x[i], stride, c.window, out, 0, c.window * c.window)

@@ -39,7 +39,7 @@ def state(folder: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("name", RUNS)
 def test_killed_ten_times(name: str, tmp_path: Path, proof: Callable[[str, dict[str, Any]], None]) -> None:
-    common = [*RUNS[name], "checkpoint_seconds=0.2", "--dir", str(tmp_path), "--no-live", "--no-eval"]
+    common = [*RUNS[name], "checkpoint_seconds=0.2", "--dir", str(tmp_path), "--no-live", "--no-report"]
     assert gumdrop("train", *common, "--name", "whole").wait() == 0
     moments = random.Random(name)
     killed = tmp_path / "killed"
@@ -57,7 +57,7 @@ def test_killed_ten_times(name: str, tmp_path: Path, proof: Callable[[str, dict[
         process.wait()
         kills += 1
         landed.append(checkpoint.load(killed).step)
-        process = gumdrop("resume", "killed", "--dir", str(tmp_path), "--no-live", "--no-eval")
+        process = gumdrop("resume", "killed", "--dir", str(tmp_path), "--no-live", "--no-report")
     assert process.wait() == 0
     whole, resumed = state(tmp_path / "whole"), state(killed)
     proof(f"killed-{name}", {"world": name, "kills": kills, "killed_at_steps": landed, "whole": whole, "resumed": resumed})
