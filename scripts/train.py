@@ -12,7 +12,6 @@ import typer
 
 from .common import Json, Refused, RunsFolder, check_agent, check_env, emit, figure, only_json, split_words
 
-
 Report = Annotated[bool, typer.Option("--report/--no-report", help="Then evaluate, draw an episode and write report.html.")]
 
 

@@ -20,11 +20,11 @@ MODEL_STATES = 200_000  # cells * 2^candies up to which an exact model is built
 class Candy(World):
     """Collect candies of different value before the time is up. Actions: left, down, right, up, stay.
 
-    Observation, uint8 0/1 planes (kinds + 3, rows, columns): one plane per kind of candy, the agent itself (in a window:
-    what lies outside the board), the other agents, and a clock: as many ones as steps are left (scaled if they are more
-    than cells). view=0 shows the whole board, an odd view a window centred on the agent. Reward: the value of the candy
-    stepped on. The episode is over when none
-    is left or at the deadline. Several agents may share a cell; who moves first is drawn each step.
+    Observation, uint8 0/1 planes (planes, rows, columns): one plane per kind of candy; the agent itself (in a window:
+    what lies outside the board); a clock, as many ones as steps are left (scaled if they are more than cells); where
+    there are several agents, the others. view=0 shows the whole board, an odd view a window centred on the agent.
+    Reward: the value of the candy stepped on. The episode is over when none is left or at the deadline. Several agents
+    may share a cell; who moves first is drawn each step.
     """
 
     class Config(WorldConfig):
@@ -90,7 +90,7 @@ class Candy(World):
     @property
     def observation_space(self) -> gymnasium.spaces.Box:
         side = self.config.view or self.config.size
-        return gymnasium.spaces.Box(0, 1, (len(self.config.values) + 3, side, side), np.uint8)
+        return gymnasium.spaces.Box(0, 1, (len(self.config.values) + 2 + (self.config.agents > 1), side, side), np.uint8)
 
     @property
     def action_space(self) -> gymnasium.spaces.Discrete:
@@ -155,7 +155,7 @@ class Candy(World):
     def observe(s: Any, i: int, k: int, c: Any, out: Array) -> None:
         side = c.window if c.window > 0 else c.size
         plane = side * side
-        for j in range((c.kinds + 3) * plane):
+        for j in range((c.kinds + (3 if c.agents > 1 else 2)) * plane):
             out[j] = 0
         top = s.y[i, k] - c.window // 2 if c.window > 0 else 0
         left = s.x[i, k] - c.window // 2 if c.window > 0 else 0
@@ -173,12 +173,12 @@ class Candy(World):
         for other in range(c.agents):
             row, column = s.y[i, other] - top, s.x[i, other] - left
             if other != k and 0 <= row < side and 0 <= column < side:
-                out[(c.kinds + 1) * plane + row * side + column] = 1
+                out[(c.kinds + 2) * plane + row * side + column] = 1
         ticks = c.deadline - s.time[i]
         if c.deadline > plane:
             ticks = (ticks * plane + c.deadline - 1) // c.deadline
         for j in range(ticks):
-            out[(c.kinds + 2) * plane + j] = 1
+            out[(c.kinds + 1) * plane + j] = 1
 
     def scene(self, s: Any, i: int) -> Scene:
         o = self.config
