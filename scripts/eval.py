@@ -77,7 +77,7 @@ def show(result: dict[str, Any]) -> None:
     if result.get("share_of_optimal") is not None:
         share = f"{100 * result['share_of_optimal']:.1f} % of optimal"
         if random and optimal and optimal["mean"]:
-            share += f"; random gets {100 * random['mean'] / optimal['mean']:.1f} %"
+            share += f"; random gets {100 * result['random_exact'] / optimal['mean']:.1f} %"
         print(share)
     if result.get("length_mean") is not None:
         print(f"length   {figure(float(result['length_mean']), 1)} steps")
