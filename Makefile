@@ -24,6 +24,7 @@ $(VENV)/installed-dev: $(VENV)/installed
 
 demo: $(VENV)/installed
 	@$(BIN)/gumdrop train candy-ppo $(ARGS)
+	@echo "the command: source $(BIN)/activate, then gumdrop; or $(BIN)/gumdrop"
 
 test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest $(ARGS)

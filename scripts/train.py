@@ -109,6 +109,7 @@ def finish(folder: Path, work: Callable[[], dict[str, Any]], json: bool, report:
     except Interrupted as stop:
         if json:
             emit({"run": str(folder), "status": "interrupted"})
+        print(f"stopped and saved: `gumdrop resume {folder}` goes on", file=sys.stderr)
         raise typer.Exit(stop.exit_code) from None
     if json:
         emit({"run": str(folder), **summary, **({"evaluation": evaluation} if evaluation else {})})

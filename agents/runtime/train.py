@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -116,6 +117,9 @@ def train(config: RunConfig, folder: Path, live: Live | bool | None = None, resu
         live = Live(config.steps, title, lines)
     view = None if isinstance(live, bool) else live
 
+    def say(line: str) -> None:
+        view.note(line) if view else print(line, file=sys.stderr)
+
     def save() -> None:
         info = {"updates": done, "seconds": seconds, "episodes": episodes, "offsets": tracker.offset()}
         tensors = {"agent": agent.state_dict(), "env": env.get_state()}
@@ -130,8 +134,9 @@ def train(config: RunConfig, folder: Path, live: Live | bool | None = None, resu
     try:
         with stop_on_signals() as stop, view or _no_view():
             for note in notes:
-                if view:
-                    view.note(note)
+                say(note)
+            if not resume:
+                save()  # a run can be resumed from its first moment on
             while done < updates:
                 began = time.perf_counter()
                 batch = collector.rollout(agent.num_steps)
@@ -151,9 +156,9 @@ def train(config: RunConfig, folder: Path, live: Live | bool | None = None, resu
                     "steps_per_second": per_update / spent, "world_s": world, "policy_s": policy, "learn_s": learned,
                 }  # fmt: skip
                 tracker.log(row, timing)
+                for line in tracker.news():
+                    say(line)
                 if view:
-                    for line in tracker.news():
-                        view.note(line)
                     view.update(row, timing)
                 due = config.checkpoint_updates and done % config.checkpoint_updates == 0
                 late = not config.checkpoint_updates and time.monotonic() - saved_at > config.checkpoint_seconds
@@ -167,10 +172,14 @@ def train(config: RunConfig, folder: Path, live: Live | bool | None = None, resu
     except NonFinite as error:
         finish("failed")
         raise NonFinite(f"update {done + 1}: {error}") from None
+    except Interrupted:
+        raise
+    except BaseException:
+        finish("failed")
+        raise
     finally:
         for line in tracker.close():
-            if view:
-                view.note(line)
+            say(line)
         env.close()
 
 

@@ -90,6 +90,24 @@ def test_a_killed_run_forgets_what_came_after_its_checkpoint(tmp_path: Path) -> 
     assert fingerprint(tmp_path / "whole") == fingerprint(tmp_path / "killed")
 
 
+def test_a_crash_in_the_first_update_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = run_config("candy")
+    train.train(config, tmp_path / "whole", live=False)
+    real = train.build
+
+    def crashing(config: RunConfig) -> Any:
+        env, agent, threads = real(config)
+        monkeypatch.setattr(agent, "learn", lambda *_: 1 // 0)
+        return env, agent, threads
+
+    with monkeypatch.context() as broken, pytest.raises(ZeroDivisionError):
+        broken.setattr(train, "build", crashing)
+        train.train(config, tmp_path / "crashed", live=False)
+    assert json.loads((tmp_path / "crashed" / "summary.json").read_text())["status"] == "failed"
+    train.train(config, tmp_path / "crashed", live=False, resume=True)
+    assert fingerprint(tmp_path / "whole") == fingerprint(tmp_path / "crashed")
+
+
 def test_a_finished_run_is_not_resumed(tmp_path: Path) -> None:
     train.train(run_config("bandit"), tmp_path / "run", live=False)
     with pytest.raises(ValueError, match="is finished"):

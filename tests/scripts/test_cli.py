@@ -248,7 +248,7 @@ def test_what_others_print_does_not_reach_the_document(
         return {"status": "finished", "speed": np.float32("nan"), "returns": np.arange(2), "at": Path("x")}
 
     monkeypatch.setattr(runtime, "train", chatty)
-    assert document(capsys, *RANDOM) == {
+    assert document(capsys, *RANDOM, "--no-report") == {
         "run": "runs/bandit-random-0001", "status": "finished", "speed": None, "returns": [0, 1], "at": "x",
     }  # fmt: skip
 
