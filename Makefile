@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test proofs bench lint clean
+.PHONY: help demo test proofs lint clean
 .DEFAULT_GOAL := help
 
 help:

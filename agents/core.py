@@ -56,7 +56,8 @@ class Rollout(NamedTuple):
 class Agent(Protocol):
     """An algorithm with its state. The runtime never looks inside.
 
-    N copies, A agents in each (parameters are shared between them). `carry` is whatever `act` wants to remember.
+    N copies, A agents in each (parameters are shared between them). `carry` is what `act` wants to remember; no agent here
+    has memory yet, and checkpoints do not hold it.
     """
 
     name: ClassVar[str]

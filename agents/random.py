@@ -7,12 +7,13 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from ..envs.core import finite_bounds
 from .core import AgentConfig, Array, Mode, Rollout, Spaces, agent, check_arrays
 
 
 @agent("random")
 class Random:
-    """Actions drawn uniformly from the action space (a Box must be bounded). Learns nothing."""
+    """Actions drawn uniformly from the action space, an unbounded Box cut at 1,000. Learns nothing."""
 
     class Config(AgentConfig):
         pass
@@ -30,20 +31,20 @@ class Random:
         if isinstance(space, gymnasium.spaces.Discrete):
             return self.rng.integers(int(space.n), size=shape), carry, {}
         assert isinstance(space, gymnasium.spaces.Box)
-        low, high = np.maximum(space.low, -1e3), np.minimum(space.high, 1e3)
+        low, high = finite_bounds(space)
         return self.rng.uniform(low, high, (*shape, *space.shape)).astype(np.float32), carry, {}
 
     def learn(self, batch: Rollout, progress: float) -> dict[str, float]:
         return {}
 
     def state_dict(self) -> dict[str, Array]:
-        s = self.rng.bit_generator.state["state"]
-        halves = [(s[k] >> shift) & (2**64 - 1) for k in ("state", "inc") for shift in (64, 0)]
-        return {"rng": np.array(halves, np.uint64)}
+        state = self.rng.bit_generator.state
+        halves = [(state["state"][k] >> shift) & (2**64 - 1) for k in ("state", "inc") for shift in (64, 0)]
+        return {"rng": np.array([*halves, state["has_uint32"], state["uinteger"]], np.uint64)}
 
     def load_state_dict(self, state: dict[str, Array]) -> None:
         check_arrays(state, self.state_dict(), "agent random")
-        a, b, c, d = (int(v) for v in state["rng"])
+        a, b, c, d, has, left = (int(v) for v in state["rng"])
         self.rng.bit_generator.state = {
-            "bit_generator": "PCG64", "state": {"state": a << 64 | b, "inc": c << 64 | d}, "has_uint32": 0, "uinteger": 0
+            "bit_generator": "PCG64", "state": {"state": a << 64 | b, "inc": c << 64 | d}, "has_uint32": has, "uinteger": left
         }  # fmt: skip

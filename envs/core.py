@@ -30,11 +30,14 @@ def rule(function: F) -> F:
     return staticmethod(function)  # type: ignore[return-value]
 
 
+MOST_STEPS = 2**31 - 1  # that a time limit may allow
+
+
 class WorldConfig(BaseModel):
     """Options that every world has. Subclass it; unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-    time_limit: int = Field(100, ge=0, description="steps until an episode is truncated; 0 means never")
+    time_limit: int = Field(100, ge=0, le=MOST_STEPS, description="steps until an episode is truncated; 0 means never")
 
 
 class Entity(NamedTuple):
@@ -127,6 +130,10 @@ class World:
         """Most steps an episode can have, 0 for no bound: what exact solvers plan for."""
         return int(self.config.time_limit)
 
+    def check_state(self, s: Any) -> str | None:
+        """What is wrong with a state that came from a file, else None. Everything that a rule uses as an index belongs here."""
+        return None
+
     def scene(self, s: Any, i: int) -> Scene | None:
         """What copy `i` looks like; None: `render.py` shows the observation as text."""
         return None
@@ -218,6 +225,20 @@ class BatchEnv(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+def outside(values: Array, low: float, high: float) -> bool:
+    """Whether an array has an entry below `low` or above `high`, or one that is not a number."""
+    return bool(values.size) and not bool((values >= low).all() and (values <= high).all())
+
+
+def finite_bounds(space: gymnasium.spaces.Box, limit: float = 1e3) -> tuple[Array, Array]:
+    """Lower and upper bounds of a Box; where there is none, `limit` away from zero or from the other bound."""
+    low = np.where(
+        np.isfinite(space.low), space.low, np.minimum(-limit, np.where(np.isfinite(space.high), space.high - limit, 0))
+    )
+    high = np.where(np.isfinite(space.high), space.high, np.maximum(limit, low + limit))
+    return low, high
 
 
 def flat_size(space: gymnasium.spaces.Space[Any]) -> int:

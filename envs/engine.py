@@ -30,7 +30,7 @@ class Engine:
         self.num_agents = world.num_agents
         self.observation_space = world.observation_space
         self.action_space = world.action_space
-        self.threads = min(threads or os.cpu_count() or 1, numba.config.NUMBA_NUM_THREADS)
+        self.threads = min(threads or len(os.sched_getaffinity(0)), numba.config.NUMBA_NUM_THREADS)
         n, a, shape = num_envs, self.num_agents, self.observation_space.shape
         assert shape is not None
         size, dtype = flat_size(self.observation_space), self.observation_space.dtype
@@ -132,6 +132,10 @@ class Engine:
                 raise ValueError(
                     f"{name} is {state[name].dtype}{state[name].shape}, world {self.id} holds {array.dtype}{array.shape}"
                 )
+        # Rules index arrays with what stands in the state, and kernels do not check bounds: a stranger's file must not.
+        fault = self.world.check_state(type(self.state)(**{k: state[f"state.{k}"] for k in self.state._fields}))
+        if fault or state["engine.elapsed"].min() < 0:
+            raise ValueError(f"state of world {self.id} is not one that its rules can reach: {fault or 'elapsed is negative'}")
         for name, array in here.items():
             array[...] = state[name]
         self._kernels.observe(self.state, self.constants, self._b)
@@ -145,7 +149,10 @@ class Engine:
     def yardstick(self) -> Yardstick | None:
         from .solve import yardstick
 
-        return yardstick(self.world, self.state)
+        try:
+            return yardstick(self.world, self.state)
+        except ValueError:  # no finite return: without a time limit, random or optimal play may go on for ever
+            return None
 
     def close(self) -> None:
         pass

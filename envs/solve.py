@@ -282,8 +282,11 @@ def _both(model: Model, horizon: int) -> tuple[Array, Array]:
     move, reward, _ = _chain(flat, None)
     lazy = best = np.zeros(len(reward))
     for _ in range(horizon):
+        before = lazy, best
         lazy = reward + move @ lazy
         best = _backup(flat, best).max(0)
+        if max(np.abs(lazy - before[0]).max(), np.abs(best - before[1]).max()) == 0.0:  # a longer limit changes nothing
+            break
     return lazy, best
 
 

@@ -76,8 +76,13 @@ def show(result: dict[str, Any]) -> None:
         print(f"optimal  {figure(optimal['mean'])}  ({optimal['meaning']})")
     if result.get("share_of_optimal") is not None:
         share = f"{100 * result['share_of_optimal']:.1f} % of optimal"
+        if result.get("share_ci95"):
+            low, high = result["share_ci95"]
+            share += f" (95 %: {100 * low:.1f} to {100 * high:.1f})"
         if random and optimal and optimal["mean"]:
             share += f"; random gets {100 * result['random_exact'] / optimal['mean']:.1f} %"
         print(share)
+    if result.get("unfinished"):
+        print(f"{result['unfinished']} episodes did not end: set env.time_limit")
     if result.get("length_mean") is not None:
         print(f"length   {figure(float(result['length_mean']), 1)} steps")

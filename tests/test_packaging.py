@@ -8,8 +8,6 @@ import tomllib
 import zipfile
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 FOLDERS = ("agents", "configs", "core_ml", "envs", "scripts")
@@ -35,7 +33,6 @@ def test_the_tested_set_is_pinned() -> None:
     assert "torch==2.13.0" in (ROOT / "constraints.txt").read_text()
 
 
-@pytest.mark.slow
 def test_the_wheel_holds_every_file(tmp_path: Path) -> None:
     build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", str(tmp_path), str(ROOT)]
     subprocess.run(build, check=True)

@@ -9,7 +9,7 @@ import gymnasium
 import numpy as np
 from pydantic import Field, field_validator
 
-from ...envs.core import flat_size
+from ...envs.core import finite_bounds, flat_size
 from ..core import AgentConfig, Array, Mode, NonFinite, Rollout, Spaces, agent, check_arrays
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from ...core_ml.nets import ActorCritic
 
 SHARED_FROM = 1024  # rows of a forward pass; fewer are done sooner than a second thread is awake
-BOX_LIMIT = 1e3  # an unbounded action dimension is cut here
 
 
 @agent("ppo")
@@ -144,11 +143,7 @@ class PPO:
 
     def _legal(self, action: Array) -> Array:
         if isinstance(self.spaces.action, gymnasium.spaces.Box):
-            return np.clip(
-                action,
-                np.maximum(self.spaces.action.low, -BOX_LIMIT),
-                np.minimum(self.spaces.action.high, BOX_LIMIT),
-            ).astype(np.float32)
+            return np.clip(action, *finite_bounds(self.spaces.action)).astype(np.float32)
         return action
 
     def learn(self, batch: Rollout, progress: float) -> dict[str, float]:
@@ -179,7 +174,7 @@ class PPO:
         rows = t * n * a
         obs = torch.from_numpy(batch.obs).view(rows, -1)
         action = torch.from_numpy(batch.extras["raw_action"] if self.continuous else batch.action)
-        action = action.view(rows, *self._action_shape)
+        action = action.view(rows, -1) if self.continuous else action.view(rows)
         facts = torch.stack([x.reshape(rows) for x in (log_prob, advantage, target, value)], 1)  # (rows, 4)
 
         learning_rate = o.learning_rate * scheduled(o.schedule, progress)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ...envs.core import finite_bounds
 from ...envs.registry import make, worlds
 from ..core import make_agent
 from .collect import Collector
@@ -40,7 +41,7 @@ def bench_env(
     ids: list[str] | None = None, copies: int = COPIES, threads: list[int] | None = None, seconds: float = 2.0
 ) -> dict[str, Any]:
     """Environment steps per second with random actions drawn beforehand, auto-reset included, per world and threads."""
-    threads = threads or sorted({1, min(2, cores()), cores()})
+    threads = sorted({min(n, cores()) for n in threads or (1, 2)})
     rows = []
     for id in ids or list(worlds()):
         options: dict[str, Any] = dict(MAZE) if id == "maze" else {}
@@ -60,7 +61,7 @@ def bench_env(
             return 16 * copies
 
         row["steps_per_second"] = {}
-        for n in threads:
+        for n in threads if hasattr(env, "threads") else [1]:
             if hasattr(env, "threads"):
                 env.threads = n
             row["steps_per_second"][str(n)] = median_rate(burst, seconds)
@@ -73,7 +74,7 @@ def _random_actions(env: Any, rng: np.random.Generator) -> Any:
     space = env.action_space
     if hasattr(space, "n"):
         return rng.integers(int(space.n), size=(env.num_envs, env.num_agents))
-    return rng.uniform(space.low, space.high, (env.num_envs, env.num_agents, *space.shape)).astype(np.float32)
+    return rng.uniform(*finite_bounds(space), (env.num_envs, env.num_agents, *space.shape)).astype(np.float32)
 
 
 def matrix_rate(seconds: float = 1.0) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,10 +21,11 @@ from .system import use_threads, write_json
 HELD_OUT = 0x6865_6C64_2D6F_7574  # keeps evaluation seeds apart from training seeds ("held-out" in ASCII)
 BATCH = 1024  # episodes that run side by side
 FOREIGN_BATCH = 32
+LONGEST = 100_000  # steps of an episode that nothing ends; what it got until then is its return
 SAMPLE = 64  # episodes that the lines of the live view are computed from
 
 
-class Episodes(NamedTuple):
+class Evaluation(NamedTuple):
     """One evaluation: E episodes, each from its own seed; a return is the mean over the agents of a copy."""
 
     returns: Array  # float64 (E,)
@@ -31,6 +33,7 @@ class Episodes(NamedTuple):
     random: Array | None  # float64 (E,): exact expected return of random actions in that very episode
     optimal: Array | None
     meaning: str
+    unfinished: int  # episodes that were cut at `LONGEST` steps
 
 
 def run_episodes(
@@ -41,7 +44,7 @@ def run_episodes(
     seed: int,
     mode: Mode = "greedy",
     lines: bool = True,
-) -> Episodes:
+) -> Evaluation:
     """Play `episodes` held-out episodes. Equal (env_id, options, episodes, seed) begin equally for every agent.
 
     `agent` may be the name of an agent that needs no training. `lines`: compute the yardstick where the world has one.
@@ -50,12 +53,14 @@ def run_episodes(
     returns, lengths = np.zeros(episodes), np.zeros(episodes, np.int64)
     randoms: list[Array] = []
     optima: list[Array] = []
-    meaning = ""
+    meaning, unfinished = "", 0
+    player = agent
     size = min(BATCH if _native(env_id) else FOREIGN_BATCH, episodes)
     for first in range(0, episodes, size):
         rows = np.arange(first, min(first + size, episodes))
         env = make(env_id, options, num_envs=len(rows))
-        player = make_agent(agent, {}, env, seed) if isinstance(agent, str) else agent
+        if isinstance(player, str):  # once: made anew, it would play the same random actions in every batch
+            player = make_agent(player, {}, env, seed)
         obs = env.reset(seeds[rows])
         line = env.yardstick() if lines else None
         if line:
@@ -64,22 +69,29 @@ def run_episodes(
             meaning = line.meaning
         carry = player.initial(len(rows))
         running = np.ones(len(rows), np.bool_)
-        while running.any():
+        for _ in range(LONGEST):
             action, carry, _ = player.act(obs, carry, mode)
-            obs = env.step(action).obs
+            step = env.step(action)
+            obs = step.obs
+            returns[rows[running]] += step.reward[running].mean(1)
+            lengths[rows[running]] += 1
             ended = env.episodes()
             fresh = running[ended.copy]  # a copy plays on after its episode; only the first one counts
             copies = ended.copy[fresh]
             returns[rows[copies]] = ended.return_[fresh].mean(1)
             lengths[rows[copies]] = ended.length[fresh]
             running[copies] = False
+            if not running.any():
+                break
+        unfinished += int(running.sum())
         env.close()
-    return Episodes(
+    return Evaluation(
         returns,
         lengths,
         np.concatenate(randoms) if randoms else None,
         np.concatenate(optima) if optima else None,
         meaning,
+        unfinished,
     )
 
 
@@ -99,12 +111,13 @@ def _figures(returns: Array) -> dict[str, Any]:
     return {"mean": float(returns.mean()), "ci95": interval(returns), "returns": returns.tolist()}
 
 
-def report_of(result: Episodes, random: Episodes | None, seed: int) -> dict[str, Any]:
+def report_of(result: Evaluation, random: Evaluation | None, seed: int) -> dict[str, Any]:
     """The document of `evaluation.json`."""
     document: dict[str, Any] = {
         "episodes": len(result.returns), "seed": seed, "agent": _figures(result.returns),
         "random": _figures(random.returns) if random else None, "optimal": None,
         "share_of_optimal": None, "normalised": None, "length_mean": float(result.lengths.mean()),
+        "unfinished": result.unfinished,
     }  # fmt: skip
     if result.optimal is not None and result.random is not None:
         best, chance, mean = (
@@ -115,6 +128,9 @@ def report_of(result: Episodes, random: Episodes | None, seed: int) -> dict[str,
         document["optimal"] = {"mean": best, "meaning": result.meaning}
         document["random_exact"] = chance
         document["share_of_optimal"] = mean / best if best > 0 else None
+        # Ratio of means over paired episodes, by the delta method (Cochran 1977, Sampling Techniques, section 6.3).
+        half = interval(result.returns - mean / best * result.optimal)[1] / best if best > 0 else 0.0
+        document["share_ci95"] = [mean / best - half, mean / best + half] if best > 0 else None
         document["normalised"] = (mean - chance) / (best - chance) if best > chance else None
     return document
 
@@ -152,7 +168,9 @@ def evaluate_run(folder: Path, episodes: int | None = None, seed: int = 1_000_00
     result = run_episodes(agent, config.env["id"], _options(config), count, seed)
     random = run_episodes("random", config.env["id"], _options(config), count, seed, "sample", lines=False)
     document = report_of(result, random, seed)
-    write_json(folder / "evaluation.json", document)
+    saved = folder / "evaluation.json"
+    if not saved.exists() or json.loads(saved.read_text())["episodes"] <= count:  # a quick look replaces no longer one
+        write_json(saved, document)
     return document
 
 

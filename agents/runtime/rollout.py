@@ -12,6 +12,8 @@ from ...envs.rng import copy_seeds
 from ..core import Mode, make_agent
 from .evaluate import HELD_OUT, load_run
 
+LONGEST = 1_000  # frames of an episode that nothing ends
+
 
 def rollout(
     source: str | Path,
@@ -35,24 +37,19 @@ def rollout(
     if isinstance(source, str):
         agent = make_agent(source, {}, env, seed)
     results = []
-    for episode_seed in copy_seeds((seed ^ HELD_OUT) % 2**64, episodes):  # the episodes that an evaluation begins with
+    for episode_seed in copy_seeds((seed ^ HELD_OUT) % 2**64, episodes):
         obs = env.reset(episode_seed[None])
         carry = agent.initial(1)
         on_frame(env)
-        while True:
+        total, length = 0.0, 0
+        while length < LONGEST:
             action, carry, _ = agent.act(obs, carry, mode)
             step = env.step(action, autoreset=False)
             obs = step.obs
+            total, length = total + float(step.reward.mean()), length + 1
             on_frame(env)
             if step.terminated[0] or step.truncated[0]:
                 break
-        ended = env.episodes()
-        results.append(
-            {
-                "return": float(ended.return_[0].mean()),
-                "length": int(ended.length[0]),
-                "terminated": bool(step.terminated[0]),
-            }
-        )
+        results.append({"return": total, "length": length, "terminated": bool(step.terminated[0])})
     env.close()
     return results

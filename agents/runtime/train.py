@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import signal
@@ -64,8 +65,8 @@ def stop_on_signals() -> Iterator[_Stop]:
 def build(config: RunConfig) -> tuple[BatchEnv, Agent, int]:
     """The environment, the untrained agent, and how many threads it works on."""
     options = {k: v for k, v in config.env.items() if k != "id"}
-    env = make(config.env["id"], options, num_envs=config.num_envs, seed=config.seed)
-    threads = config.threads or choose_threads(config.num_envs * env.num_agents)
+    threads = config.threads or choose_threads(config.num_envs)
+    env = make(config.env["id"], options, num_envs=config.num_envs, seed=config.seed, threads=threads)
     use_threads()
     options = {k: v for k, v in config.agent.items() if k != "name"}
     return env, make_agent(config.agent["name"], options, env, config.seed, threads), threads
@@ -75,13 +76,24 @@ def train(config: RunConfig, folder: Path, live: Live | bool | None = None, resu
     """Train as `config` says, in `folder`; with `resume` go on from its newest intact checkpoint. Returns the summary.
 
     `live`: None chooses a view for the terminal, False shows nothing. Raises Interrupted after a signal (saved first),
-    NonFinite when a NaN or infinity appears (nothing is saved then: the last checkpoint is still good).
+    NonFinite when a NaN or infinity appears (nothing is saved then: the last checkpoint is still good),
+    ValueError where another process works in `folder`.
     """
+    folder.mkdir(parents=True, exist_ok=True)
+    with _one_process(folder):
+        return _train(config, folder, live, resume)
+
+
+def _train(config: RunConfig, folder: Path, live: Live | bool | None, resume: bool) -> dict[str, Any]:
     env, agent, threads = build(config)
     config = config.model_copy(update={"threads": threads})
-    folder.mkdir(parents=True, exist_ok=True)
     per_update = config.num_envs * agent.num_steps
-    updates = max(1, config.steps // per_update)  # the budget is kept
+    updates = config.steps // per_update  # the budget is kept
+    if updates < 1:
+        raise ValueError(
+            f"steps={config.steps:,} is less than one update of {per_update:,} ({config.num_envs} copies x {agent.num_steps} "
+            "steps): raise steps, or lower num_envs or agent.num_steps"
+        )
     done, seconds, episodes = 0, 0.0, 0
     offsets: dict[str, int] = {}
     notes: list[str] = []
@@ -89,7 +101,7 @@ def train(config: RunConfig, folder: Path, live: Live | bool | None = None, resu
         found = checkpoint.load(folder)
         notes += found.warnings
         done, seconds, episodes, offsets = counters(found)
-        if done >= updates:
+        if done >= updates and former(folder).get("status") == "finished":
             raise ValueError(f"run {folder} is finished: {done * per_update:,} of {config.steps:,} steps are done")
         check_arrays(found.tensors["agent"], agent.state_dict(), f"checkpoint {found.path.name}")
         env.reset(config.seed)
@@ -97,9 +109,11 @@ def train(config: RunConfig, folder: Path, live: Live | bool | None = None, resu
         agent.load_state_dict(found.tensors["agent"])
         notes.append(f"resumed at {done * per_update:,} steps from {found.path.name}")
     else:
+        if (folder / "metrics.jsonl").exists():
+            raise ValueError(f"run {folder} exists already: resume it, or name another folder")
         env.reset(config.seed)
         (folder / "config.yaml").write_text(dump(config))
-    yardstick = yardstick_sample(config)
+    yardstick = former(folder).get("yardstick") or yardstick_sample(config)
     summary: dict[str, Any] = {
         "status": "running", "env_steps": done * per_update, "seconds": seconds, "versions": versions(),
         "git_commit": git_commit(), "device": processor(), "threads": config.threads, "yardstick": yardstick,
@@ -111,6 +125,8 @@ def train(config: RunConfig, folder: Path, live: Live | bool | None = None, resu
         tracker.truncate(offsets)
     collector = Collector(env, agent)
     collector.begin(env.obs)
+    if resume:
+        collector.set_state(found.tensors["cohort"])
     if live is None:
         title = f"{config.agent['name']} on {config.env['id']}, seed {config.seed}"
         lines = (yardstick["random"], yardstick["optimal"], yardstick["meaning"]) if yardstick else None
@@ -122,7 +138,7 @@ def train(config: RunConfig, folder: Path, live: Live | bool | None = None, resu
 
     def save() -> None:
         info = {"updates": done, "seconds": seconds, "episodes": episodes, "offsets": tracker.offset()}
-        tensors = {"agent": agent.state_dict(), "env": env.get_state()}
+        tensors = {"agent": agent.state_dict(), "env": env.get_state(), "cohort": collector.get_state()}
         checkpoint.save(folder, done * per_update, tensors, info, config.keep_checkpoints)
 
     def finish(status: str) -> dict[str, Any]:
@@ -165,8 +181,8 @@ def train(config: RunConfig, folder: Path, live: Live | bool | None = None, resu
                 if due or late or stop.signum or done == updates:
                     save()
                     saved_at = time.monotonic()
-                if stop.signum and done < updates:
-                    finish("interrupted")
+                if stop.signum:
+                    finish("interrupted" if done < updates else "finished")
                     raise Interrupted(stop.signum)
         return finish("finished")
     except NonFinite as error:
@@ -188,10 +204,32 @@ def counters(found: checkpoint.Checkpoint) -> tuple[int, float, int, dict[str, i
     info, offsets = found.info, found.info.get("offsets")
     whole = all(type(info.get(key)) is int for key in ("updates", "episodes"))
     named = isinstance(offsets, dict) and all(type(offset) is int for offset in offsets.values())
-    groups = {"agent", "env"} <= found.tensors.keys()
+    groups = {"agent", "env", "cohort"} <= found.tensors.keys()
     if not (whole and named and groups and isinstance(info.get("seconds"), (int, float))):
         raise checkpoint.CheckpointError(f"checkpoint {found.path.name} is not of a training run: train it again")
     return info["updates"], float(info["seconds"]), info["episodes"], dict(offsets or {})
+
+
+def former(folder: Path) -> dict[str, Any]:
+    """What the run's summary said when it last stopped; nothing where there is none."""
+    try:
+        found = json.loads((folder / "summary.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+@contextmanager
+def _one_process(folder: Path) -> Iterator[None]:
+    """Hold the run folder's lock; raise ValueError where another process trains in it."""
+    import fcntl
+
+    with open(folder / ".lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ValueError(f"run {folder} is being trained by another process: wait for it, or stop it") from None
+        yield
 
 
 @contextmanager

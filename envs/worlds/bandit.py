@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from ..bayes import bandit_horizon, bandit_oracle, bayes_bandit
-from ..core import Array, Scene, World, WorldConfig, Yardstick, rule
+from ..core import MOST_STEPS, Array, Scene, World, WorldConfig, Yardstick, outside, rule
 from ..registry import world
 from ..rng import normal, unit
 
@@ -27,7 +27,9 @@ class Bandit(World):
         reward: Literal["bernoulli", "gaussian"] = Field("bernoulli", description="distribution of a pull")
         sd: float = Field(0.3, ge=0, le=100, description="standard deviation of a Gaussian pull")
         pulls: int = Field(100, ge=1, le=1_000_000, description="pulls per episode, known to the agent")
-        time_limit: int = Field(0, ge=0, description="steps until an episode is truncated, unseen; 0 means never")
+        time_limit: int = Field(
+            0, ge=0, le=MOST_STEPS, description="steps until an episode is truncated, unseen; 0 means never"
+        )
 
     class State(NamedTuple):
         mean: Array  # float64 (N, k)
@@ -100,6 +102,10 @@ class Bandit(World):
             best, meaning = bayes_bandit(arms, pulls).value, "Bayes-optimal exploration"
         n = len(s.arm)
         return Yardstick(np.full(n, pulls / 2), np.full(n, best), meaning)
+
+    def check_state(self, s: Any) -> str | None:
+        wrong = outside(s.arm, -1, self.config.arms - 1) or outside(s.pulls, 0, self.config.pulls) or outside(s.mean, 0, 1)
+        return "arm, pulls or mean is out of bounds" if wrong else None
 
     def scene(self, s: Any, i: int) -> Scene:
         bars = tuple((f"arm {k}" + (" <" if s.arm[i] == k else ""), float(m)) for k, m in enumerate(s.mean[i]))

@@ -8,12 +8,12 @@ import gymnasium
 import numpy as np
 from pydantic import Field, field_validator, model_validator
 
-from ..core import Array, Entity, Model, Scene, World, WorldConfig, rule
+from ..core import MOST_STEPS, Array, Entity, Model, Scene, World, WorldConfig, outside, rule
 from ..grid import DX, DY, slip_outcomes, slipped
 from ..registry import world
 from ..rng import below
 
-MODEL_STATES = 200_000  # cells * 2^candies up to which an exact model is built
+MODEL_STATES = 40_000  # cells * 2^candies up to which an exact model is built
 
 
 @world("candy")
@@ -35,7 +35,9 @@ class Candy(World):
         slip: float = Field(0.1, ge=0, le=1, description="probability that a move goes to one of its two sides")
         view: int = Field(0, ge=0, le=63, description="side of the window around the agent, odd; 0 shows the whole board")
         deadline: int = Field(14, ge=1, le=10_000, description="steps until the game is over; the agent sees the clock")
-        time_limit: int = Field(0, ge=0, description="steps until an episode is truncated, unseen; 0 means never")
+        time_limit: int = Field(
+            0, ge=0, le=MOST_STEPS, description="steps until an episode is truncated, unseen; 0 means never"
+        )
 
         @field_validator("view")
         @classmethod
@@ -179,6 +181,13 @@ class Candy(World):
             ticks = (ticks * plane + c.deadline - 1) // c.deadline
         for j in range(ticks):
             out[(c.kinds + 1) * plane + j] = 1
+
+    def check_state(self, s: Any) -> str | None:
+        o = self.config
+        if outside(s.candy, 0, len(o.values)) or outside(s.left, 0, o.candies):
+            return "candy holds an unknown kind, or left is out of bounds"
+        wrong = outside(s.y, 0, o.size - 1) or outside(s.x, 0, o.size - 1) or outside(s.time, 0, o.deadline)
+        return "y, x or time is out of bounds" if wrong else None
 
     def scene(self, s: Any, i: int) -> Scene:
         o = self.config

@@ -8,7 +8,7 @@ import gymnasium
 import numpy as np
 from pydantic import Field, field_validator, model_validator
 
-from ..core import Array, Entity, Model, Scene, World, WorldConfig, rule
+from ..core import MOST_STEPS, Array, Entity, Model, Scene, World, WorldConfig, outside, rule
 from ..grid import DX, DY, carve_maze, copy_window, slip_outcomes, slipped
 from ..registry import world
 from ..rng import below, fresh_streams
@@ -50,13 +50,13 @@ class Maze(World):
         layout: str = Field("maze", description="maze, open, frozenlake4, frozenlake8, two-rooms or ASCII rows like S.#/..G")
         size: int = Field(11, ge=3, le=101, description="rows and columns of maze and open, walls included; odd for maze")
         fresh: bool = Field(True, description="a new maze each episode; false: the one of maze_seed every time")
-        maze_seed: int = Field(0, ge=0, description="which maze, where fresh is false")
+        maze_seed: int = Field(0, ge=0, lt=2**63, description="which maze, where fresh is false")
         slip: float = Field(0.0, ge=0, le=1, description="probability that a move goes to one of its two sides")
         view: int = Field(7, ge=0, le=201, description="side of the window around the agent, odd; 0 shows the whole board")
         goal_reward: float = Field(1.0, ge=-1e6, le=1e6)
         hole_reward: float = Field(0.0, ge=-1e6, le=1e6)
         step_reward: float = Field(0.0, ge=-1e6, le=1e6, description="reward of a step that reaches neither goal nor hole")
-        time_limit: int = Field(100, ge=0, description="steps until an episode is truncated; 0 means never")
+        time_limit: int = Field(100, ge=0, le=MOST_STEPS, description="steps until an episode is truncated; 0 means never")
 
         @field_validator("view")
         @classmethod
@@ -197,7 +197,8 @@ class Maze(World):
     def observe(s: Any, i: int, k: int, c: Any, out: Array) -> None:
         stride = c.width + 2 * c.pad
         if c.window > 0:
-            copy_window(s.tiles[i], s.y[i] * stride + s.x[i], stride, c.window, out, 0, c.window * c.window)
+            rim = c.pad - c.window // 2
+            copy_window(s.tiles[i], (s.y[i] + rim) * stride + s.x[i] + rim, stride, c.window, out, 0, c.window * c.window)
         else:
             for y in range(c.height):
                 for x in range(c.width):
@@ -208,6 +209,15 @@ class Maze(World):
         height, width, pad = self._shape()
         padded = s.tiles[i, :-7].reshape(height + 2 * pad, width + 2 * pad)
         return padded[pad : pad + height, pad : pad + width]
+
+    def check_state(self, s: Any) -> str | None:
+        height, width, pad = self._shape()
+        boards = s.tiles[:, :-7].reshape(-1, height + 2 * pad, width + 2 * pad)
+        inside = np.zeros(boards.shape[1:], np.bool_)
+        inside[pad : pad + height, pad : pad + width] = True
+        if outside(s.tiles, FLOOR, HOLE) or outside(boards[:, ~inside], WALL, WALL):
+            return "tiles hold an unknown code or an open rim"
+        return "y or x is off the board" if outside(s.y, 0, height - 1) or outside(s.x, 0, width - 1) else None
 
     def scene(self, s: Any, i: int) -> Scene:
         return Scene(np.array([".", "#", "G", "H"])[self._board(s, i)], (Entity(int(s.y[i]), int(s.x[i]), "agent"),))

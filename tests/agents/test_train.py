@@ -167,6 +167,62 @@ def test_a_bad_number_stops_the_run_and_is_named(what: str, tmp_path: Path, monk
     assert checkpoint.load(tmp_path / "run").step == 2 * 4 * 16  # the last good one still stands
 
 
+def test_the_curve_of_random_actions_is_the_random_line() -> None:
+    """Oracle: policy evaluation. Copies begin together, and the first episodes to end are the lucky ones: not their mean."""
+    options = {"fresh": False, "slip": 0.1, "step_reward": -0.01}
+    env = make("maze", options, num_envs=256, seed=3)
+    collector = Collector(env, make_agent("random", {}, env, 1))
+    collector.begin(env.reset(3))
+    line = env.yardstick()
+    assert line is not None
+    seen = []
+    for _ in range(40):
+        collector.rollout(16)
+        statistics = collector.pop_statistics()
+        if "return_mean" in statistics:
+            seen.append(statistics)
+            assert abs(statistics["return_mean"] - line.random[0]) < 5 * statistics["return_std"] / 256**0.5
+    assert len(seen) >= 3
+
+
+def test_a_run_killed_behind_its_last_checkpoint_is_finished_by_resume(tmp_path: Path) -> None:
+    config = run_config("bandit")
+    train.train(config, tmp_path / "run", live=False)
+    before = fingerprint(tmp_path / "run")
+    summary = tmp_path / "run" / "summary.json"
+    summary.write_text(summary.read_text().replace('"finished"', '"running"'))
+    assert train.train(config, tmp_path / "run", live=False, resume=True)["status"] == "finished"
+    assert fingerprint(tmp_path / "run") == before
+
+
+def test_two_processes_do_not_train_in_one_folder(tmp_path: Path) -> None:
+    tmp_path.joinpath("run").mkdir()
+    with train._one_process(tmp_path / "run"), pytest.raises(ValueError, match="another process"):
+        train.train(run_config("bandit"), tmp_path / "run", live=False)
+
+
+def test_less_than_one_update_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="less than one update of 128"):
+        train.train(run_config("bandit", steps=100), tmp_path / "run", live=False)
+
+
+def test_random_evaluation_draws_new_actions_in_every_batch() -> None:
+    from gumdrop.agents.runtime.evaluate import run_episodes
+
+    returns = run_episodes("random", "CartPole-v1", {}, 320, 0, "sample").returns.reshape(10, 32)
+    assert abs(np.corrcoef(returns[0], returns[1])[0, 1]) < 0.5
+    between = returns.mean(0).var() / returns.var()  # about 1/10 for independent batches, 0.6 where they repeat
+    assert between < 0.25
+
+
+def test_episodes_that_nothing_ends_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    from gumdrop.agents.runtime import evaluate
+
+    monkeypatch.setattr(evaluate, "LONGEST", 50)
+    result = evaluate.run_episodes("random", "maze", {"layout": "S.#G", "time_limit": 0, "step_reward": -1.0}, 3, 0, "sample")
+    assert result.unfinished == 3 and result.returns.tolist() == [-50.0] * 3 and result.optimal is None
+
+
 def test_collector_counts_episodes_exactly() -> None:
     env = make("bandit", {"pulls": 5}, num_envs=3, seed=1)
     collector = Collector(env, make_agent("random", {}, env, 0))

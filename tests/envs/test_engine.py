@@ -14,7 +14,7 @@ import pytest
 
 from gumdrop.envs.checks import Trace, play, play_plain, random_actions
 from gumdrop.envs.engine import Engine
-from gumdrop.envs.registry import make_world
+from gumdrop.envs.registry import make, make_world
 from gumdrop.envs.rng import copy_seeds
 
 Variant = tuple[str, dict[str, Any]]
@@ -134,3 +134,35 @@ def test_kernels_that_two_processes_cached_do_not_mix_in_a_third(order: tuple[st
             timeout=120,
             env=home,
         )
+
+
+@pytest.mark.parametrize("view", [1, 3, 7, 9, 15, 17, 33])
+@pytest.mark.parametrize("size", [5, 11])
+def test_maze_windows_against_a_padded_board(view: int, size: int) -> None:
+    """An independent window: the board padded with walls, sliced around the agent."""
+    env = make("maze", {"size": size, "view": view}, num_envs=5, seed=view)
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        for i in range(5):
+            board = env.world._board(env.state, i)  # type: ignore[attr-defined]
+            padded = np.pad(board, view // 2, constant_values=1)
+            y, x = env.state.y[i], env.state.x[i]  # type: ignore[attr-defined]
+            np.testing.assert_array_equal(env.obs[i, 0], padded[y : y + view, x : x + view])
+        env.step(rng.integers(4, size=(5, 1)))
+
+
+@pytest.mark.parametrize(
+    ("id", "name", "value"),
+    [("maze", "y", 10**11), ("maze", "x", -1), ("maze", "tiles", 9), ("maze", "tiles", 0), ("bandit", "arm", 5),
+     ("bandit", "mean", np.nan), ("candy", "y", 6), ("candy", "candy", 4), ("candy", "time", -1)],
+)  # fmt: skip
+def test_a_state_that_rules_cannot_reach_is_refused(id: str, name: str, value: float) -> None:
+    """Kernels index without bounds checks: what a stranger's checkpoint says is looked at first."""
+    env = make(id, num_envs=3)
+    state = env.get_state()
+    state[f"state.{name}"][1] = value
+    before = env.get_state()
+    with pytest.raises(ValueError, match="not one that its rules can reach"):
+        env.set_state(state)
+    for key, array in env.get_state().items():
+        np.testing.assert_array_equal(array, before[key])
