@@ -6,7 +6,6 @@ import importlib
 import pkgutil
 from collections.abc import Callable
 from functools import cache
-from importlib.metadata import entry_points
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol, TypeVar
 
 import gymnasium
@@ -16,7 +15,7 @@ import pydantic
 from pydantic import BaseModel, ConfigDict
 
 from ..envs.core import BatchEnv
-from ..envs.registry import Broken, UnknownName, explain, suggest
+from ..envs.registry import Broken, UnknownName, claim, explain, load_plugins, suggest
 
 Array = npt.NDArray[Any]
 Mode = Literal["sample", "greedy"]
@@ -100,11 +99,7 @@ def agent(name: str) -> Callable[[C], C]:
     """Class decorator: register an algorithm. The class has `Config` and `__init__(config, spaces, seed, threads)`."""
 
     def register(cls: C) -> C:
-        other = _AGENTS.get(name)
-        if other is not None and other.__qualname__ != cls.__qualname__:
-            raise ValueError(f"agent name {name!r} is taken by {other.__module__}.{other.__qualname__}: choose another")
-        cls.name = name
-        _AGENTS[name] = cls
+        claim(_AGENTS, "agent", name, cls)
         return cls
 
     return register
@@ -118,13 +113,7 @@ def _load() -> tuple[Broken, ...]:
         for module in pkgutil.iter_modules(package.__path__):
             if not module.ispkg and module.name != "core":
                 importlib.import_module(f"{root}{sub}.{module.name}")
-    broken = []
-    for point in entry_points(group="gumdrop.agents"):
-        try:
-            point.load()
-        except Exception as error:  # a stranger's code: whatever it raises is its reason
-            broken.append(Broken(point.name, f"{type(error).__name__}: {error}"))
-    return tuple(broken)
+    return load_plugins("gumdrop.agents")
 
 
 def agents() -> dict[str, type[Any]]:

@@ -50,6 +50,24 @@ class RunConfig(BaseModel):
     project: str = Field("gumdrop", min_length=1, max_length=128, description="project name for W&B")
     name: str = Field("", description="folder name of the run; empty: made from preset, env and agent")
 
+    @property
+    def env_id(self) -> str:
+        return str(self.env["id"])
+
+    @property
+    def env_options(self) -> dict[str, Any]:
+        """What is the world's own in `env`."""
+        return {key: value for key, value in self.env.items() if key != "id"}
+
+    @property
+    def agent_name(self) -> str:
+        return str(self.agent["name"])
+
+    @property
+    def agent_options(self) -> dict[str, Any]:
+        """What is the algorithm's own in `agent`."""
+        return {key: value for key, value in self.agent.items() if key != "name"}
+
     @field_validator("env", "agent")
     @classmethod
     def _named(cls, value: dict[str, Any], info: Any) -> dict[str, Any]:

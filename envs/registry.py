@@ -33,14 +33,30 @@ def world(name: str) -> Callable[[W], W]:
     """Class decorator: register a `World` under `name`."""
 
     def register(cls: W) -> W:
-        other = _WORLDS.get(name)
-        if other is not None and other.__qualname__ != cls.__qualname__:
-            raise ValueError(f"world name {name!r} is taken by {other.__module__}.{other.__qualname__}: choose another")
-        cls.name = name
-        _WORLDS[name] = cls
+        claim(_WORLDS, "world", name, cls)
         return cls
 
     return register
+
+
+def claim(table: dict[str, Any], kind: str, name: str, cls: Any) -> None:
+    """Enter `cls` into a registry's table as `name`. Raises ValueError if another class has that name."""
+    other = table.get(name)
+    if other is not None and other.__qualname__ != cls.__qualname__:
+        raise ValueError(f"{kind} name {name!r} is taken by {other.__module__}.{other.__qualname__}: choose another")
+    cls.name = name
+    table[name] = cls
+
+
+def load_plugins(group: str) -> tuple[Broken, ...]:
+    """Import every entry point of `group`; those that fail come back with their reasons."""
+    broken = []
+    for point in entry_points(group=group):
+        try:
+            point.load()
+        except Exception as error:  # a stranger's code: whatever it raises is its reason
+            broken.append(Broken(point.name, f"{type(error).__name__}: {error}"))
+    return tuple(broken)
 
 
 @cache
@@ -48,15 +64,9 @@ def _load() -> tuple[Broken, ...]:
     """Import every file of `worlds/` and every entry point of group gumdrop.worlds, once."""
     from . import worlds
 
-    broken = []
     for module in pkgutil.iter_modules(worlds.__path__):
         importlib.import_module(f"{worlds.__name__}.{module.name}")
-    for point in entry_points(group="gumdrop.worlds"):
-        try:
-            point.load()
-        except Exception as error:  # a stranger's code: whatever it raises is its reason
-            broken.append(Broken(point.name, f"{type(error).__name__}: {error}"))
-    return tuple(broken)
+    return load_plugins("gumdrop.worlds")
 
 
 def worlds() -> dict[str, type[World]]:

@@ -53,8 +53,8 @@ def choose(source: str, env: str | None, words: list[str], directory: Path) -> t
         from ..configs.loader import read_run
 
         config = read_run(folder / "config.yaml")
-        check_env(config.env["id"], {k: v for k, v in config.env.items() if k != "id"})
-        check_agent(config.agent["name"], {k: v for k, v in config.agent.items() if k != "name"})
+        check_env(config.env_id, config.env_options)
+        check_agent(config.agent_name, config.agent_options)
         return folder, {}
     if source not in core.agents() and (directory / source).is_dir():
         raise Refused(f"run {source} brings its own environment: leave --env away")

@@ -23,8 +23,8 @@ def resume(
 
     folder = find_run(run, directory)
     config = read_run(folder / "config.yaml")
-    check_env(config.env["id"], {k: v for k, v in config.env.items() if k != "id"})
-    check_agent(config.agent["name"], {k: v for k, v in config.agent.items() if k != "name"})
+    check_env(config.env_id, config.env_options)
+    check_agent(config.agent_name, config.agent_options)
     from ..agents.runtime.train import train
 
     finish(folder, lambda: train(config, folder, live=False if no_live else None, resume=True), json, report)

@@ -146,10 +146,9 @@ def load_run(folder: Path) -> tuple[Agent, RunConfig, list[str]]:
     """The trained agent of a run, its configuration, and warnings about damaged checkpoints."""
     config = read_run(folder / "config.yaml")
     found = checkpoint.load(folder)
-    env = make(config.env["id"], _options(config), num_envs=1)
+    env = make(config.env_id, config.env_options, num_envs=1)
     use_threads()
-    options = {k: v for k, v in config.agent.items() if k != "name"}
-    agent = make_agent(config.agent["name"], options, env, config.seed, config.threads or 1)
+    agent = make_agent(config.agent_name, config.agent_options, env, config.seed, config.threads or 1)
     env.close()
     if "agent" not in found.tensors:
         raise checkpoint.CheckpointError(f"checkpoint {found.path.name} holds no agent: train it again")
@@ -157,16 +156,12 @@ def load_run(folder: Path) -> tuple[Agent, RunConfig, list[str]]:
     return agent, config, found.warnings
 
 
-def _options(config: RunConfig) -> dict[str, Any]:
-    return {k: v for k, v in config.env.items() if k != "id"}
-
-
 def evaluate_run(folder: Path, episodes: int | None = None, seed: int = 1_000_000) -> dict[str, Any]:
     """Evaluate a run greedily beside random actions on the same episodes, and write `evaluation.json` into its folder."""
     agent, config, _ = load_run(folder)
     count = episodes or config.eval_episodes
-    result = run_episodes(agent, config.env["id"], _options(config), count, seed)
-    random = run_episodes("random", config.env["id"], _options(config), count, seed, "sample", lines=False)
+    result = run_episodes(agent, config.env_id, config.env_options, count, seed)
+    random = run_episodes("random", config.env_id, config.env_options, count, seed, "sample", lines=False)
     document = report_of(result, random, seed)
     saved = folder / "evaluation.json"
     if not saved.exists() or json.loads(saved.read_text())["episodes"] <= count:  # a quick look replaces no longer one
@@ -176,9 +171,9 @@ def evaluate_run(folder: Path, episodes: int | None = None, seed: int = 1_000_00
 
 def yardstick_sample(config: RunConfig) -> dict[str, Any] | None:
     """Mean random and optimal return over a few held-out episodes: the two lines that a learning curve is drawn between."""
-    if not _native(config.env["id"]):
+    if not _native(config.env_id):
         return None
-    env: BatchEnv = make(config.env["id"], _options(config), num_envs=SAMPLE)
+    env: BatchEnv = make(config.env_id, config.env_options, num_envs=SAMPLE)
     env.reset(copy_seeds(config.seed ^ HELD_OUT, SAMPLE))
     line = env.yardstick()
     env.close()

@@ -30,7 +30,7 @@ def rollout(
     """
     if isinstance(source, Path):
         agent, config, _ = load_run(source)
-        env_id, options = config.env["id"], {k: v for k, v in config.env.items() if k != "id"}
+        env_id, options = config.env_id, config.env_options
     mode: Mode = "greedy" if isinstance(source, Path) else "sample"
     assert env_id is not None
     env = make(env_id, options, num_envs=1)

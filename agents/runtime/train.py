@@ -64,12 +64,10 @@ def stop_on_signals() -> Iterator[_Stop]:
 
 def build(config: RunConfig) -> tuple[BatchEnv, Agent, int]:
     """The environment, the untrained agent, and how many threads it works on."""
-    options = {k: v for k, v in config.env.items() if k != "id"}
     threads = config.threads or choose_threads(config.num_envs)
-    env = make(config.env["id"], options, num_envs=config.num_envs, seed=config.seed, threads=threads)
+    env = make(config.env_id, config.env_options, num_envs=config.num_envs, seed=config.seed, threads=threads)
     use_threads()
-    options = {k: v for k, v in config.agent.items() if k != "name"}
-    return env, make_agent(config.agent["name"], options, env, config.seed, threads), threads
+    return env, make_agent(config.agent_name, config.agent_options, env, config.seed, threads), threads
 
 
 def train(config: RunConfig, folder: Path, live: Live | bool | None = None, resume: bool = False) -> dict[str, Any]:
