@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +15,7 @@ from ...envs.registry import make
 from ...envs.rng import copy_seeds
 from ..core import Agent, Array, Mode, make_agent
 from . import checkpoint
-from .system import use_threads, write_json
+from .system import read_json, use_threads, write_json
 
 HELD_OUT = 0x6865_6C64_2D6F_7574  # keeps evaluation seeds apart from training seeds ("held-out" in ASCII)
 BATCH = 1024  # episodes that run side by side
@@ -164,7 +163,8 @@ def evaluate_run(folder: Path, episodes: int | None = None, seed: int = 1_000_00
     random = run_episodes("random", config.env_id, config.env_options, count, seed, "sample", lines=False)
     document = report_of(result, random, seed)
     saved = folder / "evaluation.json"
-    if not saved.exists() or json.loads(saved.read_text())["episodes"] <= count:  # a quick look replaces no longer one
+    longest = read_json(saved).get("episodes")
+    if type(longest) is not int or longest <= count:  # a quick look replaces no longer one
         write_json(saved, document)
     return document
 

@@ -96,6 +96,15 @@ def use_threads() -> None:
     torch.set_num_threads(1)
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """What `write_json` wrote; nothing where the file is missing, damaged or something else."""
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def write_json(path: Path, document: dict[str, Any]) -> None:
     """Replace a small JSON file in one motion."""
     temporary = path.with_suffix(".tmp")

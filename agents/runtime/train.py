@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import signal
@@ -24,7 +23,7 @@ from . import checkpoint
 from .collect import Collector
 from .evaluate import yardstick_sample
 from .live import Live
-from .system import choose_threads, git_commit, processor, use_threads, versions, write_json
+from .system import choose_threads, git_commit, processor, read_json, use_threads, versions, write_json
 from .tracking import Tracker
 
 
@@ -95,11 +94,12 @@ def _train(config: RunConfig, folder: Path, live: Live | bool | None, resume: bo
     done, seconds, episodes = 0, 0.0, 0
     offsets: dict[str, int] = {}
     notes: list[str] = []
+    before = read_json(folder / "summary.json")
     if resume:
         found = checkpoint.load(folder)
         notes += found.warnings
         done, seconds, episodes, offsets = counters(found)
-        if done >= updates and former(folder).get("status") == "finished":
+        if done >= updates and before.get("status") == "finished":
             raise ValueError(f"run {folder} is finished: {done * per_update:,} of {config.steps:,} steps are done")
         check_arrays(found.tensors["agent"], agent.state_dict(), f"checkpoint {found.path.name}")
         env.reset(config.seed)
@@ -111,7 +111,9 @@ def _train(config: RunConfig, folder: Path, live: Live | bool | None, resume: bo
             raise ValueError(f"run {folder} exists already: resume it, or name another folder")
         env.reset(config.seed)
         (folder / "config.yaml").write_text(dump(config))
-    yardstick = former(folder).get("yardstick") or yardstick_sample(config)
+    known: Any = before.get("yardstick")
+    whole = isinstance(known, dict) and all(type(known.get(key)) is float for key in ("random", "optimal"))
+    yardstick = known if whole and isinstance(known.get("meaning"), str) else yardstick_sample(config)
     summary: dict[str, Any] = {
         "status": "running", "env_steps": done * per_update, "seconds": seconds, "versions": versions(),
         "git_commit": git_commit(), "device": processor(), "threads": config.threads, "yardstick": yardstick,
@@ -206,15 +208,6 @@ def counters(found: checkpoint.Checkpoint) -> tuple[int, float, int, dict[str, i
     if not (whole and named and groups and isinstance(info.get("seconds"), (int, float))):
         raise checkpoint.CheckpointError(f"checkpoint {found.path.name} is not of a training run: train it again")
     return info["updates"], float(info["seconds"]), info["episodes"], dict(offsets or {})
-
-
-def former(folder: Path) -> dict[str, Any]:
-    """What the run's summary said when it last stopped; nothing where there is none."""
-    try:
-        found = json.loads((folder / "summary.json").read_text())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 @contextmanager

@@ -148,6 +148,7 @@ def test_a_closed_stream_does_not_stop_training() -> None:
         out.close()
         live.update(*rows(1))
         live.note("still here")
+        assert live.line()  # and it still knows what it would say
 
 
 def test_errors_pass_through() -> None:

@@ -195,6 +195,23 @@ def test_a_run_killed_behind_its_last_checkpoint_is_finished_by_resume(tmp_path:
     assert fingerprint(tmp_path / "run") == before
 
 
+@pytest.mark.parametrize("text", ["", "{", "[1]", '{"episodes": "many", "yardstick": 3}', '{"yardstick": {"random": "x"}}'])
+def test_damaged_summaries_and_evaluations_are_made_anew(text: str, tmp_path: Path) -> None:
+    from gumdrop.agents.runtime.evaluate import evaluate_run
+
+    config = run_config("bandit")
+    with pytest.raises(train.Interrupted):
+        train.train(config, tmp_path / "run", live=StopAt(2))  # type: ignore[arg-type]
+    for name in ("summary.json", "evaluation.json"):
+        (tmp_path / "run" / name).write_text(text)
+    summary = train.train(config, tmp_path / "run", live=False, resume=True)
+    assert summary["status"] == "finished" and summary["yardstick"]["random"] == 5.0
+    evaluate_run(tmp_path / "run", 7)
+    assert json.loads((tmp_path / "run" / "evaluation.json").read_text())["episodes"] == 7
+    evaluate_run(tmp_path / "run", 3)
+    assert json.loads((tmp_path / "run" / "evaluation.json").read_text())["episodes"] == 7
+
+
 def test_two_processes_do_not_train_in_one_folder(tmp_path: Path) -> None:
     tmp_path.joinpath("run").mkdir()
     with train._one_process(tmp_path / "run"), pytest.raises(ValueError, match="another process"):
