@@ -12,6 +12,8 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
+_DECLARED = re.compile(r'^(?:@world\(| +)"([a-z0-9-]+)"(?:\)|: Preset\()', re.MULTILINE)
+
 
 def gym_id(world: str) -> str:
     """Gymnasium's id of a world: candy -> gumdrop/Candy-v0, dark_room -> gumdrop/DarkRoom-v0."""
@@ -19,12 +21,12 @@ def gym_id(world: str) -> str:
 
 
 def declared_worlds() -> list[str]:
-    """Names of our worlds and of the plugins' entry points, found without importing one of them."""
+    """Names of our worlds, of their presets and of the plugins' entry points, found without importing one of them."""
     from importlib.metadata import entry_points
 
     names: set[str] = {point.name for point in entry_points(group="gumdrop.worlds")}
-    for file in (Path(__file__).parent / "worlds").glob("*.py"):
-        names.update(re.findall(r'^@world\("([^"]+)"\)', file.read_text(encoding="utf-8"), re.MULTILINE))
+    for file in (Path(__file__).parent / "worlds").glob("**/*.py"):
+        names.update(_DECLARED.findall(file.read_text(encoding="utf-8")))
     return sorted(names)
 
 

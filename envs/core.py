@@ -81,6 +81,24 @@ class Yardstick(NamedTuple):
     meaning: str  # e.g. "optimum of an agent that sees everything"
 
 
+class Game(NamedTuple):
+    """Exact transition model of an episode of two players: player 0 has A actions, player 1 has B; else as `Model`."""
+
+    next_state: Array  # int64 (S, A, B, K)
+    probability: Array  # float64 (S, A, B, K), sums to 1 over K
+    reward: Array  # float64 (S, A, B, K, 2): expected rewards of both players; zero-sum where they cancel out
+    terminated: Array  # bool (S, A, B, K)
+    start: int
+    fields: dict[str, Array]
+
+
+class Preset(NamedTuple):
+    """A named setting of a world: it has an id of its own, and options that differ from the world's defaults."""
+
+    about: str  # one line: what it is, and whose
+    options: dict[str, Any]
+
+
 class World:
     """Rules for one copy. Subclass, then decorate with `@world("name")` from `registry.py`.
 
@@ -89,6 +107,7 @@ class World:
     """
 
     name: ClassVar[str] = ""  # set by @world
+    presets: ClassVar[dict[str, Preset]] = {}  # id -> a named setting, made and listed like a world
     Config: ClassVar[type[WorldConfig]] = WorldConfig
     State: ClassVar[type[Any]]  # a NamedTuple of arrays
     reset: ClassVar[Callable[..., None]]  # (s, i, c, rng): begin an episode in copy i
@@ -130,6 +149,11 @@ class World:
         """Most steps an episode can have, 0 for no bound: what exact solvers plan for."""
         return int(self.config.time_limit)
 
+    @property
+    def solver(self) -> str:
+        """What solves this configuration exactly, in a word or two for tables; "" where nothing does. Cheap to ask."""
+        return "model" if type(self).model is not World.model or type(self).yardstick is not World.yardstick else ""
+
     def check_state(self, s: Any) -> str | None:
         """What is wrong with a state that came from a file, else None. Everything that a rule uses as an index belongs here."""
         return None
@@ -140,6 +164,10 @@ class World:
 
     def model(self, s: Any, i: int) -> Model | None:
         """Exact transition model of the episode that copy `i` is in, or None where the state space is too large."""
+        return None
+
+    def game(self, s: Any, i: int) -> Game | None:
+        """Exact model of copy `i`'s episode for two players, where there are two and the state space is small."""
         return None
 
     def yardstick(self, s: Any) -> Yardstick | None:

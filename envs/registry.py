@@ -12,10 +12,11 @@ from typing import Any, NamedTuple, TypeVar
 
 import pydantic
 
-from .core import BatchEnv, World
+from .core import BatchEnv, Preset, World
 
 W = TypeVar("W", bound=type[World])
 _WORLDS: dict[str, type[World]] = {}
+_PRESETS: dict[str, tuple[type[World], Preset]] = {}
 
 
 class UnknownName(ValueError):
@@ -30,10 +31,18 @@ class Broken(NamedTuple):
 
 
 def world(name: str) -> Callable[[W], W]:
-    """Class decorator: register a `World` under `name`."""
+    """Class decorator: register a `World` under `name`, and its presets under theirs."""
 
     def register(cls: W) -> W:
+        for id in cls.presets:
+            if id in _WORLDS:
+                raise ValueError(f"preset name {id!r} of {cls.__qualname__} is a world's name: choose another")
         claim(_WORLDS, "world", name, cls)
+        for id, preset in cls.presets.items():
+            owner = _PRESETS.get(id, (cls,))[0]
+            if owner.__qualname__ != cls.__qualname__:
+                raise ValueError(f"preset name {id!r} is taken by {owner.__module__}.{owner.__qualname__}: choose another")
+            _PRESETS[id] = cls, preset
         return cls
 
     return register
@@ -75,6 +84,12 @@ def worlds() -> dict[str, type[World]]:
     return dict(sorted(_WORLDS.items()))
 
 
+def presets() -> dict[str, tuple[type[World], Preset]]:
+    """All named settings of worlds by id: the world, and what the setting is."""
+    _load()
+    return dict(sorted(_PRESETS.items()))
+
+
 def broken_plugins() -> tuple[Broken, ...]:
     return _load()
 
@@ -91,16 +106,20 @@ def is_foreign(id: str) -> bool:
 
 
 def make_world(id: str, config: dict[str, Any] | None = None) -> World:
-    """The world registered as `id`, configured. Raises UnknownName, or ValueError with one line per bad option."""
+    """The world or preset registered as `id`, configured; options go before the preset's own.
+
+    Raises UnknownName, or ValueError with one line for the first bad option.
+    """
     from . import gym_id
 
-    known = worlds()
-    id = {gym_id(name): name for name in known}.get(id, id)  # gumdrop/Candy-v0 is candy
-    if id not in known:
-        raise UnknownName(f"no world {id!r}{suggest(id, list(known))}")
-    cls = known[id]
+    known, named = worlds(), presets()
+    ids = [*known, *named]
+    id = {gym_id(name): name for name in ids}.get(id, id)  # gumdrop/Candy-v0 is candy
+    if id not in ids:
+        raise UnknownName(f"no world {id!r}{suggest(id, ids)}")
+    cls, preset = (known[id], Preset("", {})) if id in known else named[id]
     try:
-        return cls(cls.Config(**(config or {})))
+        return cls(cls.Config(**(preset.options | (config or {}))))
     except pydantic.ValidationError as error:
         raise ValueError(explain(error, f"world {id}", list(cls.Config.model_fields))) from None
 

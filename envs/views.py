@@ -21,15 +21,15 @@ from pettingzoo import ParallelEnv
 from . import register_ids
 from .core import Array, World
 from .engine import Engine
-from .registry import make_world, worlds
+from .registry import make_world, presets, worlds
 
 RENDER_MODES = ("ansi", "rgb_array")
 OVER = "the episode is over: call reset()"
 
 
 def register_all() -> None:
-    """Register every world known by now with Gymnasium, plugins' and the calling script's included."""
-    register_ids(worlds())
+    """Register every world and preset known by now with Gymnasium, plugins' and the calling script's included."""
+    register_ids([*worlds(), *presets()])
 
 
 def _engine(

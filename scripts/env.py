@@ -16,33 +16,32 @@ def list(json: Json = False) -> None:
     """List all worlds, and the plugins that could not be loaded with their reason."""
     from ..envs import registry
 
-    rows = [describe(registry.make_world(id)) for id in registry.worlds()]
+    rows = [describe(registry.make_world(id), first_line(cls)) for id, cls in registry.worlds().items()]
+    named = [describe(registry.make_world(id), preset.about, id) for id, (_, preset) in registry.presets().items()]
+    rows = [row for world in rows for row in (world, *(p for p in named if p["world"] == world["id"]))]
     broken = registry.broken_plugins()
     if json:
         emit({"worlds": rows, "broken": broken})
         return
     header = ("id", "observation", "actions", "agents", "solver", "description")
-    table(
-        [[*(r[key] for key in header[:4]), "yes" if r["solver"] else "no", r["description"]] for r in rows],
-        header,
-    )
+    for row in rows:
+        row["id"] = row["id"] if row["id"] == row["world"] else f"  {row['id']}"
+    table([[*(r[key] for key in header[:4]), r["solver"] or "no", r["description"]] for r in rows], header)
     for plugin in broken:
         print(f"broken plugin {plugin.name}: {plugin.reason}")
-    print("Any Gymnasium id works too, e.g. CartPole-v1, and module:Id.")
+    print("Indented: presets, settings of the world above. Any Gymnasium id works too, e.g. CartPole-v1, and module:Id.")
 
 
-def describe(world: Any) -> dict[str, Any]:
+def describe(world: Any, about: str, id: str = "") -> dict[str, Any]:
     """One row of the list; nothing is compiled."""
-    from ..envs.core import World
-
-    cls = type(world)
     return {
-        "id": world.name,
+        "id": id or world.name,
+        "world": world.name,
         "observation": space(world.observation_space),
         "actions": space(world.action_space),
         "agents": world.num_agents,
-        "solver": cls.model is not World.model or cls.yardstick is not World.yardstick,
-        "description": first_line(cls),
+        "solver": world.solver,
+        "description": about,
     }
 
 
@@ -68,8 +67,9 @@ def show(id: Id, words: Words = None, seed: Seed = 0, json: Json = False) -> Non
     batch = registry.make(id, options, num_envs=1, seed=seed, threads=1)
     picture = render.text(batch, 0)
     foreign = registry.is_foreign(id) and not id.startswith("gumdrop")
-    cls = None if foreign else type(registry.make_world(id, options))
-    fields = [] if cls is None else option_rows(cls.Config, options)
+    world = None if foreign else registry.make_world(id, options)
+    cls = None if world is None else type(world)
+    fields = [] if cls is None or world is None else option_rows(cls.Config, dict(world.config))
     document = {
         "id": id,
         "description": "" if cls is None else " ".join((cls.__doc__ or "").split()),

@@ -8,7 +8,7 @@ import pytest
 
 
 def _variants() -> list[tuple[str, dict[str, Any]]]:
-    """Every registered world as it comes, and with two agents where it can have them."""
+    """Every registered world as it comes, with two agents where it can have them, and every preset."""
     from gumdrop.envs import registry
 
     found: list[tuple[str, dict[str, Any]]] = []
@@ -16,13 +16,16 @@ def _variants() -> list[tuple[str, dict[str, Any]]]:
         found.append((name, {}))
         if "agents" in cls.Config.model_fields:
             found.append((name, {"agents": 2}))
+    found.extend((id, {}) for id in registry.presets())
     found.append(("bandit", {"reward": "gaussian"}))
     return found
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """`variant`: (world, options) of every world; `single`: of those with one agent."""
+    from gumdrop.envs.registry import make_world
+
     for fixture in {"variant", "single"} & set(metafunc.fixturenames):
-        cases = [v for v in _variants() if fixture == "variant" or v[1].get("agents", 1) == 1]
+        cases = [v for v in _variants() if fixture == "variant" or make_world(*v).num_agents == 1]
         ids = [name + "".join(f"-{k}={v}" for k, v in options.items()) for name, options in cases]
         metafunc.parametrize(fixture, cases, ids=ids)

@@ -8,7 +8,7 @@ import gymnasium
 import numpy as np
 from pydantic import Field, field_validator, model_validator
 
-from ..core import MOST_STEPS, Array, Entity, Model, Scene, World, WorldConfig, outside, rule
+from ..core import MOST_STEPS, Array, Entity, Model, Preset, Scene, World, WorldConfig, outside, rule
 from ..grid import DX, DY, carve_maze, copy_window, slip_outcomes, slipped
 from ..registry import world
 from ..rng import below, fresh_streams
@@ -75,6 +75,10 @@ class Maze(World):
             else:
                 parse_layout(self.layout)
             return self
+
+    presets = {
+        "frozenlake": Preset("Gymnasium's slippery FrozenLake, 4x4", {"layout": "frozenlake4", "slip": 2 / 3}),
+    }
 
     class State(NamedTuple):
         tiles: Array  # uint8 (N, padded rows * padded columns + 7): flat boards with a rim of walls

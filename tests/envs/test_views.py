@@ -129,8 +129,9 @@ def test_pettingzoo_seeds(variant: Variant, strict: Any) -> None:
 
 def test_every_world_has_its_id() -> None:
     register_all()
-    assert {gym_id(name) for name in registry.worlds()} <= set(gymnasium.registry)
-    assert set(declared_worlds()) >= {"bandit", "candy", "maze"} and set(declared_worlds()) <= set(registry.worlds())
+    ids = {*registry.worlds(), *registry.presets()}
+    assert {gym_id(name) for name in ids} <= set(gymnasium.registry)
+    assert set(declared_worlds()) >= {"bandit", "candy", "maze"} and set(declared_worlds()) == ids
     assert gym_id("candy") == "gumdrop/Candy-v0" and gym_id("dark_room") == "gumdrop/DarkRoom-v0"
     spec = gymnasium.spec("gumdrop/Bandit-v0")
     assert spec.max_episode_steps is None and spec.vector_entry_point == "gumdrop.envs.views:VectorView"
