@@ -19,9 +19,10 @@ from typing import Any, NamedTuple
 import numba
 import numpy as np
 from numba.core.caching import CacheImpl, CompileResultCacheImpl, FunctionCache
-from numba.extending import register_jitable
 
+from . import specialise
 from .core import Array, World
+from .specialise import Static, specialised
 
 if "NUMBA_THREADING_LAYER" not in os.environ:
     try:  # needs the system's libgomp; its loops start three times faster than those of numba's own pool
@@ -30,6 +31,7 @@ if "NUMBA_THREADING_LAYER" not in os.environ:
     except ImportError:
         numba.config.THREADING_LAYER = "workqueue"
 
+OURS = Path(__file__).read_text() + Path(specialise.__file__).read_text()  # kernels on disk are valid for this code
 BLOCK = 64  # copies that one parallel work item steps: large against the scheduler's cost, small against a batch
 
 
@@ -60,6 +62,8 @@ class Kernels(NamedTuple):
 
 class _Locator:
     """Where numba keeps a kernel: the user's cache folder, under the hash of everything it is made from."""
+
+    _py_file = "gumdrop"  # numba names it when it warns that a kernel cannot be kept
 
     def __init__(self, key: str) -> None:
         self._key = key
@@ -107,7 +111,7 @@ def _keep_on_disk(dispatcher: Any, key: str) -> Any:
     return dispatcher
 
 
-def _referenced(function: Callable[..., Any]) -> dict[str, Any]:
+def referenced(function: Callable[..., Any]) -> dict[str, Any]:
     """Globals and closure cells that a function names, nested code included."""
     code = function.__code__
     names: set[str] = set()
@@ -122,17 +126,33 @@ def _referenced(function: Callable[..., Any]) -> dict[str, Any]:
     return found
 
 
-def _is_helper(value: Any) -> bool:
+def is_helper(value: Any) -> bool:
     return isinstance(value, types.FunctionType) and hasattr(value, "__gumdrop_helper__")
 
 
-@functools.cache
-def _register(function: Any) -> None:
-    """Make a helper callable from compiled code, and first the helpers that it calls itself."""
-    for value in _referenced(function).values():
-        if _is_helper(value):
-            _register(value)
-    register_jitable(forceinline=True, _nrt=False)(function)
+def rebound(function: Any, meanings: dict[str, Any]) -> Any:
+    """`function` anew, over globals and closure in which the names in `meanings` stand for something else."""
+    if not meanings:
+        return function
+    cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
+    closure = tuple(types.CellType(meanings.get(name, cell.cell_contents)) for name, cell in cells)
+    scope = {**function.__globals__, **meanings}
+    again = types.FunctionType(function.__code__, scope, function.__name__, function.__defaults__, closure)
+    again.__kwdefaults__ = function.__kwdefaults__
+    return again
+
+
+_COMPILED: dict[Any, Any] = {}  # helpers that several kernels use are typed once
+
+
+def _compiled(function: Any, static: Static) -> Any:
+    """`function` cut down to `static` and compiled, and first the helpers that it calls."""
+    function = specialised(function, static)
+    meanings = {name: _compiled(value, static) for name, value in referenced(function).items() if is_helper(value)}
+    key = (function, *meanings.values())
+    if key not in _COMPILED:
+        _COMPILED[key] = numba.njit(forceinline=True, _nrt=False)(rebound(function, meanings))
+    return _COMPILED[key]
 
 
 def _digest(functions: list[Callable[..., Any]], extra: str) -> str:
@@ -154,9 +174,9 @@ def _digest(functions: list[Callable[..., Any]], extra: str) -> str:
             return
         seen.add(function)
         add_code(function.__code__)
-        for name, value in _referenced(function).items():
+        for name, value in referenced(function).items():
             sha.update(name.encode())
-            if _is_helper(value):
+            if is_helper(value):
                 add(value)
             elif isinstance(value, np.ndarray):
                 sha.update(value.tobytes())
@@ -168,7 +188,7 @@ def _digest(functions: list[Callable[..., Any]], extra: str) -> str:
     return sha.hexdigest()
 
 
-def _binder(constants: type, static: dict[str, Any]) -> Callable[[Any], Any]:
+def binder(constants: type, static: dict[str, Any]) -> Callable[[Any], Any]:
     """A function that returns the constants with the static ones as literals, so that the compiler can unroll."""
     parts = [repr(static[f]) if f in static else f"c.{f}" for f in constants._fields]  # type: ignore[attr-defined]
     scope: dict[str, Any] = {"Constants": constants}
@@ -177,21 +197,23 @@ def _binder(constants: type, static: dict[str, Any]) -> Callable[[Any], Any]:
     return bind
 
 
-@functools.cache
-def _kernels(world_class: type[World], constants: type, static: tuple[tuple[str, Any], ...], agents: int) -> Kernels:
-    rules = [world_class.reset, world_class.step, world_class.observe]
-    for r in rules:
-        for value in _referenced(r).values():
-            if _is_helper(value):
-                _register(value)
-    inline = functools.partial(numba.njit, forceinline=True, _nrt=False)
-    reset, step, observe = (inline(r) for r in rules)
-    bind = inline(_binder(constants, dict(static)))
+class Spans(NamedTuple):
+    """Loops over the copies lo..hi-1, plain Python closures: what every device compiles. `s`, `c`, `b` as in `Kernels`."""
+
+    step: Callable[..., None]  # (lo, hi, s, c, b, action, limit, autoreset)
+    reset: Callable[..., None]  # (lo, hi, s, c, b): where b.active
+    observe: Callable[..., None]  # (lo, hi, s, c, b)
+
+
+def make_spans(reset: Any, step: Any, observe: Any, bind: Any, agents: int) -> Spans:
+    """The engine's work on a copy, written once: `reset`, `step`, `observe` and `bind` are callable on the device."""
 
     def reset_span(lo: int, hi: int, s: Any, c: Any, b: Any) -> None:
         constants = bind(c)
         for i in range(lo, hi):
             if b.active[i]:
+                b.terminated[i] = False
+                b.truncated[i] = False
                 b.elapsed[i] = 0
                 for k in range(agents):
                     b.running_return[i, k] = 0.0
@@ -234,17 +256,25 @@ def _kernels(world_class: type[World], constants: type, static: tuple[tuple[str,
             for k in range(agents):
                 observe(s, i, k, constants, b.obs[i, k])
 
+    return Spans(step_span, reset_span, observe_span)
+
+
+@functools.cache
+def _kernels(world_class: type[World], constants: type, static: Static, agents: int) -> Kernels:
+    rules = [world_class.reset, world_class.step, world_class.observe]
+    reset, step, observe = (_compiled(rule, static) for rule in rules)
+    bind = numba.njit(forceinline=True, _nrt=False)(binder(constants, dict(static)))
+    spans = make_spans(reset, step, observe, bind, agents)
+
     layout = repr((world_class.__module__, world_class.State._fields, static, agents, numba.__version__))
-    key = _digest([*rules, bind.py_func], layout + Path(__file__).read_text())
+    key = _digest([*rules, bind.py_func], layout + OURS)
 
     def own(function: Callable[..., Any]) -> Callable[..., Any]:
         """A name of its own: kernels that two processes cached must not share symbols when a third one loads both."""
         function.__qualname__ = f"{function.__name__}_{key[:20]}"
         return function
 
-    step_loop, reset_loop, observe_loop = (
-        numba.njit(nogil=True, _nrt=False)(own(span)) for span in (step_span, reset_span, observe_span)
-    )
+    step_loop, reset_loop, observe_loop = (numba.njit(nogil=True, _nrt=False)(own(span)) for span in spans)
 
     def step_all(s: Any, c: Any, b: Any, action: Any, limit: int, autoreset: bool) -> None:
         step_loop(0, b.active.shape[0], s, c, b, action, limit, autoreset)
@@ -271,9 +301,13 @@ def _kernels(world_class: type[World], constants: type, static: tuple[tuple[str,
     )
 
 
+def kernel_key(world: World) -> Any:
+    """What a world's kernels depend on: (class, class of constants, static constants, agents). Hashable."""
+    c = world.constants()
+    return type(world), type(c), tuple((name, getattr(c, name)) for name in world.static), world.num_agents
+
+
 def kernels(world: World) -> Kernels:
     """The compiled loops of `world`. Worlds that differ in numbers that are not `static` share them."""
-    c = world.constants()
-    static = tuple((name, getattr(c, name)) for name in world.static)
-    key: Any = (type(world), type(c), static, world.num_agents)  # classes are hashable, whatever their instances are
-    return _kernels(*key)
+    compiled: Kernels = _kernels(*kernel_key(world))
+    return compiled

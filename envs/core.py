@@ -41,10 +41,13 @@ class WorldConfig(BaseModel):
 
 
 class Entity(NamedTuple):
-    """Something that stands on a scene: row, column, kind (a name `render.py` knows how to draw) and a number."""
+    """Something that stands on a scene: row, column, kind (a name `render.py` knows how to draw) and a number.
 
-    row: int
-    column: int
+    A whole number is the middle of its row or column; between two there is anything else.
+    """
+
+    row: float
+    column: float
     kind: str  # agent | candy | goal
     index: int = 0  # type: ignore[assignment]  # which agent, which kind of candy
 
@@ -76,9 +79,10 @@ class Model(NamedTuple):
 class Yardstick(NamedTuple):
     """The two lines between which a learning curve is drawn, per copy, for a whole episode from the current state."""
 
-    random: Array  # float64 (N,): exact expected return of uniformly random actions
+    random: Array  # float64 (N,): exact expected return of uniformly random actions, the mean over agents
     optimal: Array  # float64 (N,)
     meaning: str  # e.g. "optimum of an agent that sees everything"
+    player: int = -1  # whose return: -1 the mean over agents; in a zero-sum game, where that is 0, agent `player`'s
 
 
 class Game(NamedTuple):

@@ -12,6 +12,7 @@ from .compile import BLOCK, Buffers, kernels
 from .core import Array, Episodes, Scene, Step, World, Yardstick, flat_size
 from .rng import copy_seeds, fresh_streams
 
+COUNTERS = ("rng", "elapsed", "running_return")  # buffers that the future depends on, besides the world's state
 THREAD_FROM = 8 * BLOCK  # copies; below this, waking a second thread costs more than it brings
 
 
@@ -61,8 +62,36 @@ class Engine:
         self._action_shape: tuple[int, ...] = (n, a) if discrete else (n, a, *(self.action_space.shape or ()))
         self._action_dtype = np.dtype(np.int64 if discrete else np.float32)
         self._actions = np.uint64(self.action_space.n) if discrete else None  # type: ignore[attr-defined]
-        self._kernels = kernels(world)
+        self._limit = int(world.config.time_limit)
+        self._prepare()
         self.reset(seed)
+
+    # The next six methods are all that another device does in its own way; here the host's arrays are the device's.
+
+    def _prepare(self) -> None:
+        """Compile the rules for the device that steps them."""
+        self._kernels = kernels(self.world)
+
+    def _pull(self, *names: str) -> None:
+        """Bring the host's copy of these buffers (or "state") up to date, before the host reads it."""
+
+    def _push(self, *names: str) -> None:
+        """Hand these buffers (or "state") to the device, after the host has written them."""
+
+    def _run_reset(self) -> None:
+        self._kernels.reset(self.state, self.constants, self._b)
+
+    def _run_observe(self) -> None:
+        self._kernels.observe(self.state, self.constants, self._b)
+
+    def step_legal(self, action: Array, autoreset: bool = True) -> Step:
+        """`step` of all copies for callers that have checked: an action of another shape, dtype or range may crash."""
+        if self.num_envs >= THREAD_FROM and self.threads > 1:
+            numba.set_num_threads(self.threads)
+            self._kernels.step_threaded(self.state, self.constants, self._b, action, self._limit, autoreset)
+        else:
+            self._kernels.step(self.state, self.constants, self._b, action, self._limit, autoreset)
+        return self._step
 
     def reset(self, seed: int | Array | None = None) -> Array:
         """Begin new episodes in all copies; without a seed the copies' random streams go on. Returns obs."""
@@ -71,60 +100,68 @@ class Engine:
             if seeds.shape != (self.num_envs,):
                 raise ValueError(f"seed has shape {seeds.shape}: give one whole number or one for each of {self.num_envs}")
             self._b.rng[:] = fresh_streams(seeds)
+            self._push("rng")
         self.reset_copies(np.ones(self.num_envs, np.bool_))
         return self._step.obs
 
     def reset_copies(self, which: Array) -> Array:
         """Begin a new episode in the copies where `which` (N,) is true; the others are not touched. Returns obs."""
-        self._b.active[:] = which
-        self._b.terminated[which] = False
-        self._b.truncated[which] = False
-        self._kernels.reset(self.state, self.constants, self._b)
-        self._b.active[:] = 1
+        self._set_active(which)
+        self._run_reset()
+        self._set_active(1)
         return self._step.obs
+
+    def _set_active(self, which: Array | int) -> None:
+        self._b.active[:] = which
+        self._push("active")
 
     def reseed_copies(self, which: Array, seeds: Array) -> None:
         """Give the copies where `which` (N,) is true the random streams of `seeds` (as many numbers as true copies)."""
+        self._pull("rng")
         self._b.rng[which] = fresh_streams(np.asarray(seeds, np.uint64))
+        self._push("rng")
 
     def step(self, action: Array, active: Array | None = None, autoreset: bool = True) -> Step:
         """One step of all copies, or of those where `active` (N,) is true. Raises ValueError for an illegal action."""
+        action = self._legal(action)
+        if active is None:
+            return self.step_legal(action, autoreset)
+        self._set_active(active)
+        step = self.step_legal(action, autoreset)
+        self._set_active(1)
+        return step
+
+    def _legal(self, action: Array) -> Array:
+        """`action` as the kernel reads it. Raises ValueError before anything moves."""
         action = np.ascontiguousarray(action, self._action_dtype)
         if action.shape != self._action_shape:
             raise ValueError(f"action has shape {action.shape}: world {self.id} wants {self._action_shape}")
-        if self._actions is not None:  # before anything moves; as unsigned numbers, negative ones are huge
+        if self._actions is not None:  # as unsigned numbers, negative ones are huge
             illegal = action.view(np.uint64) >= self._actions
             if illegal.any():
                 copy = int(np.argwhere(illegal)[0, 0])
                 raise ValueError(f"action {action[copy].tolist()} of copy {copy} is outside {self.action_space}")
-        b = self._b
-        if active is not None:
-            b.active[:] = active
-        limit = self.world.config.time_limit
-        if self.threads > 1 and self.num_envs >= THREAD_FROM:
-            numba.set_num_threads(self.threads)
-            self._kernels.step_threaded(self.state, self.constants, b, action, limit, autoreset)
-        else:
-            self._kernels.step(self.state, self.constants, b, action, limit, autoreset)
-        if active is not None:
-            b.active[:] = 1
-        return self._step
+        return action
 
     def episodes(self) -> Episodes:
         """Episodes that ended in the last step."""
+        self._pull("terminated", "truncated", "ended_return", "ended_length")
         copies = np.flatnonzero(self._b.terminated | self._b.truncated)
         return Episodes(copies, self._b.ended_return[copies], self._b.ended_length[copies])
 
     def get_state(self) -> dict[str, Array]:
         """Copies of all arrays that the future depends on; the keys are State fields and engine counters."""
+        self._pull(*COUNTERS)
+        return {name: np.array(array) for name, array in self._lasting().items()}
+
+    def _lasting(self) -> dict[str, Array]:
+        """The host's arrays that the future depends on, by their names in a checkpoint."""
         arrays = {f"state.{name}": array for name, array in self.state._asdict().items()}
-        arrays |= {f"engine.{name}": getattr(self._b, name) for name in ("rng", "elapsed", "running_return")}
-        return {name: np.array(array) for name, array in arrays.items()}
+        return arrays | {f"engine.{name}": getattr(self._b, name) for name in COUNTERS}
 
     def set_state(self, state: dict[str, Array]) -> None:
         """Put back what `get_state` gave. Raises ValueError where names, shapes or dtypes do not fit."""
-        here = {f"state.{name}": array for name, array in self.state._asdict().items()}
-        here |= {f"engine.{name}": getattr(self._b, name) for name in ("rng", "elapsed", "running_return")}
+        here = self._lasting()
         if here.keys() != state.keys():
             raise ValueError(f"state of world {self.id} has other arrays: {sorted(here.keys() ^ state.keys())}")
         for name, array in here.items():
@@ -138,7 +175,8 @@ class Engine:
             raise ValueError(f"state of world {self.id} is not one that its rules can reach: {fault or 'elapsed is negative'}")
         for name, array in here.items():
             array[...] = state[name]
-        self._kernels.observe(self.state, self.constants, self._b)
+        self._push("state", *COUNTERS)
+        self._run_observe()
 
     def scene(self, i: int) -> Scene | None:
         return self.world.scene(self.state, i)
@@ -159,7 +197,8 @@ class Engine:
 
     @property
     def obs(self) -> Array:
+        self._pull("obs")
         return self._step.obs
 
     def __repr__(self) -> str:
-        return f"Engine({self.id!r}, num_envs={self.num_envs}, config={self.world.config!r})"
+        return f"{type(self).__name__}({self.id!r}, num_envs={self.num_envs}, config={self.world.config!r})"

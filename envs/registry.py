@@ -14,6 +14,7 @@ import pydantic
 
 from .core import BatchEnv, Preset, World
 
+DEVICES = ("cpu", "cuda")
 W = TypeVar("W", bound=type[World])
 _WORLDS: dict[str, type[World]] = {}
 _PRESETS: dict[str, tuple[type[World], Preset]] = {}
@@ -101,7 +102,7 @@ def suggest(name: str, known: list[str]) -> str:
 
 
 def is_foreign(id: str) -> bool:
-    """True for ids that Gymnasium resolves: `Name-v1`, `namespace/Name-v1`, `module:Id`."""
+    """True for ids of foreign environments: `Name-v1`, `namespace/Name-v1`, `module:Id`, `module:function`."""
     return not id.startswith("gumdrop/") and (":" in id or "/" in id or id.rpartition("-v")[2].isdigit())
 
 
@@ -116,6 +117,9 @@ def make_world(id: str, config: dict[str, Any] | None = None) -> World:
     ids = [*known, *named]
     id = {gym_id(name): name for name in ids}.get(id, id)  # gumdrop/Candy-v0 is candy
     if id not in ids:
+        for plugin in broken_plugins():
+            if id in (plugin.name, gym_id(plugin.name)):
+                raise UnknownName(f"world {plugin.name!r} comes from a plugin that could not be loaded: {plugin.reason}")
         raise UnknownName(f"no world {id!r}{suggest(id, ids)}")
     cls, preset = (known[id], Preset("", {})) if id in known else named[id]
     try:
@@ -139,12 +143,30 @@ def make(
     num_envs: int = 1,
     seed: int = 0,
     threads: int | None = None,
+    workers: int | None = None,
+    timeout: float | None = None,
+    device: str = "cpu",
 ) -> BatchEnv:
-    """N copies of the environment `id`: one of our worlds, or any Gymnasium id (`CartPole-v1`, `module:Id`)."""
+    """N copies of the environment `id`: one of our worlds, or a foreign one (`CartPole-v1`, `module:Id`, `module:function`).
+
+    `workers` and `timeout` are for foreign ones: `ForeignBatch` explains them. They may stand in `config` instead.
+    `device` "cuda" steps one of our worlds on a GPU, with the same results. Raises ValueError where there is none.
+    """
+    if device not in DEVICES:
+        raise ValueError(f"device is {device!r}{suggest(device, list(DEVICES))}")
+    if device != "cpu" and is_foreign(id):
+        raise ValueError(f"environment {id} is not ours and runs on the CPU only: take device 'cpu'")
     if is_foreign(id):
         from .foreign import ForeignBatch
 
-        return ForeignBatch(id, config or {}, num_envs=num_envs, seed=seed)
+        return ForeignBatch(id, config or {}, num_envs=num_envs, seed=seed, workers=workers, timeout=timeout)
+    if workers or timeout:
+        raise ValueError(f"world {id} runs in threads of this process: leave out workers and timeout")
+    world = make_world(id, config)
+    if device == "cuda":
+        from .cuda import CudaEngine
+
+        return CudaEngine(world, num_envs=num_envs, seed=seed, id=id)
     from .engine import Engine
 
-    return Engine(make_world(id, config), num_envs=num_envs, seed=seed, threads=threads, id=id)
+    return Engine(world, num_envs=num_envs, seed=seed, threads=threads, id=id)

@@ -22,8 +22,9 @@ from . import register_ids
 from .core import Array, World
 from .engine import Engine
 from .registry import make_world, presets, worlds
+from .window import Window, need_pygame
 
-RENDER_MODES = ("ansi", "rgb_array")
+RENDER_MODES = ("ansi", "rgb_array", "human")
 OVER = "the episode is over: call reset()"
 
 
@@ -43,6 +44,8 @@ def _engine(
     """The engine behind a view. Raises ValueError where the view cannot show or draw that world."""
     if render_mode is not None and render_mode not in RENDER_MODES:
         raise ValueError(f"render_mode is {render_mode!r}: {view} knows {', '.join(RENDER_MODES)}")
+    if render_mode == "human":
+        need_pygame()  # before anything is compiled
     if isinstance(world, World):
         if options:
             raise ValueError(f"options {', '.join(options)} come too late: world {world.name} is made already")
@@ -54,13 +57,27 @@ def _engine(
 
 
 def _frame(engine: Engine, i: int, mode: str | None) -> Any:
-    """Copy `i` as text ("ansi") or as uint8 (H, W, 3) ("rgb_array")."""
+    """Copy `i` as text ("ansi") or as uint8 (H, W, 3) ("rgb_array"); for "human" its window is up to date already."""
     from . import render  # drawing needs pillow: only for those who draw
 
+    if mode == "human":
+        return None
     if mode is None:
         gymnasium.logger.warn(f"render() without a render_mode: make the view with one of {', '.join(RENDER_MODES)}")
         return None
     return render.text(engine, i) if mode == "ansi" else render.rgb(engine, i)
+
+
+def _window(engine: Engine, mode: str | None) -> Window | None:
+    """The window of a view, for render_mode "human" only; it opens with the first frame."""
+    return Window(f"gumdrop {engine.id}", GymView.metadata["render_fps"]) if mode == "human" else None
+
+
+def _show(window: Window, engine: Engine) -> None:
+    """Bring `window` up to date with copy 0."""
+    from . import render
+
+    window.show(render.rgb(engine, 0))
 
 
 def _one_action(action: Any, space: gymnasium.spaces.Space[Any], whole: bool) -> Any:
@@ -93,8 +110,11 @@ class GymView(gymnasium.Env[Array, Any]):
         self._whole = isinstance(self.action_space, gymnasium.spaces.Discrete)
         shape = () if self._whole else self.action_space.shape or ()
         self._action = np.zeros((1, 1, *shape), np.int64 if self._whole else np.float32)
+        self._seen = self.engine.obs[0, 0, ...]  # a view of the engine's buffer, which stays where it is
+        self._actions = int(self.action_space.n) if isinstance(self.action_space, gymnasium.spaces.Discrete) else 0
         self._seeded = False
         self._over = True
+        self._window = _window(self.engine, render_mode)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Array, dict[str, Any]]:
         """Begin an episode. A seed starts the copy's random stream anew, no seed lets it go on; the first
@@ -104,23 +124,37 @@ class GymView(gymnasium.Env[Array, Any]):
             seed = int(self.np_random.integers(2**63))
         self.engine.reset(None if seed is None else np.array([seed % 2**64], np.uint64))
         self._seeded, self._over = True, False
+        if self._window is not None:
+            _show(self._window, self.engine)
         return self.engine.obs[0, 0, ...].copy(), {}
 
     def step(self, action: Any) -> tuple[Array, SupportsFloat, bool, bool, dict[str, Any]]:
         """One step; ValueError for an action outside the space."""
         if self._over:
             raise ResetNeeded(OVER)
-        self._action[0, 0] = _one_action(action, self.action_space, self._whole)
-        obs, reward, terminated, truncated, _ = self.engine.step(self._action, None, False)
-        ended, cut = terminated.item(), truncated.item()
+        if self._whole:
+            whole = _one_action(action, self.action_space, True)
+            self._action[0, 0] = whole
+            if 0 <= whole < self._actions:  # checked here: the engine's own check looks at arrays, at many times the cost
+                step = self.engine.step_legal(self._action, False)
+            else:
+                step = self.engine.step(self._action, None, False)  # raises
+        else:
+            self._action[0, 0] = _one_action(action, self.action_space, False)
+            step = self.engine.step_legal(self._action, False)
+        ended, cut = step.terminated.item(), step.truncated.item()
         self._over = ended or cut
-        return obs[0, 0, ...].copy(), reward.item(), ended, cut, {}
+        if self._window is not None:
+            _show(self._window, self.engine)
+        return self._seen.copy(), step.reward.item(), ended, cut, {}
 
     def render(self) -> Any:
-        """The copy as text or picture, by `render_mode`."""
+        """The copy as text or picture, by `render_mode`; None for "human", whose window is up to date by itself."""
         return _frame(self.engine, 0, self.render_mode)
 
     def close(self) -> None:
+        if self._window is not None:
+            self._window.close()
         self.engine.close()
 
 
@@ -163,6 +197,7 @@ class VectorView(VectorEnv[Array, Any, Array]):
         self._statistics = statistics
         self._seeded = False
         self._over = np.ones(num_envs, np.bool_)
+        self._window = _window(self.engine, render_mode)
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
@@ -182,7 +217,10 @@ class VectorView(VectorEnv[Array, Any, Array]):
         if seed is not None or not self._seeded:
             self._seed_copies(seed, mask)
         self._over = self._over & ~mask
-        return self.engine.reset_copies(mask)[:, 0].copy(), {}
+        obs = self.engine.reset_copies(mask)[:, 0].copy()
+        if self._window is not None:
+            _show(self._window, self.engine)
+        return obs, {}
 
     def _seed_copies(self, seed: int | Sequence[int | None] | None, mask: Array) -> None:
         """New random streams for the copies at `mask` that get a seed; the first time, for all copies."""
@@ -223,6 +261,8 @@ class VectorView(VectorEnv[Array, Any, Array]):
         if waiting.any():
             self.engine.reset_copies(waiting)
         self._over = over if self._mode is not AutoresetMode.SAME_STEP else waiting
+        if self._window is not None:
+            _show(self._window, self.engine)
         return (
             out.obs[:, 0].copy(),
             out.reward[:, 0].copy(),
@@ -256,10 +296,14 @@ class VectorView(VectorEnv[Array, Any, Array]):
         }
 
     def render(self) -> tuple[Any, ...] | None:
-        """A frame of each copy, by `render_mode`."""
+        """A frame of each copy, by `render_mode`; None for "human", whose window shows copy 0 by itself."""
+        if self._window is not None:
+            return None
         return tuple(_frame(self.engine, i, self.render_mode) for i in range(self.num_envs))
 
     def close_extras(self, **kwargs: Any) -> None:
+        if self._window is not None:
+            self._window.close()
         self.engine.close()
 
 
@@ -290,6 +334,7 @@ class ParallelView(ParallelEnv[str, Array, Any]):  # type: ignore[misc]  # Petti
         shape = () if self._whole else self.engine.action_space.shape or ()
         self._action = np.zeros((1, len(self.possible_agents), *shape), np.int64 if self._whole else np.float32)
         self._seeded = False
+        self._window = _window(self.engine, render_mode)
 
     def observation_space(self, agent: str) -> gymnasium.spaces.Space[Any]:
         return self._observation_spaces[agent]
@@ -306,6 +351,8 @@ class ParallelView(ParallelEnv[str, Array, Any]):  # type: ignore[misc]  # Petti
         self.engine.reset(None if seed is None else np.array([int(seed) % 2**64], np.uint64))
         self._seeded = True
         self.agents = list(self.possible_agents)
+        if self._window is not None:
+            _show(self._window, self.engine)
         return self._observations(), {agent: {} for agent in self.agents}
 
     def step(
@@ -320,6 +367,8 @@ class ParallelView(ParallelEnv[str, Array, Any]):  # type: ignore[misc]  # Petti
             self._action[0, k] = _one_action(actions[agent], self._action_spaces[agent], self._whole)
         _, reward, terminated, truncated, _ = self.engine.step(self._action, None, False)
         ended, cut, agents = terminated.item(), truncated.item(), self.agents
+        if self._window is not None:
+            _show(self._window, self.engine)
         if ended or cut:
             self.agents = []
         return (
@@ -334,10 +383,12 @@ class ParallelView(ParallelEnv[str, Array, Any]):  # type: ignore[misc]  # Petti
         return {agent: self.engine.obs[0, k, ...].copy() for k, agent in enumerate(self.possible_agents)}
 
     def render(self) -> Any:
-        """The copy as text or picture, by `render_mode`."""
+        """The copy as text or picture, by `render_mode`; None for "human", whose window is up to date by itself."""
         return _frame(self.engine, 0, self.render_mode)
 
     def close(self) -> None:
+        if self._window is not None:
+            self._window.close()
         self.engine.close()
 
 

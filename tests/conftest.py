@@ -28,4 +28,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     for fixture in {"variant", "single"} & set(metafunc.fixturenames):
         cases = [v for v in _variants() if fixture == "variant" or make_world(*v).num_agents == 1]
         ids = [name + "".join(f"-{k}={v}" for k, v in options.items()) for name, options in cases]
-        metafunc.parametrize(fixture, cases, ids=ids)
+        # one worker for all tests of a world: what it has compiled, the others find
+        groups = [pytest.param(case, marks=pytest.mark.xdist_group(id)) for case, id in zip(cases, ids, strict=True)]
+        metafunc.parametrize(fixture, groups, ids=ids)

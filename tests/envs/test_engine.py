@@ -49,6 +49,8 @@ def test_a_thousand_steps_from_the_same_seed(variant: Variant) -> None:
     require_equal(first, play(b, actions))
     b.reset(11)
     require_equal(first, play(b, actions))
+    if not a.get_state()["engine.rng"][:, 1].any():
+        return  # rules that never draw, as a matrix game's, have nothing to seed
     b.reset(12)
     assert any(x.tobytes() != y.tobytes() for x, y in zip(first, play(b, actions), strict=True))
 
@@ -57,7 +59,8 @@ def test_plain_python_gives_the_same_bits(variant: Variant) -> None:
     env = engine(variant, 4)
     actions, seeds = random_actions(env, 120), copy_seeds(4, 4)
     plain = play_plain(env.world, actions, seeds)
-    assert (plain.terminated | plain.truncated).any()
+    if 0 < env.world.horizon <= 120:
+        assert (plain.terminated | plain.truncated).any()
     require_equal(plain, play(env, actions, seeds))
 
 
@@ -146,14 +149,15 @@ def test_maze_windows_against_a_padded_board(view: int, size: int) -> None:
         for i in range(5):
             board = env.world._board(env.state, i)  # type: ignore[attr-defined]
             padded = np.pad(board, view // 2, constant_values=1)
-            y, x = env.state.y[i], env.state.x[i]  # type: ignore[attr-defined]
+            y, x = env.world._place(env.state.cell[i])  # type: ignore[attr-defined]
             np.testing.assert_array_equal(env.obs[i, 0], padded[y : y + view, x : x + view])
         env.step(rng.integers(4, size=(5, 1)))
 
 
 @pytest.mark.parametrize(
     ("id", "name", "value"),
-    [("maze", "y", 10**11), ("maze", "x", -1), ("maze", "tiles", 9), ("maze", "tiles", 0), ("bandit", "arm", 5),
+    [("maze", "cell", 10**9), ("maze", "cell", -1), ("maze", "goal", 0), ("maze", "level", 1),
+     ("maze", "tiles", 9), ("maze", "tiles", 0), ("bandit", "arm", 5),
      ("bandit", "mean", np.nan), ("candy", "y", 6), ("candy", "candy", 4), ("candy", "time", -1)],
 )  # fmt: skip
 def test_a_state_that_rules_cannot_reach_is_refused(id: str, name: str, value: float) -> None:
