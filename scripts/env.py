@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+import time
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from .common import Json, Seed, emit, figure, only_json, table
+from .common import Json, Refused, Seed, check_env, check_out, emit, figure, only_json, table
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="A world, or any Gymnasium id.")]
 Words = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Options.", show_default=False)]
@@ -56,22 +59,39 @@ def space(value: Any) -> str:
     return f"{value.dtype} {tuple(value.shape)}" if value.shape is not None else type(value).__name__
 
 
-def show(id: Id, words: Words = None, seed: Seed = 0, json: Json = False) -> None:
+def show(
+    id: Id,
+    words: Words = None,
+    seed: Seed = 0,
+    steps: Annotated[int, typer.Option("--steps", min=0, max=100_000, help="Random steps before the picture.")] = 0,
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE.png", help="Draw the picture to a file.")] = None,
+    json: Json = False,
+) -> None:
     """Show an environment: its options, its spaces and a picture of a first state."""
     from ..configs.loader import parse_options
     from ..envs import registry, render
-    from .common import check_env
+    from ..envs.checks import random_actions
 
     options = parse_options(words or [], "env.")
+    if out is not None:
+        check_out(out, (".png",))
     check_env(id, options)
     batch = registry.make(id, options, num_envs=1, seed=seed, threads=1)
+    for action in random_actions(batch, steps, seed):
+        batch.step(action)
     picture = render.text(batch, 0)
+    if out is not None:
+        from PIL import Image
+
+        Image.fromarray(render.rgb(batch, 0)).save(out)
     foreign = registry.is_foreign(id) and not id.startswith("gumdrop")
     world = None if foreign else registry.make_world(id, options)
     cls = None if world is None else type(world)
     fields = [] if cls is None or world is None else option_rows(cls.Config, dict(world.config))
+    preset = registry.presets().get(id)
     document = {
         "id": id,
+        "preset": None if preset is None else preset[1].about,
         "description": "" if cls is None else " ".join((cls.__doc__ or "").split()),
         "options": fields,
         "observation": str(batch.observation_space),
@@ -83,7 +103,9 @@ def show(id: Id, words: Words = None, seed: Seed = 0, json: Json = False) -> Non
     if json:
         emit(document)
         return
-    print(f"{id}: {document['description']}\n" if cls else f"{id}: a Gymnasium environment\n")
+    if preset:
+        print(f"{id}, a setting of {preset[0].name}: {preset[1].about}")
+    print(f"{id if world is None else world.name}: {document['description'] or 'a foreign environment'}\n")
     if fields:
         table(
             [[f["name"], f["value"], f["type"], f["description"]] for f in fields],
@@ -91,7 +113,9 @@ def show(id: Id, words: Words = None, seed: Seed = 0, json: Json = False) -> Non
         )
         print()
     print(f"observation  {document['observation']}\nactions      {document['actions']}")
-    print(f"agents       {document['agents']}\n\na first state:\n{picture}")
+    print(f"agents       {document['agents']}\n\n{f'after {steps} random steps' if steps else 'a first state'}:\n{picture}")
+    if out is not None:
+        print(f"\n{out}: the picture")
 
 
 def option_rows(config: Any, given: dict[str, Any]) -> Any:
@@ -139,16 +163,47 @@ def check(id: Id, words: Words = None, json: Json = False) -> None:
         raise typer.Exit(1)
 
 
-def solve(id: Id, words: Words = None, seed: Seed = 0, json: Json = False) -> None:
-    """Solve an environment exactly: what a random and what the best agent gets."""
+def solve(
+    id: Id,
+    words: Words = None,
+    seed: Seed = 0,
+    gamma: Annotated[float, typer.Option(help="Discount; below 1 there is no time limit.", min=0.0, max=1.0)] = 1.0,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE.png", help="Draw the value function: PNG, SVG or PDF.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Solve an environment exactly: what a random and what the best agent gets, and what is best where."""
     from ..configs.loader import parse_options
-    from ..envs.solve import solve_world
-    from .common import check_env
+    from ..envs import portrait
+    from ..envs.solve import examine
 
     options = parse_options(words or [], "env.")
+    if out is not None:
+        check_out(out, portrait.SUFFIXES)
     check_env(id, options)
+    began = last = time.monotonic()
+
+    def progress(done: int, of: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        live = sys.stderr.isatty()
+        if now - began > 2 and now - last > (0.5 if live else 10):
+            last = now
+            line = f"solving: {done:,}{f' of {of:,}' if of else ''} steps"
+            print(f"\r{line}\x1b[K" if live else line, end="" if live else "\n", file=sys.stderr, flush=True)
+
     with only_json(json):
-        result = solve_world(id, options, seed)
+        solved = examine(id, options, seed, gamma, progress)
+    if last > began and sys.stderr.isatty():
+        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+    result = solved.document
+    if out is not None:
+        if solved.picture is None:
+            raise Refused(f"{id} is solved without states, so there is no value function to draw: leave out --out")
+        ends = f"random {figure(result['random'])}, optimal {figure(result['optimal'])}"
+        label = "optimal return" if gamma == 1 else f"optimal return, gamma {gamma:g}"
+        portrait.save(out, solved.picture, f"{id}: {ends}", label)
     if json:
         emit(result)
         return
@@ -156,3 +211,5 @@ def solve(id: Id, words: Words = None, seed: Seed = 0, json: Json = False) -> No
     table([[key.replace("_", " "), figure(value, 6)] for key, value in shown.items()])
     if result.get("text"):
         print(f"\n{result['text']}")
+    if out is not None:
+        print(f"\n{out}: the picture")

@@ -5,19 +5,16 @@ from __future__ import annotations
 import functools
 import json
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
-from scipy import stats
 
 from gumdrop.envs import solve
-from gumdrop.envs.core import Array, Model
+from gumdrop.envs.agreement import REPEATS, Transitions, faults, model_arrays, run
+from gumdrop.envs.core import Model
 from gumdrop.envs.engine import Engine
-from gumdrop.envs.registry import make_world, worlds
-
-STATES, REPEATS = 40, 600  # at most so many states of a model, and copies for each state and action
-ALPHA = 1e-3  # chance that a whole configuration fails although rules and model agree; seeds are fixed
+from gumdrop.envs.registry import make_world, presets, worlds
 
 # Beyond the defaults of every world in the registry. Sizes and views stay the defaults: another one is another kernel.
 CONFIGS: dict[str, list[dict[str, Any]]] = {
@@ -30,25 +27,42 @@ CONFIGS: dict[str, list[dict[str, Any]]] = {
         {"layout": "S.H/.#G/G.H", "slip": 1.0, "hole_reward": -2.0},
         {"layout": "two-rooms", "slip": 0.5},
         {"fresh": False, "maze_seed": 3, "slip": 0.1, "time_limit": 0},
+        {"layout": "S.I.v#/.I#II./K.D.I0/0II^<H/G..>.H", "slip": 0.2, "hole_ends": False, "hole_reward": -3.0},
+        {"layout": "S.I.v#/.I#II./K.D.I0/0II^<H/G..>.H", "moves": "eight", "stay": True, "slip": 0.2},
+        {"layout": "S1I#/K.D./K#DG/1III", "moves": "turn", "sticky": 0.3, "slip": 0.1, "stay": True},
+        {"layout": "t-maze", "size": 3, "slip": 0.1, "hole_reward": -0.1},
+        {"layout": "deep-sea", "size": 5, "moves": "fall", "slip": 0.2, "scramble": True, "move_cost": 0.1},
+        {"layout": "wilson", "size": 7, "levels": 20, "held_out": 5, "split": "test", "sticky": 0.25},
+        {"layout": "caves", "goal": "random", "start": "random", "fresh": False, "goal_ends": False, "stay": True},
+        {"layout": "braided", "size": 9, "show_goal": False, "shaping": "manhattan", "slip": 0.1},
+        {"layout": "two-rooms", "shaping": "distance", "shaping_gamma": 0.9, "slip": 0.1},
     ],
     "candy": [
         {"candies": 2, "slip": 0.0},
         {"candies": 5, "slip": 0.3, "values": (-1.0, 2.5, 5.0)},
         {"candies": 1, "slip": 1.0},
         {"candies": 9, "slip": 0.05},
+        {"candies": 3, "regrowth": "iid", "grow_rate": 0.3, "slip": 0.2},
+        {"candies": 3, "change": "switch", "change_rate": 0.3, "slip": 0.2},
+        {"candies": 3, "change": "seasons", "period": 3, "slip": 0.0},
+    ],
+    "ipd-tit-for-tat": [
+        {"opponents": ["grim"], "tremble": 0.3},
+        {"opponents": ["random"], "game": "stag-hunt", "continuation": 0.7, "rounds": 0},
+        {"opponents": ["pavlov"], "game": "chicken", "rounds": 1},
+        {"opponents": ["pavlov", "random"], "game": "public-goods", "tremble": 0.1, "continuation": 0.9},
+        {"opponents": ["copycat-beater"], "game": "rock-paper-scissors", "tremble": 0.2},
+        {"opponents": ["best-response"], "payoff": [[[2, -1], [0, 1]], [[-3, 1], [4, 0]]]},
+    ],
+    "corridor": [
+        {"length": 1, "choices": 4, "distractors": 3},
+        {"task": "delay", "length": 3},
+        {"task": "delay", "length": 1, "choices": 3},
+        {"task": "delay", "length": 5, "distraction": 2.5, "reward_scale": 4.0, "reward_noise": 1.0},
+        {"task": "match", "choices": 5, "length": 4, "reward_scale": 0.1},
     ],
 }
-CASES = [(name, options) for name in worlds() for options in [{}, *CONFIGS.get(name, [])]]
-
-
-class Transitions(NamedTuple):
-    """What REPEATS copies did in each (state, action): flat arrays (states * actions * REPEATS,)."""
-
-    state: Array
-    action: Array
-    next_state: Array  # -1: not a state of the model
-    reward: Array
-    terminated: Array
+CASES = [(name, options) for name in [*worlds(), *presets()] for options in [{}, *CONFIGS.get(name, [])]]
 
 
 @functools.cache
@@ -57,96 +71,6 @@ def case(name: str, options: str) -> tuple[Model, Transitions] | None:
     one = Engine(world, num_envs=1, seed=7, threads=1)
     model = world.model(one.state, 0)
     return None if model is None else (model, run(world, one, model))
-
-
-def run(world: Any, one: Engine, model: Model) -> Transitions:
-    """Put copies of `one` into sampled states of `model`, all actions in each, and step once."""
-    solve.check_model(model)
-    rng = np.random.default_rng(0)
-    chosen = live = reachable(model)
-    if len(live) > STATES:  # ends are rare in large models: make sure of some
-        last = live[(model.terminated[live] & (model.probability[live] > 0)).any((1, 2))]
-        last = rng.choice(last, min(len(last), STATES // 4), replace=False)
-        chosen = np.unique(np.concatenate((last, rng.choice(live, STATES - len(last), replace=False), [model.start])))
-    actions = model.next_state.shape[1]
-    state = np.repeat(chosen, actions * REPEATS)
-    action = np.tile(np.repeat(np.arange(actions), REPEATS), len(chosen))
-    batch = Engine(world, num_envs=len(state), seed=11, threads=1)
-    arrays = batch.get_state()
-    for key, row in one.get_state().items():
-        if key.startswith("state."):
-            arrays[key][:] = row
-    for field, rows in model.fields.items():
-        arrays[f"state.{field}"][:] = rows[state]
-    batch.set_state(arrays)
-    lookup = solve.StateIndex(model)
-    assert (lookup(batch.state._asdict()) == state).all(), "model.fields do not tell the states apart"
-    step = batch.step(action[:, None], autoreset=False)
-    after = lookup(batch.state._asdict())
-    return Transitions(state, action, after, step.reward[:, 0].astype(np.float64), step.terminated.copy())
-
-
-def reachable(model: Model) -> Array:
-    """States that an episode can be in before it ends."""
-    seen, border = {model.start}, [model.start]
-    while border:
-        s = border.pop()
-        on = (model.probability[s] > 0) & ~model.terminated[s]
-        new = set(model.next_state[s][on].tolist()) - seen
-        seen |= new
-        border += new
-    return np.array(sorted(seen))
-
-
-def faults(model: Model, seen: Transitions) -> list[str]:
-    """Where the engine's outcomes are not the model's: impossible ones, wrong frequencies, wrong rewards."""
-    found, tests, total, freedom = [], [], 0.0, 0
-    groups = len(seen.state) // REPEATS
-    for g in range(groups):
-        rows = slice(g * REPEATS, (g + 1) * REPEATS)
-        s, a = int(seen.state[rows][0]), int(seen.action[rows][0])
-        place = f"state {s}, action {a}"
-        expected: dict[int, list[tuple[float, float]]] = {}  # next state, or -2 for the end -> (probability, reward)
-        for p, to, r, end in zip(*(array[s, a] for array in model_arrays(model)), strict=True):
-            if p > 0:
-                expected.setdefault(-2 if end else int(to), []).append((float(p), float(r)))
-        outcome = np.where(seen.terminated[rows], -2, seen.next_state[rows])
-        impossible = set(outcome.tolist()) - expected.keys()
-        if impossible:
-            found.append(f"{place}: the model excludes {sorted(impossible)}, it has {sorted(expected)}")
-            continue
-        observed, wanted, rest = [], [], [0.0, 0.0]
-        for to, parts in expected.items():
-            share = sum(p for p, _ in parts)
-            count = int((outcome == to).sum())
-            mean = sum(p * r for p, r in parts) / share
-            variance = sum(p * (r - mean) ** 2 for p, r in parts) / share
-            rewards = seen.reward[rows][outcome == to]
-            if count and variance < 1e-12 and float(rewards.std()) < 1e-6:
-                if abs(float(rewards.mean()) - mean) > 1e-5 * (1 + abs(mean)):
-                    found.append(f"{place} to {to}: reward {rewards.mean():g}, in the model {mean:g}")
-            elif count:
-                error = math.sqrt(max(variance, float(rewards.var())) / count)
-                tests.append((2 * stats.norm.sf(abs(float(rewards.mean()) - mean) / error), f"{place} to {to}: reward"))
-            if share * REPEATS < 5:  # too rare for the chi-square law: pooled
-                rest = [rest[0] + count, rest[1] + share * REPEATS]
-            else:
-                observed.append(float(count))
-                wanted.append(share * REPEATS)
-        if rest[1]:
-            observed.append(rest[0])
-            wanted.append(rest[1])
-        if len(observed) > 1:
-            chi = float(((np.array(observed) - wanted) ** 2 / np.array(wanted)).sum())
-            tests.append((stats.chi2.sf(chi, len(observed) - 1), f"{place}: {observed}, expected {wanted}"))
-            total, freedom = total + chi, freedom + len(observed) - 1
-    if freedom:  # a small error everywhere shows in the sum only
-        tests.append((stats.chi2.sf(total, freedom), f"all together: chi-square {total:.0f} with {freedom} degrees"))
-    return found + [f"{what} (p = {p:.1e})" for p, what in tests if p < ALPHA / len(tests)]
-
-
-def model_arrays(model: Model) -> tuple[Array, Array, Array, Array]:
-    return model.probability, model.next_state, model.reward, model.terminated
 
 
 @pytest.mark.parametrize(("name", "options"), CASES, ids=[f"{n}-{o}" for n, o in CASES])

@@ -491,3 +491,193 @@ def test_solve_world_says_what_would_help(id: str, options: dict[str, Any], mess
     with pytest.raises(ValueError, match=message) as error:
         solve.solve_world(id, options)
     assert "\n" not in str(error.value)
+
+
+# --- discount, visits, shortest paths, other people's tables
+
+
+def test_finite_horizon_with_discount() -> None:
+    # CHAIN, gamma 1/2, two steps: grabbing is worth 0.4, going 1/2 * 1/2 * 1 + 1/2 * 1/2 * 0.4 = 0.35.
+    solution = solve.finite_horizon(CHAIN, 2, 0.5)
+    np.testing.assert_allclose(solution.value[0], [0.4, 1, 0], atol=1e-15)
+    assert solution.policy[0, 0] == 1
+    seen: list[tuple[int, int]] = []
+    solve.finite_horizon(CHAIN, 3, progress=lambda done, of: seen.append((done, of)))
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_occupancy_by_hand() -> None:
+    # Always go, from state 0: there 1, 1/2, 1/4 times, in state 1 the step after: 0, 1/2, 1/4.
+    go = np.array([0, 0, 0])
+    np.testing.assert_allclose(solve.occupancy(CHAIN, go, 3), [[1.75, 0], [0.75, 0], [0, 0]])
+    np.testing.assert_allclose(solve.occupancy(CHAIN, go), [[2, 0], [1, 0], [0, 0]])
+    np.testing.assert_allclose(solve.occupancy(CHAIN, go, None, 0.5), [[4 / 3, 0], [1 / 3, 0], [0, 0]])
+    half = solve.occupancy(CHAIN, None, 1, start=np.array([0.5, 0, 0.5]))
+    np.testing.assert_allclose(half, [[0.25, 0.25], [0, 0], [0.25, 0.25]])
+    with pytest.raises(ValueError, match="state 2 is visited for ever"):
+        solve.occupancy(CHAIN, go, start=np.array([0.5, 0, 0.5]))
+    with pytest.raises(ValueError, match="start must be 3 probabilities"):
+        solve.occupancy(CHAIN, go, 1, start=np.ones(3))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_occupancy_sums_to_length_and_return(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    model = random_model(rng)
+    policies = (None, rng.integers(3, size=6), rng.dirichlet(np.ones(3), 6))
+    reward = (model.probability * model.reward).sum(2)
+    clock = model._replace(reward=np.ones_like(model.reward))
+    for policy, gamma, horizon in itertools.product(policies, (0.7, 1.0), (None, 5)):
+        visits = solve.occupancy(model, policy, horizon, gamma)
+        value = solve.evaluate_policy(model, policy, horizon, gamma)[0]
+        length = solve.evaluate_policy(clock, policy, horizon, gamma)[0]
+        assert float((visits * reward).sum()) == pytest.approx(value) and float(visits.sum()) == pytest.approx(length)
+    timed = rng.integers(3, size=(5, 6))
+    assert (solve.occupancy(model, timed, 5) * reward).sum() == pytest.approx(solve.evaluate_policy(model, timed, 5)[0])
+    endless = model._replace(terminated=np.zeros_like(model.terminated))
+    assert solve.occupancy(endless, None, None, 0.9).sum() == pytest.approx(10), "1 / (1 - gamma)"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_linear_programming_duality(seed: int) -> None:
+    """The optimal policy's visits solve the dual linear programme, and its optimum is the primal's: the value."""
+    from scipy.optimize import linprog
+
+    gamma, model = 0.9, random_model(np.random.default_rng(seed))
+    best = solve.policy_iteration(model, gamma)
+    states, actions = model.next_state.shape[:2]
+    reward = (model.probability * model.reward).sum(2)
+    flow = np.zeros((states, states * actions))  # out of s minus discounted into s
+    for s, a in np.ndindex(states, actions):
+        flow[s, s * actions + a] += 1
+        for k in range(model.next_state.shape[2]):
+            going = model.probability[s, a, k] * (not model.terminated[s, a, k])
+            flow[model.next_state[s, a, k], s * actions + a] -= gamma * going
+    first = np.eye(states)[0]
+    dual = linprog(-reward.ravel(), A_eq=flow, b_eq=first, method="highs")
+    assert -dual.fun == pytest.approx(best.value[0], abs=1e-8)
+    primal = linprog(first, A_ub=-flow.T, b_ub=-reward.ravel(), bounds=(None, None), method="highs")
+    assert primal.fun == pytest.approx(best.value[0], abs=1e-8)
+    visits = solve.occupancy(model, best.policy, None, gamma)
+    np.testing.assert_allclose(flow @ visits.ravel(), first, atol=1e-10)
+    assert (visits * reward).sum() == pytest.approx(best.value[0])
+
+
+def test_fewest_steps() -> None:
+    lucky = solve.fewest_steps(CHAIN)
+    assert lucky.tolist() == [1, 1, -1]
+    won = CHAIN.terminated & (CHAIN.reward == 1)
+    assert solve.fewest_steps(CHAIN, won).tolist() == [2, 1, -1]
+    assert solve.fewest_steps(CHAIN, won, certain=True).tolist() == [-1, 1, -1], "going may stay in state 0 for ever"
+    lake = frozen_lake("4x4")
+    wins = lake.terminated & (lake.reward == 1)
+    assert solve.fewest_steps(lake, wins)[0] == 6 and solve.fewest_steps(lake, wins, certain=True)[0] == -1
+    with pytest.raises(ValueError, match="wanted is int64"):
+        solve.fewest_steps(CHAIN, won.astype(int))
+    maze = Engine(
+        make_world("maze", {"size": 11, "step_reward": -1.0, "goal_reward": -1.0, "time_limit": 0}), seed=4, threads=1
+    )
+    model = maze.world.model(maze.state, 0)
+    assert model is not None
+    steps = solve.fewest_steps(model)
+    np.testing.assert_array_equal(steps, solve.fewest_steps(model, certain=True))
+    live = steps[model.start]
+    assert live > 0 and solve.value_iteration(model).value[model.start] == pytest.approx(-live)
+
+
+def dense_policy_iteration(table: Any, gamma: float) -> Array:
+    """Independent of `gumdrop`: Howard's algorithm over Gymnasium's dictionary, with a dense linear system."""
+    states, actions = len(table), len(table[0])
+    move, reward = np.zeros((states, actions, states)), np.zeros((states, actions))
+    for s in range(states):
+        for a in range(actions):
+            for p, to, r, end in table[s][a]:
+                reward[s, a] += p * r
+                move[s, a, to] += 0.0 if end else p
+    policy = np.zeros(states, int)
+    while True:
+        rows = np.arange(states)
+        value = np.linalg.solve(np.eye(states) - gamma * move[rows, policy], reward[rows, policy])
+        q = reward + gamma * move @ value
+        better = q.max(1) > q[rows, policy] + 1e-11
+        if not better.any():
+            return value
+        policy = np.where(better, q.argmax(1), policy)
+
+
+TOYS = [("FrozenLake-v1", {"map_name": "4x4"}), ("FrozenLake-v1", {"map_name": "8x8"}), ("CliffWalking", {}), ("Taxi", {})]
+
+
+def newest(name: str) -> str:
+    """Gymnasium's newest version of an environment."""
+    known = [spec for spec in gymnasium.registry.values() if spec.name == name.removesuffix("-v1")]
+    return max(known, key=lambda spec: spec.version or 0).id
+
+
+@pytest.mark.parametrize(("name", "options"), TOYS)
+@pytest.mark.parametrize("gamma", [0.9, 0.99])
+def test_gymnasiums_own_tables(name: str, options: dict[str, Any], gamma: float) -> None:
+    table: Any = gymnasium.make(newest(name), **options).unwrapped
+    model = solve.from_table(table.P)
+    exact = dense_policy_iteration(table.P, gamma)
+    np.testing.assert_allclose(solve.value_iteration(model, gamma, 1e-9).value, exact, atol=1e-8, rtol=0)
+    np.testing.assert_allclose(solve.policy_iteration(model, gamma).value, exact, atol=1e-8, rtol=0)
+
+
+def test_gymnasiums_environments_through_solve_world() -> None:
+    lake = solve.solve_world("FrozenLake-v1")
+    assert lake["optimal"] == pytest.approx(0.7442, abs=5e-5) and lake["horizon"] == 100
+    cliff = solve.solve_world(newest("CliffWalking"), gamma=0.5)
+    assert cliff["optimal"] == pytest.approx(-sum(0.5**t for t in range(13))), "13 steps along the cliff"
+    taxi = solve.solve_world(newest("Taxi"))
+    assert taxi["optimal"] == pytest.approx(7.93, abs=0.005) and taxi["states"] == 500
+    assert taxi["text"].splitlines()[0].split() == ["s", "value", "action"]
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({}, "numbered"),
+        ({1: {0: [(1.0, 0, 0.0, True)]}}, "numbered 0..0"),
+        ({0: {1: [(1.0, 0, 0.0, True)]}}, "every state needs 0..0"),
+        ({0: {0: []}}, "without actions or outcomes"),
+        ({0: {0: [(0.9, 0, 0.0, True)]}}, "do not sum to 1"),
+        ({0: {0: [(1.0, 7, 0.0, True)]}}, "outside 0..0"),
+    ],
+)
+def test_bad_tables(table: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        solve.from_table(table)
+
+
+def test_grid_rows_of_known_goals() -> None:
+    """Dark Room and VariBAD's grid for an agent that knows the goal, averaged over goals: distances by hand, summed."""
+
+    def known(side: int, start: tuple[int, int], steps: int, goals: Callable[[int, int], bool], miss: float) -> list[float]:
+        i = np.arange(side * side)
+        y, x = i // side, i % side
+        moves = ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1))
+        to = np.stack([np.clip(y + b, 0, side - 1) * side + np.clip(x + a, 0, side - 1) for b, a in moves], 1)[:, :, None]
+        at, one = start[0] * side + start[1], np.ones(to.shape)
+        rows = []
+        for goal in i:
+            if goals(*divmod(int(goal), side)):
+                model = Model(to, one, np.where(to == goal, 1.0, miss), np.zeros(to.shape, np.bool_), at, {})
+                rows.append((solve.finite_horizon(model, steps).value[0, at], solve.evaluate_policy(model, None, steps)[at]))
+        return [float(v) for v in np.mean(rows, axis=0)]
+
+    assert known(10, (0, 0), 100, lambda y, x: True, 0.0) == pytest.approx([91.99, 1.0], abs=1e-9)
+    best, lazy = known(9, (4, 4), 20, lambda y, x: True, 0.0)
+    assert round(best, 2) == 16.54 and round(lazy, 2) == 0.25
+    best, _ = known(5, (0, 0), 15, lambda y, x: y > 1 or x > 1, -0.1)
+    assert round(best, 2) == 11.07
+
+
+def test_solve_world_with_discount() -> None:
+    found = solve.solve_world("maze", {"layout": "S..G/.#H.", "slip": 0.0, "time_limit": 2}, gamma=0.5)
+    assert found["optimal"] == pytest.approx(0.25) and found["horizon"] == 0 and found["gamma"] == 0.5
+    assert "discounted by 0.5 a step, without a time limit" in found["meaning"]
+    with pytest.raises(ValueError, match="gamma is 1.5"):
+        solve.solve_world("maze", gamma=1.5)
+    with pytest.raises(ValueError, match="no transition model that could be discounted"):
+        solve.solve_world("bandit", gamma=0.9)
