@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .core import Array, helper
-from .rng import below, unit
+from .rng import unit
 
 LEFT, DOWN, RIGHT, UP, STAY = (
     0,
@@ -42,57 +42,36 @@ def slip_outcomes(action: int, slip: float) -> tuple[tuple[int, float], tuple[in
 
 
 @helper
+def turned(rng: Array, i: int, action: int, slip: float) -> int:
+    """`slipped` for moves alone, without a branch on what was drawn, which no processor could predict."""
+    if slip > 0.0:
+        u = unit(rng, i)
+        return (action + (u < slip) + 2 * (2.0 * u < slip)) & 3
+    return action
+
+
+@helper
 def copy_window(source: Array, at: int, stride: int, k: int, out: Array, start: int, total: int) -> None:
-    """Copy a k x k window of the flat byte board `source`, whose rows are `stride` apart, to out[start:start + k*k].
+    """Copy a k x k window of the flat byte board `source`; see `copy_block`."""
+    copy_block(source, at, stride, k, k, out, start, total)
+
+
+@helper
+def copy_block(source: Array, at: int, stride: int, rows: int, columns: int, out: Array, start: int, total: int) -> None:
+    """Copy a block of the flat byte board `source`, whose rows are `stride` apart, to out[start:start + rows * columns].
 
     Eight tiles travel as one word: the compiler merges eight byte loads, and eight byte stores, into one each. A word
     may run over the end of its row, where the next row overwrites it; near `total`, the end of `out`, single bytes go.
     `source` needs 7 spare bytes behind its last row.
     """
-    for row in range(k):
-        for j in range(0, k, 8):
-            a, b = np.uint64(at + row * stride + j), np.uint64(start + row * k + j)
+    for row in range(rows):
+        for j in range(0, columns, 8):
+            a, b = np.uint64(at + row * stride + j), np.uint64(start + row * columns + j)
             if b + U8 <= np.uint64(total):
                 t0, t1, t2, t3 = source[a], source[a + U1], source[a + U2], source[a + U3]
                 t4, t5, t6, t7 = source[a + U4], source[a + U5], source[a + U6], source[a + U7]
                 out[b], out[b + U1], out[b + U2], out[b + U3] = t0, t1, t2, t3
                 out[b + U4], out[b + U5], out[b + U6], out[b + U7] = t4, t5, t6, t7
             else:
-                for m in range(min(8, k - j)):
+                for m in range(min(8, columns - j)):
                     out[b + np.uint64(m)] = source[a + np.uint64(m)]
-
-
-@helper
-def carve_maze(tiles: Array, stride: int, pad: int, size: int, rng: Array, i: int, wall: int, floor: int) -> None:
-    """Carve a perfect maze (a spanning tree of its rooms) into the flat board `tiles` by randomised depth-first search.
-
-    Rooms are the cells with odd row and column of the size x size board, which begins `pad` rows and columns in. The way
-    back is kept in the rooms themselves (tile 16 + direction of arrival), so there is no stack.
-    """
-    for y in range(size):
-        for x in range(size):
-            tiles[(y + pad) * stride + x + pad] = wall
-    rooms = (size - 1) // 2
-    y, x = 2 * below(rng, i, rooms) + 1, 2 * below(rng, i, rooms) + 1
-    here = (y + pad) * stride + x + pad
-    tiles[here] = 16 + STAY
-    while True:
-        options = 0
-        choices = 0  # four bits of direction each
-        for d in range(4):
-            ny, nx = y + 2 * DY[d], x + 2 * DX[d]
-            if 0 < ny < size and 0 < nx < size and tiles[(ny + pad) * stride + nx + pad] == wall:
-                choices |= d << (4 * options)
-                options += 1
-        if options > 0:
-            d = (choices >> (4 * below(rng, i, options))) & 15
-            tiles[(y + DY[d] + pad) * stride + x + DX[d] + pad] = floor
-            y, x = y + 2 * DY[d], x + 2 * DX[d]
-            tiles[(y + pad) * stride + x + pad] = 16 + d
-        else:
-            here = (y + pad) * stride + x + pad
-            d = tiles[here] - 16
-            tiles[here] = floor
-            if d == STAY:
-                return
-            y, x = y - 2 * DY[d], x - 2 * DX[d]

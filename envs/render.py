@@ -32,10 +32,20 @@ ANSI = {
     "H": "1;30",
     "S": "2",
     "agent": "1;94",
+    "heading": "1;94",
+    "I": "36",
+    "K": "1;33",
+    "D": "33",
     "candy": "1;35",
     "goal": "1;33",
     "bar": "36",
 }
+TILES = {  # character of a cell -> sprite and its index
+    "G": ("goal", 0), "H": ("hole", 0), "S": ("start", 0), "I": ("ice", 0), "K": ("key", 0), "D": ("door", 0),
+    "x": ("decoy", 0), "<": ("one-way", 0), "v": ("one-way", 1), ">": ("one-way", 2), "^": ("one-way", 3), "C": ("cue", 0),
+    "c": ("cue", 1), "0": ("teleporter", 0), "1": ("teleporter", 1), "2": ("teleporter", 2), "3": ("teleporter", 3),
+}  # fmt: skip
+CELLS = {"#", ".", " ", *TILES}  # characters of cells that are drawn
 MOST_BARS = 30  # lines of a bar chart in text
 LARGEST = 1600  # pixels: cells shrink until a grid's longer side fits
 
@@ -69,17 +79,19 @@ def _text_cells(scene: Scene, color: bool) -> list[str]:
     symbols: dict[tuple[int, int], tuple[int, str, str]] = {}
     several = _agents(scene) > 1
     for e in scene.entities:
-        order = {"goal": 0, "candy": 1, "agent": 2}.get(e.kind, 0)
+        order = {"goal": 0, "candy": 1, "agent": 2, "heading": 3}.get(e.kind, 0)
         symbol = {
             "goal": "G",
             "candy": chr(ord("a") + e.index % 26),
             "agent": str(e.index % 10) if several else "@",
+            "heading": "<v>^"[e.index % 4],
         }
-        old = symbols.get((e.row, e.column))
+        here = (math.floor(e.row + 0.5), math.floor(e.column + 0.5))  # the cell it is in
+        old = symbols.get(here)
         if old is not None and old[0] == order == 2:
-            symbols[e.row, e.column] = (order, "*", e.kind)  # several agents in one cell
+            symbols[here] = (order, "*", e.kind)  # several agents in one cell
         elif old is None or order >= old[0]:
-            symbols[e.row, e.column] = (order, symbol.get(e.kind, "?"), e.kind)
+            symbols[here] = (order, symbol.get(e.kind) or _letter(e.kind), e.kind)
     lines = []
     for row, cells in enumerate(np.asarray(scene.cells).tolist()):
         line = ""
@@ -92,6 +104,11 @@ def _text_cells(scene: Scene, color: bool) -> list[str]:
 
 def _paint(symbol: str, kind: str, color: bool) -> str:
     return f"\x1b[{ANSI[kind]}m{symbol}\x1b[0m" if color and kind in ANSI else symbol
+
+
+def _letter(kind: str) -> str:
+    """What stands for a thing that has no picture: the first letter of its kind."""
+    return _ascii(kind[:1]) or "?"
 
 
 def _ascii(line: str) -> str:
@@ -168,33 +185,40 @@ def _draw_cells(image: Image.Image, cells: Array, cell: int, pad: int) -> None:
                 if solid[r - 1, c]:
                     shade = sprite_of("shade", 0, cell)
                     image.paste(shade, here, shade)
-                name = {"G": "goal", "H": "hole", "S": "start"}.get(kind)
-                if name is None:
+                if kind not in TILES:
                     continue
-                sprite = sprite_of(name, 0, cell)
+                sprite = sprite_of(*TILES[kind], cell)
             image.paste(sprite, here, sprite)
 
 
 def _draw_entities(image: Image.Image, scene: Scene, cell: int, pad: int, shape: tuple[int, int]) -> None:
     several = _agents(scene) > 1
-    crowd: dict[tuple[int, int], list[Entity]] = defaultdict(list)
+    crowd: dict[tuple[float, float], list[Entity]] = defaultdict(list)
+    over: list[Entity] = []  # arrows on agents
     for e in sorted(scene.entities, key=lambda e: {"goal": 0, "candy": 1, "agent": 2}.get(e.kind, 0)):
         if not (0 <= e.row < shape[0] and 0 <= e.column < shape[1]):
             continue  # picked up or not on the board
         if e.kind == "agent":
             crowd[e.row, e.column].append(e)
             continue
-        sprite = sprite_of(e.kind if e.kind in PAINTERS else "unknown", e.index, cell)
-        image.paste(sprite, (pad + e.column * cell, pad + e.row * cell), sprite)
+        if e.kind == "heading":
+            over.append(e)
+            continue
+        known = e.kind in PAINTERS
+        sprite = sprite_of(e.kind if known else "letter", e.index if known else ord(_letter(e.kind).upper()), cell)
+        image.paste(sprite, (pad + round(e.column * cell), pad + round(e.row * cell)), sprite)
     for (row, column), agents in crowd.items():
         side = math.ceil(math.sqrt(len(agents)))  # agents that share a cell stand in a small square
         lines = math.ceil(len(agents) / side)
         size = max(3, round(cell / side * (1.0 if side == 1 else 1.25)))
         for n, e in enumerate(agents):
-            x = pad + column * cell + round((n % side + 0.5) * cell / side - size / 2)
-            y = pad + row * cell + round((n // side + 0.5) * cell / lines - size / 2)
+            x = pad + round(column * cell) + round((n % side + 0.5) * cell / side - size / 2)
+            y = pad + round(row * cell) + round((n // side + 0.5) * cell / lines - size / 2)
             sprite = sprite_of("numbered" if several else "agent", e.index, size)
             image.paste(sprite, (x, y), sprite)
+    for e in over:
+        sprite = sprite_of(e.kind, e.index, cell)
+        image.paste(sprite, (pad + round(e.column * cell), pad + round(e.row * cell)), sprite)
 
 
 def _agents(scene: Scene) -> int:

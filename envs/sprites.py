@@ -160,7 +160,73 @@ def _paint_numbered(pen: ImageDraw.ImageDraw, index: int, u: float) -> None:
     _paint_agent(pen, index, u, number=True)
 
 
-def _paint_unknown(pen: ImageDraw.ImageDraw, index: int, u: float) -> None:
+def _paint_ice(pen: ImageDraw.ImageDraw, index: int, u: float) -> None:
+    pen.rectangle((0, 0, u, u), "#CFE8F5")
+    for x, y, length in ((0.16, 0.42, 0.26), (0.3, 0.5, 0.14), (0.56, 0.8, 0.24), (0.7, 0.24, 0.12)):
+        pen.line((x * u, y * u, (x + length) * u, (y - length) * u), "#FFFFFF", round(0.05 * u))
+
+
+def _arrow(direction: int, u: float, reach: float, width: float) -> list[tuple[float, float]]:
+    """Corners of an arrow head that points left, down, right or up, around the middle of a cell."""
+    ahead, aside = ((-1, 0), (0, 1), (1, 0), (0, -1))[direction % 4], ((0, 1), (1, 0), (0, 1), (1, 0))[direction % 4]
+    corners = ((reach, 0.0), (-reach * 0.6, width), (-reach * 0.6, -width))
+    return [((0.5 + a * ahead[0] + b * aside[0]) * u, (0.5 + a * ahead[1] + b * aside[1]) * u) for a, b in corners]
+
+
+def _paint_one_way(pen: ImageDraw.ImageDraw, direction: int, u: float) -> None:
+    pen.rounded_rectangle((0.06 * u, 0.06 * u, 0.94 * u, 0.94 * u), 0.12 * u, "#E4D3B4")
+    pen.polygon(_arrow(direction, u, 0.34, 0.3), "#9A7B45")
+
+
+def _paint_teleporter(pen: ImageDraw.ImageDraw, pair: int, u: float) -> None:
+    color = (CANDY[3], CANDY[1], CANDY[2], CANDY[5])[pair % 4]
+    for n, radius in enumerate((0.42, 0.32, 0.22, 0.12)):
+        _disc(pen, 0.5 * u, 0.5 * u, radius * u, _mix(color, "#FFFFFF", 0.65) if n % 2 else color)
+
+
+def _paint_key(pen: ImageDraw.ImageDraw, index: int, u: float) -> None:
+    for color, grow in (("#7A5200", 0.03), ("#F5B921", 0.0)):
+        pen.rounded_rectangle(((0.4 - grow) * u, (0.45 - grow) * u, (0.88 + grow) * u, (0.55 + grow) * u), 0.04 * u, color)
+        for x in (0.66, 0.8):
+            pen.rectangle(((x - grow) * u, 0.5 * u, (x + 0.07 + grow) * u, (0.68 + grow) * u), color)
+        _disc(pen, 0.29 * u, 0.5 * u, (0.17 + grow) * u, color)
+    _disc(pen, 0.29 * u, 0.5 * u, 0.08 * u, FLOOR)
+
+
+def _paint_door(pen: ImageDraw.ImageDraw, index: int, u: float) -> None:
+    pen.rounded_rectangle((0.06 * u, 0.03 * u, 0.94 * u, 0.97 * u), 0.1 * u, "#5E3A12")
+    pen.rounded_rectangle((0.13 * u, 0.1 * u, 0.87 * u, 0.9 * u), 0.06 * u, "#B5793A")
+    _disc(pen, 0.5 * u, 0.44 * u, 0.1 * u, "#2B1A08")
+    pen.polygon([(0.5 * u, 0.44 * u), (0.59 * u, 0.7 * u), (0.41 * u, 0.7 * u)], "#2B1A08")
+
+
+def _paint_cue(pen: ImageDraw.ImageDraw, index: int, u: float) -> None:
+    """Two cues that differ in colour and in where they point."""
+    pen.rounded_rectangle((0.1 * u, 0.1 * u, 0.9 * u, 0.9 * u), 0.2 * u, ("#009E73", "#0072B2")[index % 2])
+    pen.polygon(_arrow((3, 1)[index % 2], u, 0.26, 0.24), "#FFFFFF")
+
+
+def _paint_decoy(pen: ImageDraw.ImageDraw, index: int, u: float) -> None:
+    """Looks like a goal to the agent; to those who watch, a star without its light."""
+    pen.rounded_rectangle((0.04 * u, 0.04 * u, 0.96 * u, 0.96 * u), 0.2 * u, "#E3DFD6")
+    pen.polygon(_star(u, 0.4), "#A9A294")
+
+
+def _paint_heading(pen: ImageDraw.ImageDraw, direction: int, u: float) -> None:
+    """Over an agent: which way it faces."""
+    ahead = ((-1, 0), (0, 1), (1, 0), (0, -1))[direction % 4]
+    move = [(x + 0.33 * u * ahead[0], y + 0.33 * u * ahead[1]) for x, y in _arrow(direction, u, 0.15, 0.17)]
+    pen.polygon(move, "#F0E442")
+    pen.line([*move, move[0]], INK, round(0.03 * u), joint="curve")
+
+
+def _paint_letter(pen: ImageDraw.ImageDraw, index: int, u: float) -> None:
+    """A token for a thing that has no picture of its own: the character with code `index`."""
+    pen.rounded_rectangle((0.16 * u, 0.16 * u, 0.84 * u, 0.84 * u), 0.2 * u, "#8A8F98")
+    pen.text((0.5 * u, 0.5 * u), chr(index), "#FFFFFF", font(round(0.5 * u)), "mm")
+
+
+def _paint_waste(pen: ImageDraw.ImageDraw, index: int, u: float) -> None:
     pen.polygon([(0.5 * u, 0.15 * u), (0.85 * u, 0.5 * u), (0.5 * u, 0.85 * u), (0.15 * u, 0.5 * u)], "#8A8F98")
 
 
@@ -173,5 +239,14 @@ PAINTERS: dict[str, Callable[[ImageDraw.ImageDraw, int, float], None]] = {
     "candy": _paint_candy,
     "agent": _paint_agent,
     "numbered": _paint_numbered,
-    "unknown": _paint_unknown,
+    "ice": _paint_ice,
+    "one-way": _paint_one_way,
+    "teleporter": _paint_teleporter,
+    "key": _paint_key,
+    "door": _paint_door,
+    "cue": _paint_cue,
+    "decoy": _paint_decoy,
+    "heading": _paint_heading,
+    "waste": _paint_waste,
+    "letter": _paint_letter,
 }
