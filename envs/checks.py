@@ -6,20 +6,27 @@ check says in one line which contract was broken and the way out.
 
 from __future__ import annotations
 
+import contextlib
+import io
+import re
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 
 from . import render
 from .core import Array, BatchEnv, World
 from .engine import THREAD_FROM, Engine
-from .foreign import ForeignBatch, ReplayMismatch, make_foreign
+from .foreign import CopyFailed, ForeignBatch, ReplayMismatch, adapt, make_foreign, own_options, where_failed
 from .registry import is_foreign, make_world
 from .rng import copy_seeds, fresh_streams
 
+RAW_STEPS = 60  # that a foreign environment takes by itself
 SHORT = 13  # steps: a time limit that lets many episodes end within a check
 RESERVED = {  # parameters of the views and of gymnasium.make, which would hide a world's option of that name
     "autoreset_mode", "disable_env_checker", "id", "max_episode_steps", "num_envs", "render_mode",
@@ -35,7 +42,7 @@ class Check(NamedTuple):
     detail: str
 
 
-class Fault(Exception):
+class Fault(ValueError):
     """A broken promise, in one line."""
 
 
@@ -147,6 +154,11 @@ def require_same(a: Trace, b: Trace, what: str, way_out: str) -> None:
             raise Fault(f"{what}: {name} differs at {where}: {way_out}")
 
 
+def _way_out(env: BatchEnv, ours: str, theirs: str) -> str:
+    """What to mend: in a world's rules, or in a foreign environment."""
+    return theirs if isinstance(env, ForeignBatch) else ours
+
+
 def _part(t: Trace, copies: slice) -> Trace:
     return Trace(*(x[:, copies] for x in t))
 
@@ -185,7 +197,7 @@ def check_observations(make: Make) -> str:
             place = f"copy {at[1]}, step {at[0]}" if name == "observation" else f"end of episode {at[1]}"
             raise Fault(
                 f"{name} at {place}, agent {at[2]} has {obs[at]} at {list(at[3:])}, "
-                f"space says {low} to {high}: correct observe() or the space"
+                f"space says {low} to {high}: {_way_out(env, 'correct observe() or the space', 'clip it or correct the space')}"
             )
     return f"{t.obs.shape[0] * 64:,} observations lie in the space"
 
@@ -225,7 +237,8 @@ def check_seeds(make: Make) -> str:
     a, b = make(16), make(16)
     actions, seeds = random_actions(a, 100), copy_seeds(4, 16)
     first = play(a, actions, seeds)
-    hint = "draw random numbers from rng only, keep what changes in State"
+    ours = "draw random numbers from rng only, keep what changes in State"
+    hint = _way_out(a, ours, "draw random numbers from self.np_random, which reset(seed=...) sets, and reset everything else")
     require_same(first, play(b, actions, seeds), "same seeds, another environment", hint)
     require_same(first, play(a, actions, seeds), "same seeds, the same environment again", hint)
     return "equal seeds give equal bits"
@@ -237,7 +250,8 @@ def check_alone(make: Make) -> str:
     together = play(many, actions, seeds)
     for i in (0, 17, 63):
         alone = play(one, actions[:, i : i + 1], seeds[i : i + 1])
-        hint = "a rule may touch only index i of State, and nothing of c"
+        ours = "a rule may touch only index i of State, and nothing of c"
+        hint = _way_out(many, ours, "keep everything in self, nothing in the class or the module")
         require_same(_part(together, slice(i, i + 1)), alone, f"copy {i} of 64 against the same copy alone", hint)
     return "copies 0, 17 and 63 of 64 play as they do alone"
 
@@ -253,8 +267,10 @@ def check_state(make: Make) -> str:
         try:
             b.set_state(state)
         except ReplayMismatch as mismatch:
-            raise Fault(str(mismatch)) from None
-    hint = "keep everything that the future depends on in State"
+            way_out = "let everything follow from reset(seed=...) and the actions"
+            raise Fault(f"{str(mismatch).partition(', this')[0]}: {way_out}") from None
+    ours = "keep everything that the future depends on in State"
+    hint = _way_out(a, ours, "let everything follow from reset(seed=...) and the actions")
     require_same(play(a, actions[40:]), play(b, actions[40:]), "after set_state(get_state())", hint)
     return f"{len(state)} arrays carry on bit by bit in another environment"
 
@@ -299,6 +315,8 @@ def check_time_limit(world: World) -> str:
             i = int((t.truncated[k] != want).argmax())
             raise Fault(f"copy {i}: truncated is {t.truncated[k, i]} at step {elapsed[i]}, time_limit is {limit}")
         elapsed[t.terminated[k] | t.truncated[k]] = 0
+    if limit and not t.truncated.any():
+        return f"no random episode lasted {limit} steps, so none was cut"
     return f"{int(t.truncated.sum())} episodes cut at exactly {limit} steps" if limit else "none, and none cut"
 
 
@@ -344,6 +362,9 @@ def check_scene(world: World) -> str:
     env = Engine(world, 2)
     scene = env.scene(1)
     if scene is not None:
+        strange = sorted(set(scene.cells.ravel().tolist()) - render.CELLS) if scene.cells.dtype.kind == "U" else []
+        if strange:
+            raise Fault(f"scene has cells {strange[0]!r}, which nobody draws: known are {' '.join(sorted(render.CELLS))}")
         if scene.cells.ndim != 2 or scene.cells.dtype.kind != "U":
             raise Fault(f"scene cells are {scene.cells.dtype}{scene.cells.shape}: give characters, (rows, columns)")
         for e in scene.entities:
@@ -357,16 +378,153 @@ def check_scene(world: World) -> str:
     return f"{len(text.splitlines())} lines of text, picture {picture.shape[1]}x{picture.shape[0]}"
 
 
+def check_all_written(world: World) -> str:
+    """The rules find what is left of somebody else's observation in `out`, and must not let any of it stand."""
+    env = Engine(world, 16)
+    actions, seen = random_actions(env, 60), []
+    for rubbish in (0, 1):
+        obs, trace = env.reset(copy_seeds(12, 16)), []
+        for action in actions:
+            env._b.obs[...] = rubbish
+            env._b.final_obs[...] = rubbish
+            obs = env.step(action).obs
+            trace.append(obs.copy())
+        seen.append(np.array(trace))
+    wrong = seen[0] != seen[1]
+    if wrong.any():
+        at = [int(k) for k in np.argwhere(wrong)[0]]
+        raise Fault(f"observe leaves {at[3:]} of agent {at[2]} unwritten: write all of `out` every time")
+    return "observe writes every number, every time"
+
+
+def check_model_agrees(world: World) -> str:
+    """Where there is an exact model: rules and model are the same world."""
+    from . import agreement
+
+    one = Engine(world, 1, seed=7)
+    model = world.model(one.state, 0)
+    if model is None:
+        return "there is none"
+    if world.solver == "Bayes":
+        return "a model of beliefs: one copy's episode cannot be held against it"
+    seen = agreement.run(world, one, model, repeats=100)
+    found = agreement.faults(model, seen, alpha=1e-6)
+    if found:
+        raise Fault(f"rules and model disagree in {found[0]}: correct model() or step()")
+    return f"{len(seen.state):,} steps from known states went where the model of {len(model.next_state):,} states says"
+
+
 def check_raw(id: str, options: dict[str, Any]) -> str:
     """What a foreign environment itself returns, before `ForeignBatch` casts it."""
     env = make_foreign(id, options)
-    obs, _ = env.reset(seed=0)
-    space = env.observation_space
-    env.close()
-    if not space.contains(obs):
-        seen = f"{obs.dtype} {obs.shape}" if isinstance(obs, np.ndarray) else type(obs).__name__
-        raise Fault(f"observation at copy 0 is {seen}, not in {space}: cast or clip in the environment")
-    return f"the first observation lies in {space}"
+    single = isinstance(env, gymnasium.Env)
+    spaces = {"": env.observation_space} if single else {a: env.observation_space(a) for a in env.possible_agents}
+    actions = {"": env.action_space} if single else {a: env.action_space(a) for a in env.possible_agents}
+    for number, space in enumerate(actions.values()):
+        space.seed(number)
+    over, steps = True, 0
+    try:
+        for steps in range(RAW_STEPS + 1):
+            rewards: dict[str, Any] = {}
+            if over:
+                obs, over = env.reset(seed=steps)[0], False
+            elif single:
+                obs, rewards[""], terminated, truncated, _ = env.step(actions[""].sample())
+                over = terminated or truncated
+            else:
+                obs, rewards, _, _, _ = env.step({agent: actions[agent].sample() for agent in env.agents})
+                over = not env.agents
+            for agent, seen in {"": obs}.items() if single else obs.items():
+                _require_raw(f"at step {steps}" + (f" of agent {agent}" if agent else ""), spaces[agent], seen)
+            for agent, reward in rewards.items():
+                if not isinstance(reward, (int, float, np.integer, np.floating)):
+                    who = f" of agent {agent}" if agent else ""
+                    raise Fault(f"reward at step {steps}{who} is {_kind(reward)}: give one number")
+    finally:
+        env.close()
+    return f"{steps + 1} observations lie in {' and '.join(sorted({str(space) for space in spaces.values()}))}"[:200]
+
+
+def _kind(value: Any) -> str:
+    return f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
+
+
+def _require_raw(place: str, space: Any, seen: Any) -> None:
+    """Raise Fault where an observation is not in its space, and say in which respect."""
+    if space.contains(seen):
+        return
+    what, way_out = _kind(seen), "cast or clip in the environment"
+    if isinstance(space, Box) and isinstance(seen, np.ndarray) and (seen.dtype, seen.shape) == (space.dtype, space.shape):
+        at = tuple(int(k) for k in np.argwhere(~((seen >= space.low) & (seen <= space.high)))[0])
+        what = f"{seen[at]} at {list(at)}"
+    raise Fault(f"observation {place} is {what}, not in {space}: {way_out}"[:400])
+
+
+def check_by_its_library(id: str, options: dict[str, Any]) -> str:
+    """Gymnasium's `check_env` or PettingZoo's `parallel_api_test`: what they assert must hold, their warnings are listed."""
+    env = make_foreign(id, options)
+    remarks: list[str] = []
+    try:
+        with warnings.catch_warnings(record=True) as caught, contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("always")
+            if isinstance(env, gymnasium.Env):
+                from gymnasium.utils.env_checker import check_env
+
+                name = "gymnasium.utils.env_checker.check_env"
+                check_env(env.unwrapped, skip_render_check=True)
+            else:
+                from pettingzoo.test import parallel_api_test
+
+                name = "pettingzoo.test.parallel_api_test"
+                parallel_api_test(env, num_cycles=RAW_STEPS)
+        for warning in caught:
+            text = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", str(warning.message)).removeprefix("WARN:").split())
+            if text not in remarks and not issubclass(warning.category, (DeprecationWarning, ResourceWarning)):
+                remarks.append(text)
+    except Exception as error:  # an assertion of theirs, or whatever a stranger's environment raises under it
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        said = " ".join(str(error).split()) or frame.line
+        place = f"{Path(frame.filename).name}:{frame.lineno}"
+        raise Fault(f"{type(error).__name__}: {said} ({place}): run {name} on it while mending"[:500]) from None
+    finally:
+        env.close()
+    if not remarks:
+        return f"{name} has nothing to say"
+    return f"{name} holds, {len(remarks)} remark{'s' * (len(remarks) > 1)}: {'; '.join(remarks)}"[:500]
+
+
+def _apart(check: Callable[[str, dict[str, Any]], str], id: str, options: dict[str, Any]) -> str:
+    """`check`, in a process of its own where worker processes are wanted."""
+    _, workers, timeout = own_options(id, options)
+    if not workers:
+        try:
+            return check(id, options)
+        except Fault:
+            raise
+        except Exception as error:  # a stranger's code: whatever it raises is a finding
+            raise Fault(where_failed(error)[0]) from None
+    from .workers import call_apart
+
+    try:
+        return call_apart(check, id, options, 10 * timeout)  # it makes many calls
+    except ValueError as error:
+        raise Fault(str(error)) from None
+
+
+def check_foreign(id: str, options: dict[str, Any], check: Callable[[Make], str]) -> str:
+    """A check of `BatchEnv` on a foreign environment; what it makes is closed again, worker processes too."""
+    made: list[ForeignBatch] = []
+
+    def make(n: int) -> BatchEnv:
+        made.append(ForeignBatch(id, options, num_envs=n))
+        return made[-1]
+
+    try:
+        return check(make)
+    finally:
+        for env in made:
+            with contextlib.suppress(Exception):  # what went wrong has been said
+                env.close()
 
 
 def _checks(id: str, options: dict[str, Any]) -> Iterator[tuple[str, Callable[[], str]]]:
@@ -381,10 +539,14 @@ def _checks(id: str, options: dict[str, Any]) -> Iterator[tuple[str, Callable[[]
         "illegal actions": check_illegal_actions,
     }
     if is_foreign(id) and not id.startswith("gumdrop"):
-        make_foreign(id, options).close()
-        yield "raw observation", lambda: check_raw(id, options)
+        env = make_foreign(id, options)
+        library = "gymnasium" if isinstance(env, gymnasium.Env) else "pettingzoo"
+        adapt(id, env)  # refuses spaces that agents cannot have
+        env.close()
+        yield "raw observation", lambda: _apart(check_raw, id, options)
         for name, check in common.items():
-            yield name, lambda check=check: check(lambda n: ForeignBatch(id, options, num_envs=n))  # type: ignore[misc]
+            yield name, lambda check=check: check_foreign(id, options, check)  # type: ignore[misc]
+        yield f"{library}'s own check", lambda: _apart(check_by_its_library, id, options)
         return
     world = make_world(id, options)
     short = world
@@ -399,6 +561,8 @@ def _checks(id: str, options: dict[str, Any]) -> Iterator[tuple[str, Callable[[]
         ("time limit", check_time_limit),
         ("scene", check_scene),
         ("options", check_options),
+        ("model", check_model_agrees),
+        ("all written", check_all_written),
     ):
         yield name, lambda check=check_of: check(world)  # type: ignore[misc]
     for name, check_of in (
@@ -420,6 +584,8 @@ def check_world(id: str, options: dict[str, Any] | None = None) -> list[Check]:
             results.append(Check(name, True, check()))
         except Fault as fault:
             results.append(Check(name, False, str(fault)))
+        except CopyFailed as error:
+            results.append(Check(name, False, error.line))
         except Exception as error:  # a stranger's rules: whatever they raise is a finding, not our crash
             results.append(Check(name, False, " ".join(f"{type(error).__name__}: {error}".split())[:500]))
     return results

@@ -55,14 +55,17 @@ def run_episodes(
     meaning, unfinished = "", 0
     player = agent
     size = min(BATCH if _native(env_id) else FOREIGN_BATCH, episodes)
+    env = make(env_id, options, num_envs=size)
     for first in range(0, episodes, size):
         rows = np.arange(first, min(first + size, episodes))
-        env = make(env_id, options, num_envs=len(rows))
+        if len(rows) < size:  # the last batch; all others share one environment, whose workers start once
+            env.close()
+            env = make(env_id, options, num_envs=len(rows))
         if isinstance(player, str):  # once: made anew, it would play the same random actions in every batch
             player = make_agent(player, {}, env, seed)
         obs = env.reset(seeds[rows])
         line = env.yardstick() if lines else None
-        if line:
+        if line and line.player < 0:  # returns here are means over agents; one opponent's value is no line for them
             randoms.append(line.random)
             optima.append(line.optimal)
             meaning = line.meaning
@@ -83,7 +86,7 @@ def run_episodes(
             if not running.any():
                 break
         unfinished += int(running.sum())
-        env.close()
+    env.close()
     return Evaluation(
         returns,
         lengths,
@@ -177,7 +180,7 @@ def yardstick_sample(config: RunConfig) -> dict[str, Any] | None:
     env.reset(copy_seeds(config.seed ^ HELD_OUT, SAMPLE))
     line = env.yardstick()
     env.close()
-    if line is None:
+    if line is None or line.player >= 0:
         return None
     return {
         "random": float(line.random.mean()),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from gumdrop.envs import checks, registry
-from gumdrop.envs.core import Array, Entity, Scene, World, WorldConfig, rule
+from gumdrop.envs.core import Array, Entity, Model, Scene, World, WorldConfig, rule
 from gumdrop.envs.engine import Engine
 from gumdrop.envs.registry import UnknownName
 from gumdrop.envs.rng import below
@@ -114,6 +114,41 @@ class Hides(Walk):
         threads: int = 1
 
 
+class Unwritten(Walk):
+    @rule
+    def observe(s, i, k, c, out):  # type: ignore[no-untyped-def]
+        for j in range(9):
+            out[j] = 1 if j == s.x[i] else 0
+
+
+class Painted(Walk):
+    def scene(self, s: Any, i: int) -> Scene | None:
+        return Scene(np.full((1, 10), "~", "<U1"))
+
+
+def walks(pay: float, field: str) -> Model:
+    """The exact model of a Walk, if `pay` is 1 and `field` "x"."""
+    x = np.arange(10)
+    to = np.clip(x[:, None] + np.array([-1, 1]), 0, None)[:, :, None]
+    to = np.minimum(to, 9)
+    return Model(to, np.ones(to.shape), pay * to, to == 9, 0, {field: x})
+
+
+class Modelled(Walk):
+    def model(self, s: Any, i: int) -> Model:
+        return walks(1.0, "x")._replace(start=int(s.x[i]))
+
+
+class Overpaid(Walk):
+    def model(self, s: Any, i: int) -> Model:
+        return walks(2.0, "x")._replace(start=int(s.x[i]))
+
+
+class Misnamed(Walk):
+    def model(self, s: Any, i: int) -> Model:
+        return walks(1.0, "place")._replace(start=int(s.x[i]))
+
+
 BROKEN = [
     (
         Outside,
@@ -128,6 +163,10 @@ BROKEN = [
     (Wraps, checks.check_plain, "plain Python against compiled: reward differs"),
     (Beside, checks.check_scene, r"agent at row 1, column 3, outside \(1, 10\)"),
     (Hides, checks.check_options, "option 'threads' is a parameter"),
+    (Painted, checks.check_scene, "scene has cells '~', which nobody draws"),
+    (Unwritten, checks.check_all_written, r"observe leaves \[9\] of agent 0 unwritten"),
+    (Overpaid, checks.check_model_agrees, r"state \d, action \d to \d: reward \d, in the model \d"),
+    (Misnamed, checks.check_model_agrees, "model.fields has 'place': its keys are arrays of State, which has x"),
 ]
 
 
@@ -135,19 +174,27 @@ BROKEN = [
 def test_a_broken_promise_is_named(cls: type[Walk], check: Any, message: str) -> None:
     takes_factory = check in (checks.check_observations, checks.check_rewards_and_flags, checks.check_alone,
                               checks.check_seeds, checks.check_state)  # fmt: skip
-    with pytest.raises(checks.Fault, match=message):
+    with pytest.raises(ValueError, match=message):
         check((lambda n: Engine(cls(cls.Config()), n)) if takes_factory else cls(cls.Config()))
+
+
+def test_what_holds_is_said() -> None:
+    assert "steps from known states went where the model of 10 states says" in checks.check_model_agrees(
+        Modelled(Walk.Config())
+    )
+    assert checks.check_model_agrees(Walk(Walk.Config())) == "there is none"
+    assert checks.check_time_limit(Walk(Walk.Config(time_limit=1000))) == "no random episode lasted 1000 steps, so none was cut"
 
 
 def test_every_world_passes(variant: tuple[str, dict[str, Any]]) -> None:
     results = checks.check_world(*variant)
-    assert len(results) == 14 and not [c for c in results if not c.ok]
+    assert len(results) == 16 and not [c for c in results if not c.ok]
 
 
 @pytest.mark.parametrize("id", ["CartPole-v1", "FrozenLake-v1", "Pendulum-v1"])
 def test_foreign_environments_pass(id: str) -> None:
     results = checks.check_world(id)
-    assert len(results) == 9 and not [c for c in results if not c.ok]
+    assert len(results) == 10 and not [c for c in results if not c.ok]
 
 
 def test_a_fault_and_a_crash_become_rows(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,4 +236,5 @@ def test_a_foreign_float64_is_named() -> None:
     if "tests/Float64-v0" not in gymnasium.registry:
         gymnasium.register("tests/Float64-v0", Float64)
     rows = [c for c in checks.check_world("tests/Float64-v0") if not c.ok]
-    assert [c.name for c in rows] == ["raw observation"] and "is float64 (2,), not in Box" in rows[0].detail
+    assert [c.name for c in rows] == ["raw observation", "gymnasium's own check"]
+    assert "is float64 (2,), not in Box" in rows[0].detail

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import warnings
+from pathlib import Path
 from typing import Any
 
 import gymnasium
 import numpy as np
 import pytest
 
-from gumdrop.envs.checks import play, random_actions, require_same
+from gumdrop.envs.checks import check_world, play, random_actions, require_same
 from gumdrop.envs.core import Array, BatchEnv
-from gumdrop.envs.foreign import ForeignBatch, ReplayMismatch
+from gumdrop.envs.foreign import CopyFailed, ForeignBatch, ReplayMismatch
 from gumdrop.envs.registry import UnknownName, make
 from gumdrop.envs.rng import copy_seeds
 
@@ -70,6 +72,12 @@ def _ids() -> Any:
     yield
     for name in ("Probe", "NoRenderer"):
         del gymnasium.registry[f"tests/{name}-v0"]
+
+
+@pytest.fixture(autouse=True)
+def _strange(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`strange.py` beside this file can be imported."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
 
 
 def probe(n: int = 2, **options: Any) -> ForeignBatch:
@@ -223,7 +231,7 @@ def test_actions_are_shifted_by_start_and_clipped_into_the_box() -> None:
     assert box.step(np.array([[[-3, 9]], [[0.25, 0]]])).obs[:, 0, 1].tolist() == [-1, 0.25]
     state = box.get_state()
     assert state["actions"].tolist() == [[[-3, 9]], [[0.25, 0]]]
-    other = probe(action=box._envs[0].action_space)
+    other = probe(action=box._theirs)
     other.set_state(state)
     assert other.obs[:, 0, 1].tolist() == [-1, 0.25]
 
@@ -242,6 +250,16 @@ def test_both_flags_at_once_mean_terminated() -> None:
         ("CartPole-v77", {}, UnknownName, "did you mean CartPole-v1"),
         ("Zzzzzzzzz-v0", {}, UnknownName, "module:Id"),
         ("no_such_module:X-v0", {}, ValueError, "cannot import no_such_module"),
+        ("strange:Nothing-v0", {}, UnknownName, "no environment 'Nothing-v0': did you mean|parallel_env"),
+        ("strange:nothing_at_all", {}, UnknownName, "did you mean strange:parallel_env"),
+        ("strange:number", {}, ValueError, "gives a int: a gymnasium.Env or a ParallelEnv is wanted"),
+        ("strange:Turns", {}, ValueError, r"takes turns \(AEC\): name its parallel_env"),
+        ("strange:Nobody", {}, ValueError, "has no possible_agents"),
+        ("strange:Together", {"sizes": (3, 2, 3)}, ValueError, "observation spaces of ann and bob differ"),
+        ("strange:Together", {"choices": (4, 4, 5)}, ValueError, r"action spaces of ann and cyd differ, Discrete\(4\) and"),
+        ("strange:Together", {"ends": 3}, ValueError, "cannot be made: TypeError"),
+        ("strange:Together", {"render_mode": "human"}, ValueError, "leave render_mode out"),
+        ("CartPole-v1", {"workers": "two"}, ValueError, "workers is 'two'"),
         ("CartPole-v1", {"gravity": 3}, ValueError, "unexpected keyword argument 'gravity'"),
         ("CartPole-v1", {"render_mode": "human"}, ValueError, "leave render_mode out"),
         ("tests/Probe-v0", {"action": gymnasium.spaces.MultiDiscrete([2, 3])}, ValueError, "not supported"),
@@ -268,7 +286,7 @@ def test_illegal_actions_name_the_copy() -> None:
 
 def test_pictures_come_from_a_second_environment_at_the_same_state() -> None:
     env = probe(n=2)
-    trained = env._envs[0]
+    trained = env._loop._copies[0].env
     actions = random_actions(env, 8)
     for k in range(8):
         env.step(actions[k])
@@ -278,3 +296,143 @@ def test_pictures_come_from_a_second_environment_at_the_same_state() -> None:
     assert trained.render_mode is None  # the training copies never draw
     assert ForeignBatch("tests/NoRenderer-v0").rgb(0) is None
     env.close()
+
+
+def zoo(n: int = 2, **options: Any) -> ForeignBatch:
+    return ForeignBatch("strange:parallel_env", options, num_envs=n)
+
+
+def test_several_agents_in_the_order_of_possible_agents() -> None:
+    env = zoo(start=10)
+    assert isinstance(env, BatchEnv) and env.num_agents == 3 and env.obs.shape == (2, 3, 3)
+    assert env.action_space == Discrete(4) and env.observation_space == Box(-100, 100, (3,), np.float32)
+    assert env.obs[:, :, :2].tolist() == [[[0, -1]] * 3] * 2 and (env.obs[:, :1, 2] == env.obs[:, :, 2]).all()
+    out = env.step(np.array([[0, 1, 2], [3, 0, 3]]))
+    assert out.reward.tolist() == [[11, 12, 13], [14, 11, 14]]
+    assert out.obs[:, :, 1].tolist() == [[10, 11, 12], [13, 10, 13]] and not (out.terminated | out.truncated).any()
+    given = env._loop._copies[1].env.given
+    assert given == [{"ann": 13, "bob": 10, "cyd": 13}]
+    with pytest.raises(ValueError, match=r"action \[0, 4, 0\] of copy 1 is outside"):
+        env.step(np.array([[0, 0, 0], [0, 4, 0]]))
+    with pytest.raises(ValueError, match=r"wants \(2, 3\)"):
+        env.step(np.zeros((2, 1), np.int64))
+
+
+def test_agents_that_leave_are_padded_until_nobody_is_left() -> None:
+    """ann leaves after 2 steps, bob after 3, cyd after 4: by hand."""
+    env = zoo(n=1, ends=(2, 3, 4))
+    t = play(env, np.full((5, 1, 3), 2))
+    assert t.reward[:, 0].tolist() == [[3, 3, 3], [3, 3, 3], [0, 3, 3], [0, 0, 3], [3, 3, 3]]
+    assert t.obs[1:4, 0, :, 0].tolist() == [[1, 1, 1], [2, 2, 2], [2, 3, 3]]  # ann's and bob's last look
+    assert t.final_obs[3, 0, :, 0].tolist() == [2, 3, 4] and t.obs[4, 0, :, 0].tolist() == [0, 0, 0]
+    assert t.terminated[:, 0].tolist() == [False, False, False, True, False] and not t.truncated.any()
+    assert t.ended_return[3, 0].tolist() == [6, 9, 12] and t.ended_length[3, 0] == 4
+    # what those who left are told to do reaches nobody
+    assert [sorted(given) for given in env._loop._copies[0].env.given[2:4]] == [["bob", "cyd"], ["cyd"]]
+
+
+@pytest.mark.parametrize(
+    ("ends", "cut", "truncated"),
+    [((3, 3, 3), "ann+bob+cyd", True), ((3, 3, 3), "cyd", False), ((2, 3, 3), "bob+cyd", True), ((2, 3, 3), "ann", False)],
+)
+def test_an_episode_is_truncated_where_all_who_were_left_were_cut(ends: Any, cut: str, truncated: bool) -> None:
+    t = play(zoo(n=1, ends=ends, cut=cut), np.zeros((3, 1, 3), np.int64))
+    assert (t.truncated[2, 0], t.terminated[2, 0]) == (truncated, not truncated)
+    assert not t.terminated[:2].any() and not t.truncated[:2].any()
+
+
+def test_several_agents_resume_bit_by_bit_and_are_drawn() -> None:
+    a, b = zoo(n=3), ForeignBatch("strange:Together", num_envs=3, seed=8)
+    actions = random_actions(a, 40)
+    play(a, actions[:19])  # in the middle of an episode, ann has left
+    assert a.elapsed.tolist() == [3, 3, 3]
+    state = a.get_state()
+    assert state["actions"].shape == (3, 3, 3) and state["running_return"].shape == (3, 3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        b.set_state(state)
+    require_same(play(a, actions[19:]), play(b, actions[19:]), "resumed", "")
+    picture = a.rgb(2)
+    assert picture is not None and (picture == a.elapsed[2]).all()
+    c = zoo(n=3, luck=True)
+    play(c, actions[:3])
+    with pytest.warns(ReplayMismatch, match="not deterministic: 3 of 3"):
+        c.set_state(c.get_state())
+
+
+def test_a_mismatch_is_one_line_for_people() -> None:
+    a = probe(luck=True)
+    play(a, random_actions(a, 3))
+    with pytest.warns(ReplayMismatch) as caught:
+        a.set_state(a.get_state())
+    w = caught[0]
+    shown = warnings.formatwarning(w.message, w.category, w.filename, w.lineno)  # as Python prints it
+    assert shown.count("\n") == 1 and "environment tests/Probe-v0 is not deterministic: 2 of 2 copies" in shown
+
+
+def test_a_function_may_give_a_gymnasium_environment() -> None:
+    assert (ForeignBatch("strange:fine", num_envs=2).obs == ForeignBatch("strange:Fine-v0", num_envs=2).obs).all()
+
+
+def test_pettingzoos_own_environments() -> None:
+    """Rock, paper, scissors by the rules: paper (1) beats rock (0)."""
+    pytest.importorskip("pygame", reason="pettingzoo.classic.rps_v2 imports pygame")
+    env = make("pettingzoo.classic.rps_v2:parallel_env", {"max_cycles": 4}, num_envs=2)
+    assert env.num_agents == 2 and env.observation_space.shape == (4,)
+    assert env.step(np.array([[1, 0], [2, 2]])).reward.tolist() == [[1, -1], [0, 0]]
+
+
+def test_minigrid() -> None:
+    pytest.importorskip("minigrid", reason="minigrid is not installed")
+    env = make("minigrid:MiniGrid-Empty-8x8-v0", num_envs=2)
+    assert env.observation_space.shape == (4 + 7 * 7 * 3,)  # direction and image; the mission is text without a fixed size
+    for move in (2, 2, 2, 2, 2, 1, 2, 2, 2, 2, 2):  # from corner to corner: a turn to the right after five steps
+        assert not env.episodes().copy.size
+        out = env.step(np.array([[move], [6]]))
+    assert out.terminated.tolist() == [True, False] and out.reward[0, 0] == np.float32(1 - 0.9 * 11 / 256)
+
+
+BROKEN = [
+    ("Float64-v0", {}, "raw observation", r"at step 0 is float64 \(2,\), not in Box"),
+    ("WrongShape-v0", {}, "raw observation", r"at step 0 is float32 \(1,\), not in Box"),
+    ("Outside-v0", {}, "observations", r"has 21.0 at \[1\], space says 0.0 to 20.0: clip it or correct the space"),
+    ("Outside-v0", {}, "raw observation", r"is 21.0 at \[1\], not in Box"),
+    ("NotANumber-v0", {}, "rewards and flags", r"reward at copy \d+, step 2 is nan"),
+    ("RewardArray-v0", {}, "raw observation", r"reward at step 1 is float64 \(2,\): give one number"),
+    ("Luck-v0", {}, "seeds", "reward differs at copy .*draw random numbers from self.np_random"),
+    ("Luck-v0", {}, "state", "not deterministic: .* let everything follow from reset"),
+    ("Raises-v0", {}, "observations", r"copy \d+ failed in step 2 of episode \d: KeyError: .no.ndoor. \(strange.py"),
+    ("Raises-v0", {}, "raw observation", "KeyError"),
+    ("ZooRaises", {}, "pettingzoo's own check", "RuntimeError: the zoo is closed .*: run pettingzoo.test.parallel_api_test"),
+    ("ZooRaises", {}, "seeds", "copy 0 failed in step 1 of episode 0: RuntimeError: the zoo is closed"),
+    ("ZooOutside", {}, "raw observation", r"at step 3 of agent (bob|cyd) is 1003.0 at \[0\]"),
+    ("Together", {"luck": True}, "seeds", "obs differs"),
+]
+
+
+@pytest.mark.parametrize(("id", "options", "name", "message"), BROKEN, ids=[f"{b[0]}-{b[2]}" for b in BROKEN])
+def test_broken_environments_fail_a_check_by_name(id: str, options: dict[str, Any], name: str, message: str) -> None:
+    rows = {row.name: row for row in check_world(f"strange:{id}", options)}
+    assert len(rows) == 10 and not rows[name].ok and re.search(message, rows[name].detail), rows[name]
+    assert not any("\n" in row.detail for row in rows.values())
+
+
+@pytest.mark.parametrize("id", ["strange:Fine-v0", "strange:fine", "strange:Together"])
+def test_environments_that_keep_their_promises_pass(id: str) -> None:
+    rows = check_world(id)
+    assert len(rows) == 10 and not [row for row in rows if not row.ok]
+    assert rows[-1].name == ("pettingzoo's own check" if "Together" in id else "gymnasium's own check")
+
+
+def test_a_failing_copy_is_named_without_workers() -> None:
+    env = ForeignBatch("strange:ZooRaises", num_envs=2)
+    with pytest.raises(CopyFailed, match="copy 0 failed in step 1 of episode 0") as caught:
+        env.step(np.zeros((2, 3), np.int64))
+    assert isinstance(caught.value.__cause__, RuntimeError)
+
+
+def test_checks_survive_what_ends_a_process_where_workers_are_wanted() -> None:
+    rows = {row.name: row for row in check_world("strange:Exits-v0", {"workers": 1})}
+    assert rows["spaces"].ok and not rows["observations"].ok
+    assert "ended the process it was in: exit status 7" in rows["raw observation"].detail
+    assert re.search(r"copy \d+ ended its process in step 2 of episode \d: exit status 7", rows["observations"].detail)
