@@ -3,13 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test proofs lint clean
+.PHONY: help demo test proofs lint pictures clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    train an agent on the candy world (about a minute), evaluate it, draw a report"
 	@echo "make test    run the tests"
 	@echo "make lint    ruff, format, mypy (strict), import layers"
+	@echo "make pictures  draw the worlds for docs/images/worlds"
 	@echo "make proofs  the long measurements; writes docs/results/*.json"
 
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -27,7 +28,7 @@ demo: $(VENV)/installed
 	@echo "the command: source $(BIN)/activate, then gumdrop; or $(BIN)/gumdrop"
 
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
 
 proofs: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -m slow $(ARGS)
@@ -37,6 +38,11 @@ lint: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+PICTURES := bandit maze door-key ice-maze candy cleanup matrix point-maze corridor
+pictures: $(VENV)/installed
+	mkdir -p docs/images/worlds
+	for id in $(PICTURES); do $(BIN)/gumdrop env show $$id --steps 12 --seed 3 --out docs/images/worlds/$$id.png > /dev/null; done
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

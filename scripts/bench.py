@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .common import Json, check_env, emit, figure, only_json, table
+from .common import Json, Refused, check_env, emit, figure, only_json, table
 
 
 def env(
@@ -17,19 +17,52 @@ def env(
     copies: Annotated[int, typer.Option("--copies", min=1, max=2**20, help="Copies that step together.")] = 4096,
     threads: Annotated[list[int] | None, typer.Option("--threads", min=1, max=1024, help="Thread counts to measure.")] = None,
     seconds: Annotated[float, typer.Option("--seconds", min=0.01, max=600, help="For each figure.")] = 1.0,
+    vs: Annotated[
+        str | None, typer.Option("--vs", metavar="NAMES", help="Also measure minigrid,gymnasium,envpool,pufferlib,gymnax.")
+    ] = None,
+    device: Annotated[str, typer.Option("--device", help="cpu or cuda.")] = "cpu",
     json: Json = False,
 ) -> None:
-    """Measure steps a second of worlds under random actions."""
-    from ..envs import registry
-
-    chosen = ids or [*registry.worlds()]
-    for id in chosen:
+    """Measure steps a second of worlds under random actions, in turns with other packages' environments."""
+    for id in ids or []:
         check_env(id, {})
-    from ..agents.runtime.bench import bench_env
+    from ..agents.runtime.bench import bench_env, way_name
+    from ..agents.runtime.peers import PEERS
+    from ..envs.registry import suggest
 
+    packages = vs.split(",") if vs else []
+    for name in packages:
+        if name not in PEERS:
+            raise Refused(f"--vs {name!r:.80}{suggest(name, [*PEERS])}")
     with only_json(json):
-        result = bench_env(chosen, copies, threads or [1, 2], seconds)
-    _print(result, json)
+        result = bench_env(ids, copies, threads or [1, 2], seconds, packages, device)
+    if json:
+        emit(result)
+        return
+    table(
+        _rates(result["worlds"]),
+        ("world", "options", "agents", *map(way_name, result["worlds"][0]["steps_per_second"])),
+    )
+    if packages:
+        print()
+        rows = [[f"view of {id}, 1 copy", figure(v, 0), "", ""] for id, v in result["single_copy_view"].items()]
+        for peer in result["peers"]:
+            what = f"{peer['package']} {peer['environment']}, {peer['copies']} {'copy' if peer['copies'] == 1 else 'copies'}"
+            rows.append([what, figure(peer["steps_per_second"], 0), f"{peer['times_faster']:.1f}x", peer["ours"]])
+        table(rows, ("in turns with them", "steps/s", "ours is faster", "ours"))
+        for name, reason in result["not_measured"].items():
+            print(f"{name}: {reason}")
+
+
+def _rates(rows: list[dict[str, Any]]) -> list[list[object]]:
+    """World, options, agents, and for each number of threads steps per second; agent steps where there are several."""
+    out: list[list[object]] = []
+    for row in rows:
+        options = " ".join(f"{key}={value}" for key, value in row["options"].items())
+        figures = row.get("agent_steps_per_second", row["steps_per_second"])
+        unit = " agent steps/s" if row["agents"] > 1 else " steps/s"
+        out.append([row["world"], options, row["agents"], *(figure(v, 0) + unit for v in figures.values())])
+    return out
 
 
 def train(

@@ -12,7 +12,7 @@ import pytest
 from gumdrop.scripts.cli import main
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs" / "worlds").glob("*.md"))]
 SHORT = ["--steps", "16384", "eval_episodes=20"]  # put behind every `gumdrop train`
 
 
@@ -41,16 +41,23 @@ def test_commands(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_python_blocks(page: Path) -> None:
-    from gumdrop.envs import registry
+    from gumdrop.envs import registry, solve
+    from gumdrop.envs.checks import check_world
 
+    names: dict[str, object] = {"__name__": "docs_example"}  # later blocks go on from earlier ones
     for block in blocks(page, "python"):
-        exec(compile(block, page.name, "exec"), {"__name__": "docs_example"})
+        exec(compile(block, page.name, "exec"), names)
     if page.name == "worlds.md":
         try:
-            env = registry.make("corridor", {"length": 3}, num_envs=2)
+            env = registry.make("hallway", {"length": 3}, num_envs=2)
             assert env.step([[1], [0]]).obs[:, 0, 0].tolist() == [0.5, 0.0]
+            world = env.world  # type: ignore[attr-defined]
+            hallway = type(world)
+            hallway.scene, hallway.model = names["scene"], names["model"]  # type: ignore[method-assign, assignment]
+            assert solve.yardstick(world, env.state).optimal.tolist() == [1, 1]  # type: ignore[union-attr, attr-defined]
+            assert all(check.ok for check in check_world("hallway"))
         finally:
-            registry._WORLDS.pop("corridor", None)
+            registry._WORLDS.pop("hallway", None)
 
 
 def test_links_lead_somewhere() -> None:

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from ...envs.core import finite_bounds
+from ...envs.core import Array, finite_bounds
 from ...envs.registry import make, worlds
+from ...envs.views import GymView
 from ..core import make_agent
 from .collect import Collector
 from .system import choose_threads, cores, git_commit, processor, use_threads, versions
@@ -24,50 +25,139 @@ PPO: dict[str, Any] = {
     "shared_trunk": True,
 }
 COPIES = 4096
+ROUNDS = 5
+GPU_WAYS = ("cuda, results brought to the host", "cuda, results left on the device")
+SINGLE = ("maze", "bandit")  # whose single-copy Gymnasium views are measured beside the peers
+CASES: list[tuple[str, dict[str, Any]]] = [
+    ("maze", MAZE),
+    ("maze", MAZE | {"fresh": False}),
+    ("candy", {}),
+    ("candy", {"agents": 2}),
+]
 
 
-def median_rate(step: Callable[[], int], seconds: float, repeats: int = 3) -> float:
-    """Median over `repeats` of (units done by `step`) per second, each measured for a share of `seconds`."""
-    rates = []
-    for _ in range(repeats):
-        began, units = time.perf_counter(), 0
-        while (spent := time.perf_counter() - began) < seconds / repeats:
-            units += step()
-        rates.append(units / spent)
-    return float(np.median(rates))
+def rate(burst: Callable[[], int], seconds: float) -> float:
+    """Units per second of `burst`, which returns how many it did, over `seconds`."""
+    began, units = time.perf_counter(), 0
+    while (spent := time.perf_counter() - began) < seconds:
+        units += burst()
+    return units / spent
+
+
+def in_turns(contenders: dict[str, Callable[[], int]], seconds: float) -> dict[str, Array]:
+    """Units per second of each contender, float64 (ROUNDS,). All take their turn in each round: where the machine slows
+    down, it slows all of them."""
+    out = {name: np.zeros(ROUNDS) for name in contenders}
+    for r in range(ROUNDS):
+        for name, burst in contenders.items():
+            out[name][r] = rate(burst, seconds / ROUNDS)
+    return out
 
 
 def bench_env(
-    ids: list[str] | None = None, copies: int = COPIES, threads: list[int] | None = None, seconds: float = 2.0
+    ids: list[str] | None = None,
+    copies: int = COPIES,
+    threads: list[int] | None = None,
+    seconds: float = 2.0,
+    vs: list[str] | None = None,
+    device: str = "cpu",
 ) -> dict[str, Any]:
-    """Environment steps per second with random actions drawn beforehand, auto-reset included, per world and threads."""
-    threads = sorted({min(n, cores()) for n in threads or (1, 2)})
-    rows = []
-    for id in ids or list(worlds()):
-        options: dict[str, Any] = dict(MAZE) if id == "maze" else {}
-        env = make(id, options, num_envs=copies)
-        rng = np.random.Generator(np.random.PCG64(0))
-        actions = [_random_actions(env, rng) for _ in range(64)]
-        for _ in range(4):  # episodes out of step with each other, caches warm
-            for action in actions:
-                env.step(action)
-        row: dict[str, Any] = {"world": id, "options": options, "copies": copies, "agents": env.num_agents}
-        count = [0]
+    """Environment steps per second with random actions drawn beforehand, automatic resets included; medians over rounds.
 
-        def burst(env: Any = env, actions: list[Any] = actions, count: list[int] = count) -> int:
-            for _ in range(16):
-                env.step(actions[count[0] % 64])
-                count[0] += 1
-            return 16 * copies
+    One row for each of `ids` (without: every family and the settings in CASES) with a figure for each number of threads;
+    several agents are counted in agent steps too. `vs` names packages of `peers.py`: their environments and our own
+    single-copy views take turns with the rows, and `times_faster` is the median over rounds of ours by theirs.
+    On `device` "cuda" the figures are those of GPU_WAYS instead of threads. Raises ValueError where there is no GPU.
+    """
+    from .peers import find, single
 
-        row["steps_per_second"] = {}
-        for n in threads if hasattr(env, "threads") else [1]:
-            if hasattr(env, "threads"):
-                env.threads = n
-            row["steps_per_second"][str(n)] = median_rate(burst, seconds)
+    ways = [str(n) for n in sorted({min(n, cores()) for n in threads or (1, 2)})] if device == "cpu" else list(GPU_WAYS)
+    cases = [(id, _options(id)) for id in ids] if ids else all_cases()
+    rows: list[dict[str, Any]] = []
+    contenders: dict[str, Callable[[], int]] = {}
+    envs = []
+    for id, options in cases:
+        env: Any = make(id, options, num_envs=copies, device=device)
+        envs.append(env)
+        for way in ways if hasattr(env, "threads") else ["1"]:
+            contenders[f"{len(rows)} {way}"] = _burst(env, way)
+        rows.append({"world": id, "options": options, "copies": copies, "agents": env.num_agents})
+    peers, missing = find(vs or [], copies)
+    contenders |= {f"peer {k}": peer.burst for k, peer in enumerate(peers)}
+    if vs:
+        views = {id: single(GymView(id, **_options(id))) for id in SINGLE}
+        contenders |= {f"view {id}": burst for id, burst in views.items()}
+    for burst in contenders.values():
+        rate(burst, 0.05)  # episodes out of step with each other, caches warm
+    seen = in_turns(contenders, seconds)
+    for k, row in enumerate(rows):
+        row["steps_per_second"] = {n: float(np.median(seen[f"{k} {n}"])) for n in ways if f"{k} {n}" in seen}
+        if row["agents"] > 1:
+            row["agent_steps_per_second"] = {n: row["agents"] * v for n, v in row["steps_per_second"].items()}
+    result: dict[str, Any] = {"worlds": rows, "rounds": ROUNDS}
+    if vs:
+        first = next((k for k, row in enumerate(rows) if row["world"] == "maze"), 0)
+        theirs = []
+        for k, peer in enumerate(peers):
+            ours = f"view {SINGLE[0]}" if peer.copies == 1 else f"{first} {ways[-1]}"
+            ratio = float(np.median(seen[ours] / seen[f"peer {k}"]))
+            name = f"single-copy view of {SINGLE[0]}" if peer.copies == 1 else f"{rows[first]['world']}, {way_name(ways[-1])}"
+            theirs.append({
+                "package": peer.package, "environment": peer.what, "copies": peer.copies,
+                "steps_per_second": float(np.median(seen[f"peer {k}"])), "ours": name, "times_faster": ratio,
+            })  # fmt: skip
+        single_rates = {id: float(np.median(seen[f"view {id}"])) for id in SINGLE}
+        result |= {"single_copy_view": single_rates, "peers": theirs, "not_measured": missing}
+    for env in envs:
         env.close()
-        rows.append(row)
-    return {"worlds": rows, "device": processor(), "versions": versions(), "git_commit": git_commit()}
+    if device == "cuda":
+        from ...envs.cuda import gpu
+
+        result["gpu"] = gpu()
+    return result | {"device": processor(), "versions": versions(), "git_commit": git_commit()}
+
+
+def way_name(way: str) -> str:
+    """A column's name: "2 threads", or one of GPU_WAYS as it is."""
+    return f"{way} threads" if way.isdigit() else way
+
+
+def _options(id: str) -> dict[str, Any]:
+    return dict(MAZE) if id == "maze" else {}
+
+
+def all_cases() -> list[tuple[str, dict[str, Any]]]:
+    """What `bench env` measures by itself: every family as it comes, and the settings of CASES."""
+    named = [id for id, _ in CASES]
+    return [*CASES, *((id, {}) for id in worlds() if id not in named)]
+
+
+def _burst(env: Any, way: str) -> Callable[[], int]:
+    """Sixteen steps of a batch with `way` threads or in a GPU's way; returns how many environment steps that were."""
+    rng = np.random.Generator(np.random.PCG64(0))
+    actions = [_random_actions(env, rng) for _ in range(64)]
+    count = [0]
+    if way == GPU_WAYS[1]:
+        there = [env.to_device(action) for action in actions]
+
+        def burst_there() -> int:
+            for _ in range(16):
+                env.step_device(there[count[0] % 64])
+                count[0] += 1
+            env.synchronize()
+            return 16 * int(env.num_envs)
+
+        return burst_there
+
+    def burst() -> int:
+        if way.isdigit() and hasattr(env, "threads"):
+            env.threads = int(way)
+        for _ in range(16):
+            env.step(actions[count[0] % 64])
+            count[0] += 1
+        return 16 * int(env.num_envs)
+
+    return burst
 
 
 def _random_actions(env: Any, rng: np.random.Generator) -> Any:
@@ -89,7 +179,7 @@ def matrix_rate(seconds: float = 1.0) -> float:
         return 2 * 1024**3
 
     product()
-    return median_rate(product, seconds)
+    return float(np.median([rate(product, seconds / 3) for _ in range(3)]))
 
 
 def useful_flops(inputs: int, hidden: tuple[int, ...], actions: int, epochs: int) -> int:
