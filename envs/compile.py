@@ -32,6 +32,8 @@ if "NUMBA_THREADING_LAYER" not in os.environ:
         numba.config.THREADING_LAYER = "workqueue"
 
 OURS = Path(__file__).read_text() + Path(specialise.__file__).read_text()  # kernels on disk are valid for this code
+# Called from compiled code only: the entries for Python and C would double the time to compile. And no reference counts.
+INNER = {"_nrt": False, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 BLOCK = 64  # copies that one parallel work item steps: large against the scheduler's cost, small against a batch
 
 
@@ -151,7 +153,7 @@ def _compiled(function: Any, static: Static) -> Any:
     meanings = {name: _compiled(value, static) for name, value in referenced(function).items() if is_helper(value)}
     key = (function, *meanings.values())
     if key not in _COMPILED:
-        _COMPILED[key] = numba.njit(forceinline=True, _nrt=False)(rebound(function, meanings))
+        _COMPILED[key] = numba.njit(forceinline=True, **INNER)(rebound(function, meanings))
     return _COMPILED[key]
 
 
@@ -263,7 +265,7 @@ def make_spans(reset: Any, step: Any, observe: Any, bind: Any, agents: int) -> S
 def _kernels(world_class: type[World], constants: type, static: Static, agents: int) -> Kernels:
     rules = [world_class.reset, world_class.step, world_class.observe]
     reset, step, observe = (_compiled(rule, static) for rule in rules)
-    bind = numba.njit(forceinline=True, _nrt=False)(binder(constants, dict(static)))
+    bind = numba.njit(forceinline=True, **INNER)(binder(constants, dict(static)))
     spans = make_spans(reset, step, observe, bind, agents)
 
     layout = repr((world_class.__module__, world_class.State._fields, static, agents, numba.__version__))
@@ -274,7 +276,7 @@ def _kernels(world_class: type[World], constants: type, static: Static, agents: 
         function.__qualname__ = f"{function.__name__}_{key[:20]}"
         return function
 
-    step_loop, reset_loop, observe_loop = (numba.njit(nogil=True, _nrt=False)(own(span)) for span in spans)
+    step_loop, reset_loop, observe_loop = (numba.njit(nogil=True, **INNER)(own(span)) for span in spans)
 
     def step_all(s: Any, c: Any, b: Any, action: Any, limit: int, autoreset: bool) -> None:
         step_loop(0, b.active.shape[0], s, c, b, action, limit, autoreset)

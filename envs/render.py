@@ -34,6 +34,7 @@ ANSI = {
     "agent": "1;94",
     "heading": "1;94",
     "I": "36",
+    "~": "36",
     "K": "1;33",
     "D": "33",
     "candy": "1;35",
@@ -42,7 +43,8 @@ ANSI = {
 }
 TILES = {  # character of a cell -> sprite and its index
     "G": ("goal", 0), "H": ("hole", 0), "S": ("start", 0), "I": ("ice", 0), "K": ("key", 0), "D": ("door", 0),
-    "x": ("decoy", 0), "<": ("one-way", 0), "v": ("one-way", 1), ">": ("one-way", 2), "^": ("one-way", 3), "C": ("cue", 0),
+    "~": ("water", 0),
+    "X": ("decoy", 0), "<": ("one-way", 0), "v": ("one-way", 1), ">": ("one-way", 2), "^": ("one-way", 3), "C": ("cue", 0),
     "c": ("cue", 1), "0": ("teleporter", 0), "1": ("teleporter", 1), "2": ("teleporter", 2), "3": ("teleporter", 3),
 }  # fmt: skip
 CELLS = {"#", ".", " ", *TILES}  # characters of cells that are drawn

@@ -166,6 +166,13 @@ def _paint_ice(pen: ImageDraw.ImageDraw, index: int, u: float) -> None:
         pen.line((x * u, y * u, (x + length) * u, (y - length) * u), "#FFFFFF", round(0.05 * u))
 
 
+def _paint_water(pen: ImageDraw.ImageDraw, index: int, u: float) -> None:
+    pen.rectangle((0, 0, u, u), "#DCEBF2")
+    for x, y in ((0.12, 0.3), (0.5, 0.55), (0.2, 0.8)):
+        pen.arc((x * u, (y - 0.1) * u, (x + 0.18) * u, (y + 0.06) * u), 180, 360, "#9CC3D9", round(0.04 * u))
+        pen.arc(((x + 0.18) * u, (y - 0.1) * u, (x + 0.36) * u, (y + 0.06) * u), 0, 180, "#9CC3D9", round(0.04 * u))
+
+
 def _arrow(direction: int, u: float, reach: float, width: float) -> list[tuple[float, float]]:
     """Corners of an arrow head that points left, down, right or up, around the middle of a cell."""
     ahead, aside = ((-1, 0), (0, 1), (1, 0), (0, -1))[direction % 4], ((0, 1), (1, 0), (0, 1), (1, 0))[direction % 4]
@@ -240,6 +247,7 @@ PAINTERS: dict[str, Callable[[ImageDraw.ImageDraw, int, float], None]] = {
     "agent": _paint_agent,
     "numbered": _paint_numbered,
     "ice": _paint_ice,
+    "water": _paint_water,
     "one-way": _paint_one_way,
     "teleporter": _paint_teleporter,
     "key": _paint_key,

@@ -32,7 +32,7 @@ def list(json: Json = False) -> None:
     table([[*(r[key] for key in header[:4]), r["solver"] or "no", r["description"]] for r in rows], header)
     for plugin in broken:
         print(f"broken plugin {plugin.name}: {plugin.reason}")
-    print("Indented: presets, settings of the world above. Any Gymnasium id works too, e.g. CartPole-v1, and module:Id.")
+    print("Indented: presets of the world above. Gymnasium ids work too, e.g. CartPole-v1, and module:Id, also of PettingZoo.")
 
 
 def describe(world: Any, about: str, id: str = "") -> dict[str, Any]:

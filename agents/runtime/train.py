@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -25,6 +26,8 @@ from .evaluate import yardstick_sample
 from .live import Live
 from .system import choose_threads, git_commit, processor, read_json, use_threads, versions, write_json
 from .tracking import Tracker
+
+LOCK = ".lock"  # held by the process that trains in a folder
 
 
 class Interrupted(Exception):
@@ -76,9 +79,15 @@ def train(config: RunConfig, folder: Path, live: Live | bool | None = None, resu
     NonFinite when a NaN or infinity appears (nothing is saved then: the last checkpoint is still good),
     ValueError where another process works in `folder`.
     """
+    fresh = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
-    with _one_process(folder):
-        return _train(config, folder, live, resume)
+    try:
+        with _one_process(folder):
+            return _train(config, folder, live, resume)
+    except BaseException:
+        if fresh and {path.name for path in folder.iterdir()} <= {LOCK}:  # nothing was begun: the name stays free
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def _train(config: RunConfig, folder: Path, live: Live | bool | None, resume: bool) -> dict[str, Any]:
@@ -215,7 +224,7 @@ def _one_process(folder: Path) -> Iterator[None]:
     """Hold the run folder's lock; raise ValueError where another process trains in it."""
     import fcntl
 
-    with open(folder / ".lock", "w") as file:
+    with open(folder / LOCK, "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

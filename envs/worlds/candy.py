@@ -973,7 +973,9 @@ class Candy(World):
     def solver(self) -> str:
         if self._model_shape is not None:
             return "dynamic programming"
-        return "stochastic game" if self._game_fits else ""
+        own, foreign, to_others, to_owner = self.config.payoff
+        zero_sum = own + to_others == 0 and foreign + to_owner == 0
+        return "stochastic game" if self._game_fits and zero_sum else ""
 
     def model(self, s: Any, i: int) -> Model | None:
         """States: (set of candies on the board, shift and phase of the values, cell), for one collector.

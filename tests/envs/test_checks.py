@@ -123,7 +123,7 @@ class Unwritten(Walk):
 
 class Painted(Walk):
     def scene(self, s: Any, i: int) -> Scene | None:
-        return Scene(np.full((1, 10), "~", "<U1"))
+        return Scene(np.full((1, 10), "%", "<U1"))
 
 
 def walks(pay: float, field: str) -> Model:
@@ -163,7 +163,7 @@ BROKEN = [
     (Wraps, checks.check_plain, "plain Python against compiled: reward differs"),
     (Beside, checks.check_scene, r"agent at row 1, column 3, outside \(1, 10\)"),
     (Hides, checks.check_options, "option 'threads' is a parameter"),
-    (Painted, checks.check_scene, "scene has cells '~', which nobody draws"),
+    (Painted, checks.check_scene, "scene has cells '%', which nobody draws"),
     (Unwritten, checks.check_all_written, r"observe leaves \[9\] of agent 0 unwritten"),
     (Overpaid, checks.check_model_agrees, r"state \d, action \d to \d: reward \d, in the model \d"),
     (Misnamed, checks.check_model_agrees, "model.fields has 'place': its keys are arrays of State, which has x"),

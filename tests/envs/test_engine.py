@@ -51,8 +51,11 @@ def test_a_thousand_steps_from_the_same_seed(variant: Variant) -> None:
     require_equal(first, play(b, actions))
     if not a.get_state()["engine.rng"][:, 1].any():
         return  # rules that never draw, as a matrix game's, have nothing to seed
+    a.reset(11)
     b.reset(12)
-    assert any(x.tobytes() != y.tobytes() for x, y in zip(first, play(b, actions), strict=True))
+    one, two = ({k: v for k, v in env.get_state().items() if k.startswith("state.")} for env in (a, b))
+    hidden = any((one[name] != two[name]).any() for name in one)  # a hidden goal may differ and never show
+    assert hidden or any(x.tobytes() != y.tobytes() for x, y in zip(first, play(b, actions), strict=True))
 
 
 def test_plain_python_gives_the_same_bits(variant: Variant) -> None:
@@ -104,9 +107,10 @@ def test_masked_reset_and_inactive_copies_leave_the_others_alone(variant: Varian
 def test_an_illegal_action_names_its_copy(variant: Variant) -> None:
     env = engine(variant, 3)
     action = random_actions(env, 1)[0]
-    action[1, -1] = int(env.action_space.n)  # type: ignore[attr-defined]
-    with pytest.raises(ValueError, match=r"copy 1 .*Discrete"):
-        env.step(action)
+    if hasattr(env.action_space, "n"):  # numbers outside a Box are the rules' affair, which clip them
+        action[1, -1] = int(env.action_space.n)
+        with pytest.raises(ValueError, match=r"copy 1 .*Discrete"):
+            env.step(action)
     with pytest.raises(ValueError, match="shape"):
         env.step(action[:2])
 

@@ -681,3 +681,10 @@ def test_solve_world_with_discount() -> None:
         solve.solve_world("maze", gamma=1.5)
     with pytest.raises(ValueError, match="no transition model that could be discounted"):
         solve.solve_world("bandit", gamma=0.9)
+
+
+def test_the_table_says_who_is_solved(variant: tuple[str, dict[str, Any]]) -> None:
+    """`World.solver`, which `env list` prints, is empty exactly where there is no yardstick."""
+    world = make_world(*variant)
+    engine = Engine(world, 2, seed=3)
+    assert bool(world.solver) == (solve.yardstick(world, engine.state) is not None)

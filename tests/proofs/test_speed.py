@@ -8,14 +8,25 @@ from typing import Any
 import pytest
 
 from gumdrop.agents.runtime.bench import bench_env, bench_train
+from gumdrop.agents.runtime.peers import PEERS
+from gumdrop.envs.registry import presets, worlds
 
 pytestmark = pytest.mark.slow
 
 
 def test_worlds(proof: Callable[[str, dict[str, Any]], None]) -> None:
-    result = bench_env(seconds=3.0)
+    """Every family, in turns with the peers that are installed here."""
+    result = bench_env(seconds=5.0, vs=[*PEERS])
     proof("bench-env", result)
-    assert {row["world"] for row in result["worlds"]} >= {"bandit", "candy", "maze"}
+    assert {row["world"] for row in result["worlds"]} == set(worlds())
+    assert {peer["package"] for peer in result["peers"]} >= {"gymnasium", "minigrid"}
+    assert all(peer["times_faster"] > 1 for peer in result["peers"])
+
+
+def test_presets(proof: Callable[[str, dict[str, Any]], None]) -> None:
+    result = bench_env([*worlds(), *presets()], seconds=1.0)
+    proof("bench-presets", result)
+    assert len(result["worlds"]) == len(worlds()) + len(presets())
 
 
 def test_training(proof: Callable[[str, dict[str, Any]], None]) -> None:

@@ -114,7 +114,7 @@ def test_env_list_needs_neither_torch_nor_numba() -> None:
     assert processor_seconds([*COMMAND, "env", "list"]) < 1.5
     assert lines[-1] == "loaded"
     assert lines[0].split() == ["id", "observation", "actions", "agents", "solver", "description"]
-    assert any(line.startswith("candy ") and " model " in line for line in lines)
+    assert any(line.startswith("candy ") and " dynamic programming " in line for line in lines)
 
 
 def test_env_list_names_broken_plugins(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
