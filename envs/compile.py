@@ -20,8 +20,9 @@ import numba
 import numpy as np
 from numba.core.caching import CacheImpl, CompileResultCacheImpl, FunctionCache
 
-from . import specialise
+from . import packing, specialise
 from .core import Array, World
+from .packing import Layout, unpacking
 from .specialise import Static, specialised
 
 if "NUMBA_THREADING_LAYER" not in os.environ:
@@ -31,10 +32,29 @@ if "NUMBA_THREADING_LAYER" not in os.environ:
     except ImportError:
         numba.config.THREADING_LAYER = "workqueue"
 
-OURS = Path(__file__).read_text() + Path(specialise.__file__).read_text()  # kernels on disk are valid for this code
+OURS = "".join(
+    Path(str(file)).read_text() for file in (__file__, packing.__file__, specialise.__file__)
+)  # kernels follow from it
 # Called from compiled code only: the entries for Python and C would double the time to compile. And no reference counts.
 INNER = {"_nrt": False, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 BLOCK = 64  # copies that one parallel work item steps: large against the scheduler's cost, small against a batch
+
+
+PROGRAM = """
+def step_rows(lo, hi, table, reals, action, limit, autoreset):
+    s, c, b = {tuples}
+    step_span(lo, hi, s, c, b, action, limit, autoreset)
+
+
+def reset_all(table, reals):
+    s, c, b = {tuples}
+    reset_span(0, b.active.shape[0], s, c, b)
+
+
+def observe_all(table, reals):
+    s, c, b = {tuples}
+    observe_span(0, b.active.shape[0], s, c, b)
+"""
 
 
 class Buffers(NamedTuple):
@@ -54,12 +74,12 @@ class Buffers(NamedTuple):
 
 
 class Kernels(NamedTuple):
-    """Compiled loops over copies; `s` the State, `c` the constants, `b` the buffers."""
+    """Compiled loops over copies; table and reals are State, constants and buffers, packed."""
 
-    step: Callable[..., None]  # (s, c, b, action, limit, autoreset)
+    step: Callable[..., None]  # (table, reals, action, limit, autoreset)
     step_threaded: Callable[..., None]
-    reset: Callable[..., None]  # (s, c, b): where b.active
-    observe: Callable[..., None]  # (s, c, b)
+    reset: Callable[..., None]  # (table, reals): where b.active
+    observe: Callable[..., None]  # (table, reals)
 
 
 class _Locator:
@@ -200,7 +220,10 @@ def binder(constants: type, static: dict[str, Any]) -> Callable[[Any], Any]:
 
 
 class Spans(NamedTuple):
-    """Loops over the copies lo..hi-1, plain Python closures: what every device compiles. `s`, `c`, `b` as in `Kernels`."""
+    """Loops over the copies lo..hi-1, plain Python closures: what every device compiles.
+
+    `s` is the State, `c` the constants, `b` the buffers.
+    """
 
     step: Callable[..., None]  # (lo, hi, s, c, b, action, limit, autoreset)
     reset: Callable[..., None]  # (lo, hi, s, c, b): where b.active
@@ -262,35 +285,33 @@ def make_spans(reset: Any, step: Any, observe: Any, bind: Any, agents: int) -> S
 
 
 @functools.cache
-def _kernels(world_class: type[World], constants: type, static: Static, agents: int) -> Kernels:
+def _kernels(world_class: type[World], constants: type, static: Static, agents: int, layout: Layout) -> Kernels:
     rules = [world_class.reset, world_class.step, world_class.observe]
     reset, step, observe = (_compiled(rule, static) for rule in rules)
-    bind = numba.njit(forceinline=True, **INNER)(binder(constants, dict(static)))
-    spans = make_spans(reset, step, observe, bind, agents)
+    inline = functools.partial(numba.njit, forceinline=True, **INNER)
+    bind = inline(binder(constants, dict(static)))
+    step_span, reset_span, observe_span = (inline(span) for span in make_spans(reset, step, observe, bind, agents))
+    tuples, scope = unpacking(layout)
+    scope |= {"__name__": __name__, "step_span": step_span, "reset_span": reset_span, "observe_span": observe_span}
+    exec(PROGRAM.format(tuples=tuples), scope)  # names and numbers of our own making only
 
-    layout = repr((world_class.__module__, world_class.State._fields, static, agents, numba.__version__))
-    key = _digest([*rules, bind.py_func], layout + OURS)
+    what = repr((world_class.__module__, world_class.State._fields, static, agents, layout, numba.__version__))
+    key = _digest([*rules, bind.py_func], what + OURS)
 
     def own(function: Callable[..., Any]) -> Callable[..., Any]:
         """A name of its own: kernels that two processes cached must not share symbols when a third one loads both."""
         function.__qualname__ = f"{function.__name__}_{key[:20]}"
         return function
 
-    step_loop, reset_loop, observe_loop = (numba.njit(nogil=True, **INNER)(own(span)) for span in spans)
+    step_rows = numba.njit(nogil=True, **INNER)(own(scope["step_rows"]))
 
-    def step_all(s: Any, c: Any, b: Any, action: Any, limit: int, autoreset: bool) -> None:
-        step_loop(0, b.active.shape[0], s, c, b, action, limit, autoreset)
+    def step_all(table: Any, reals: Any, action: Any, limit: int, autoreset: bool) -> None:
+        step_rows(0, action.shape[0], table, reals, action, limit, autoreset)
 
-    def step_threaded(s: Any, c: Any, b: Any, action: Any, limit: int, autoreset: bool) -> None:
-        n = b.active.shape[0]
+    def step_threaded(table: Any, reals: Any, action: Any, limit: int, autoreset: bool) -> None:
+        n = action.shape[0]
         for block in numba.prange((n + BLOCK - 1) // BLOCK):
-            step_loop(block * BLOCK, min(n, (block + 1) * BLOCK), s, c, b, action, limit, autoreset)
-
-    def reset_all(s: Any, c: Any, b: Any) -> None:
-        reset_loop(0, b.active.shape[0], s, c, b)
-
-    def observe_all(s: Any, c: Any, b: Any) -> None:
-        observe_loop(0, b.active.shape[0], s, c, b)
+            step_rows(block * BLOCK, min(n, (block + 1) * BLOCK), table, reals, action, limit, autoreset)
 
     def finish(function: Callable[..., Any], parallel: bool) -> Any:
         return _keep_on_disk(numba.njit(nogil=True, parallel=parallel)(own(function)), key)
@@ -298,8 +319,8 @@ def _kernels(world_class: type[World], constants: type, static: Static, agents: 
     return Kernels(
         finish(step_all, False),
         finish(step_threaded, True),
-        finish(reset_all, False),
-        finish(observe_all, False),
+        finish(scope["reset_all"], False),
+        finish(scope["observe_all"], False),
     )
 
 
@@ -309,7 +330,10 @@ def kernel_key(world: World) -> Any:
     return type(world), type(c), tuple((name, getattr(c, name)) for name in world.static), world.num_agents
 
 
-def kernels(world: World) -> Kernels:
-    """The compiled loops of `world`. Worlds that differ in numbers that are not `static` share them."""
-    compiled: Kernels = _kernels(*kernel_key(world))
+def kernels(world: World, layout: Layout) -> Kernels:
+    """The compiled loops of `world`, for packed State, constants and buffers of that layout.
+
+    Worlds that differ in numbers that are not `static` share them.
+    """
+    compiled: Kernels = _kernels(*kernel_key(world), layout)
     return compiled

@@ -10,6 +10,7 @@ import numpy as np
 
 from .compile import BLOCK, Buffers, kernels
 from .core import Array, Episodes, Scene, Step, World, Yardstick, flat_size
+from .packing import layout_of, pack
 from .rng import copy_seeds, fresh_streams
 
 COUNTERS = ("rng", "elapsed", "running_return")  # buffers that the future depends on, besides the world's state
@@ -70,7 +71,9 @@ class Engine:
 
     def _prepare(self) -> None:
         """Compile the rules for the device that steps them."""
-        self._kernels = kernels(self.world)
+        parts = self.state, self.constants, self._b
+        self._kernels = kernels(self.world, layout_of(*parts))
+        self._packed = pack(*parts)
 
     def _pull(self, *names: str) -> None:
         """Bring the host's copy of these buffers (or "state") up to date, before the host reads it."""
@@ -79,18 +82,18 @@ class Engine:
         """Hand these buffers (or "state") to the device, after the host has written them."""
 
     def _run_reset(self) -> None:
-        self._kernels.reset(self.state, self.constants, self._b)
+        self._kernels.reset(*self._packed)
 
     def _run_observe(self) -> None:
-        self._kernels.observe(self.state, self.constants, self._b)
+        self._kernels.observe(*self._packed)
 
     def step_legal(self, action: Array, autoreset: bool = True) -> Step:
         """`step` of all copies for callers that have checked: an action of another shape, dtype or range may crash."""
         if self.num_envs >= THREAD_FROM and self.threads > 1:
             numba.set_num_threads(self.threads)
-            self._kernels.step_threaded(self.state, self.constants, self._b, action, self._limit, autoreset)
+            self._kernels.step_threaded(*self._packed, action, self._limit, autoreset)
         else:
-            self._kernels.step(self.state, self.constants, self._b, action, self._limit, autoreset)
+            self._kernels.step(*self._packed, action, self._limit, autoreset)
         return self._step
 
     def reset(self, seed: int | Array | None = None) -> Array:
