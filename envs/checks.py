@@ -23,6 +23,7 @@ from . import render
 from .core import Array, BatchEnv, World
 from .engine import THREAD_FROM, Engine
 from .foreign import CopyFailed, ForeignBatch, ReplayMismatch, adapt, make_foreign, own_options, where_failed
+from .packing import plain
 from .registry import is_foreign, make_world
 from .rng import copy_seeds, fresh_streams
 
@@ -109,7 +110,7 @@ def play(env: BatchEnv, actions: Array, seeds: Array | None = None) -> Trace:
 def play_plain(world: World, actions: Array, seeds: Array) -> Trace:
     """`play` in plain Python: the same rules, nothing compiled, the engine's bookkeeping written anew."""
     steps, n, agents = actions.shape[:3]
-    cls, s, c, rng = type(world), world.allocate(n), world.constants(), fresh_streams(seeds)
+    cls, s, c, rng = type(world), world.allocate(n), plain(world.constants()), fresh_streams(seeds)
     space, limit = world.observation_space, world.config.time_limit
     shape = (n, agents, *(space.shape or ()))
     t = Trace(

@@ -7,6 +7,7 @@ at the file of the outermost function; ours also sees a change in any helper or 
 
 from __future__ import annotations
 
+import enum
 import functools
 import hashlib
 import importlib
@@ -22,7 +23,7 @@ from numba.core.caching import CacheImpl, CompileResultCacheImpl, FunctionCache
 
 from . import packing, specialise
 from .core import Array, World
-from .packing import Layout, unpacking
+from .packing import Layout, plain, unpacking
 from .specialise import Static, specialised
 
 if "NUMBA_THREADING_LAYER" not in os.environ:
@@ -171,13 +172,33 @@ def _compiled(function: Any, static: Static) -> Any:
     """`function` cut down to `static` and compiled, and first the helpers that it calls."""
     function = specialised(function, static)
     meanings = {name: _compiled(value, static) for name, value in referenced(function).items() if is_helper(value)}
-    key = (function, *meanings.values())
+    fixed = [(n, _spelling(v, function)) for n, v in referenced(function).items() if not is_helper(v)]
+    key = (function, repr(fixed), *meanings.values())
     if key not in _COMPILED:
         _COMPILED[key] = numba.njit(forceinline=True, **INNER)(rebound(function, meanings))
     return _COMPILED[key]
 
 
-def _digest(functions: list[Callable[..., Any]], extra: str) -> str:
+def _spelling(value: Any, function: Any) -> str:
+    """What numba makes of a global: it freezes numbers, arrays, and the attributes of modules and enumerations."""
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype.str}{value.shape}{hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()}"
+    if isinstance(value, (tuple, list)):
+        return f"{type(value).__name__}({', '.join(_spelling(v, function) for v in value)})"
+    if value is None or isinstance(value, (int, float, str, bytes, np.generic)):
+        return f"{type(value).__name__} {value!r}"
+    if isinstance(value, enum.EnumMeta):
+        members: Any = value.__members__
+        return repr([(name, member.value) for name, member in members.items()])
+    if isinstance(value, types.ModuleType):
+        here = {n: getattr(value, n, None) for n in function.__code__.co_names} if value not in (np, numba) else {}
+        return ", ".join(f"{n}={_spelling(v, function)}" for n, v in here.items() if not callable(v))
+    if hasattr(value, "py_func"):  # somebody's own numba function
+        return hashlib.sha256(value.py_func.__code__.co_code + repr(value.py_func.__code__.co_consts).encode()).hexdigest()
+    return getattr(value, "__qualname__", type(value).__qualname__)
+
+
+def _digest(functions: list[Callable[..., Any]], static: Static, extra: str) -> str:
     """sha256 over byte code, constants and referenced values of `functions` and all helpers they reach."""
     sha = hashlib.sha256(extra.encode())
     seen: set[Any] = set()
@@ -192,18 +213,20 @@ def _digest(functions: list[Callable[..., Any]], extra: str) -> str:
                 sha.update(repr(constant).encode())
 
     def add(function: Any) -> None:
+        function = specialised(function, static)  # what is compiled is what counts
         if function in seen:
             return
         seen.add(function)
         add_code(function.__code__)
+        sha.update(
+            _spelling((function.__defaults__, tuple(sorted((function.__kwdefaults__ or {}).items()))), function).encode()
+        )
         for name, value in referenced(function).items():
             sha.update(name.encode())
             if is_helper(value):
                 add(value)
-            elif isinstance(value, np.ndarray):
-                sha.update(value.tobytes())
-            elif isinstance(value, (int, float, bool, str, tuple, np.generic)):
-                sha.update(repr(value).encode())
+            else:
+                sha.update(_spelling(value, function).encode())
 
     for function in functions:
         add(function)
@@ -212,8 +235,8 @@ def _digest(functions: list[Callable[..., Any]], extra: str) -> str:
 
 def binder(constants: type, static: dict[str, Any]) -> Callable[[Any], Any]:
     """A function that returns the constants with the static ones as literals, so that the compiler can unroll."""
-    parts = [repr(static[f]) if f in static else f"c.{f}" for f in constants._fields]  # type: ignore[attr-defined]
-    scope: dict[str, Any] = {"Constants": constants}
+    parts = [f"static_{f}" if f in static else f"c.{f}" for f in constants._fields]  # type: ignore[attr-defined]
+    scope: dict[str, Any] = {"Constants": constants, **{f"static_{name}": value for name, value in static.items()}}
     exec(f"def bind(c):\n    return Constants({', '.join(parts)})\n", scope)  # our own field names and numbers only
     bind: Callable[[Any], Any] = scope["bind"]
     return bind
@@ -285,7 +308,7 @@ def make_spans(reset: Any, step: Any, observe: Any, bind: Any, agents: int) -> S
 
 
 @functools.cache
-def _kernels(world_class: type[World], constants: type, static: Static, agents: int, layout: Layout) -> Kernels:
+def _kernels(world_class: type[World], constants: type, static: Static, spelling: str, agents: int, layout: Layout) -> Kernels:
     rules = [world_class.reset, world_class.step, world_class.observe]
     reset, step, observe = (_compiled(rule, static) for rule in rules)
     inline = functools.partial(numba.njit, forceinline=True, **INNER)
@@ -295,8 +318,8 @@ def _kernels(world_class: type[World], constants: type, static: Static, agents: 
     scope |= {"__name__": __name__, "step_span": step_span, "reset_span": reset_span, "observe_span": observe_span}
     exec(PROGRAM.format(tuples=tuples), scope)  # names and numbers of our own making only
 
-    what = repr((world_class.__module__, world_class.State._fields, static, agents, layout, numba.__version__))
-    key = _digest([*rules, bind.py_func], what + OURS)
+    what = repr((world_class.__module__, world_class.State._fields, spelling, agents, layout, numba.__version__))
+    key = _digest([*rules, bind.py_func], static, what + OURS)
 
     def own(function: Callable[..., Any]) -> Callable[..., Any]:
         """A name of its own: kernels that two processes cached must not share symbols when a third one loads both."""
@@ -325,9 +348,18 @@ def _kernels(world_class: type[World], constants: type, static: Static, agents: 
 
 
 def kernel_key(world: World) -> Any:
-    """What a world's kernels depend on: (class, class of constants, static constants, agents). Hashable."""
-    c = world.constants()
-    return type(world), type(c), tuple((name, getattr(c, name)) for name in world.static), world.num_agents
+    """What a world's kernels depend on: (class, class of constants, static constants, their spelling, agents). Hashable.
+
+    The spelling tells 1, 1.0 and True apart. Raises TypeError for a static constant that is no number.
+    """
+    c = plain(world.constants())
+    static = tuple((name, getattr(c, name)) for name in world.static)
+    for name, value in static:
+        if not isinstance(value, (bool, int, float)):
+            raise TypeError(
+                f"world {world.name}: static constant {name} is {type(value).__name__}: only numbers are compiled in"
+            )
+    return type(world), type(c), static, repr(static), world.num_agents
 
 
 def kernels(world: World, layout: Layout) -> Kernels:

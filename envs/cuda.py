@@ -131,7 +131,7 @@ def _kernel(body: Callable[..., None]) -> Any:
 
 
 @functools.cache
-def _programs(world_class: type[World], constants: type, static: Static, agents: int) -> Spans:
+def _programs(world_class: type[World], constants: type, static: Static, spelling: str, agents: int) -> Spans:
     """Kernels over all copies, each with the arguments of the span of its name less lo and hi."""
     made: dict[Any, Any] = {}
     rule = [_on_device(rule, made, static) for rule in (world_class.reset, world_class.step, world_class.observe)]

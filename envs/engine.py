@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import gymnasium
 import numba
@@ -10,11 +11,25 @@ import numpy as np
 
 from .compile import BLOCK, Buffers, kernels
 from .core import Array, Episodes, Scene, Step, World, Yardstick, flat_size
-from .packing import layout_of, pack
+from .packing import layout_of, pack, plain
 from .rng import copy_seeds, fresh_streams
 
+OUTCOME = ("reward", "terminated", "truncated", "final_obs", "ended_return", "ended_length")  # of the last step
 COUNTERS = ("rng", "elapsed", "running_return")  # buffers that the future depends on, besides the world's state
 THREAD_FROM = 8 * BLOCK  # copies; below this, waking a second thread costs more than it brings
+
+
+HOME = os.getpid()  # a forked child steps on one thread: OpenMP's do not survive a fork, and end the process
+
+
+def _again(cls: type[Engine], world: World, num_envs: int, threads: int, id: str, state: Any, buffers: Any) -> Engine:
+    """An engine as it was, with arrays of its own: what copying and pickling make."""
+    engine = cls(world, num_envs, id=id)
+    engine.threads = threads
+    engine.set_state(state)
+    for name, array in buffers.items():
+        getattr(engine._b, name)[...] = array
+    return engine
 
 
 class Engine:
@@ -37,7 +52,7 @@ class Engine:
         assert shape is not None
         size, dtype = flat_size(self.observation_space), self.observation_space.dtype
         self.state = world.allocate(n)
-        self.constants = world.constants()
+        self.constants = plain(world.constants())
         self._b = Buffers(
             rng=np.zeros((n, 2), np.uint64),
             active=np.ones(n, np.uint8),
@@ -89,7 +104,7 @@ class Engine:
 
     def step_legal(self, action: Array, autoreset: bool = True) -> Step:
         """`step` of all copies for callers that have checked: an action of another shape, dtype or range may crash."""
-        if self.num_envs >= THREAD_FROM and self.threads > 1:
+        if self.num_envs >= THREAD_FROM and self.threads > 1 and os.getpid() == HOME:
             numba.set_num_threads(self.threads)
             self._kernels.step_threaded(*self._packed, action, self._limit, autoreset)
         else:
@@ -110,8 +125,10 @@ class Engine:
     def reset_copies(self, which: Array) -> Array:
         """Begin a new episode in the copies where `which` (N,) is true; the others are not touched. Returns obs."""
         self._set_active(which)
-        self._run_reset()
-        self._set_active(1)
+        try:
+            self._run_reset()
+        finally:
+            self._set_active(1)
         return self._step.obs
 
     def _set_active(self, which: Array | int) -> None:
@@ -130,9 +147,10 @@ class Engine:
         if active is None:
             return self.step_legal(action, autoreset)
         self._set_active(active)
-        step = self.step_legal(action, autoreset)
-        self._set_active(1)
-        return step
+        try:
+            return self.step_legal(action, autoreset)
+        finally:
+            self._set_active(1)
 
     def _legal(self, action: Array) -> Array:
         """`action` as the kernel reads it. Raises ValueError before anything moves."""
@@ -180,6 +198,12 @@ class Engine:
             array[...] = state[name]
         self._push("state", *COUNTERS)
         self._run_observe()
+
+    def __reduce__(self) -> Any:
+        """Copies get arrays of their own: kernels know the addresses of these."""
+        self._pull(*OUTCOME)
+        buffers = {name: getattr(self._b, name).copy() for name in OUTCOME}
+        return _again, (type(self), self.world, self.num_envs, self.threads, self.id, self.get_state(), buffers)
 
     def scene(self, i: int) -> Scene | None:
         return self.world.scene(self.state, i)

@@ -56,13 +56,27 @@ def layout_of(*tuples: Any) -> Layout:
 def _kind(t: Any, name: str) -> tuple[str, int] | str:
     value = getattr(t, name)
     if isinstance(value, np.ndarray):
-        if not value.flags.c_contiguous:
-            raise TypeError(f"{type(t).__name__}.{name} is not contiguous: make it with np.ascontiguousarray")
+        what = f"{type(t).__name__}.{name}"
+        if not (value.flags.c_contiguous and value.flags.aligned):
+            raise TypeError(f"{what} is not contiguous: make it with np.ascontiguousarray")
+        if value.dtype.kind not in "biuf" or not value.dtype.isnative or value.ndim < 1:
+            raise TypeError(
+                f"{what} is {value.dtype.str}{value.shape}: rules know arrays of native numbers with an axis at least"
+            )
         return value.dtype.name, value.ndim
     for kind, known in (("bool", (bool, np.bool_)), ("int", (int, np.integer)), ("float", (float, np.floating))):
         if isinstance(value, known):
             return kind
     raise TypeError(f"{type(t).__name__}.{name} is {type(value).__name__}: rules know arrays, int, float and bool")
+
+
+def plain(constants: Any) -> Any:
+    """The tuple with numpy's numbers as Python's: what rules get on every device. Raises TypeError beyond 64 bits."""
+    values = [v.item() if isinstance(v, np.generic) else v for v in constants]
+    for name, value in zip(constants._fields, values, strict=True):
+        if isinstance(value, int) and not -(2**63) <= value < 2**63:
+            raise TypeError(f"{type(constants).__name__}.{name} is {value}: whole numbers have 63 bits; use an array of uint64")
+    return type(constants)(*values)
 
 
 def pack(*tuples: Any) -> Packed:

@@ -64,7 +64,7 @@ def load_plugins(group: str) -> tuple[Broken, ...]:
     for point in entry_points(group=group):
         try:
             point.load()
-        except Exception as error:  # a stranger's code: whatever it raises is its reason
+        except (Exception, SystemExit) as error:  # a stranger's code: whatever it raises is its reason
             broken.append(Broken(point.name, f"{type(error).__name__}: {error}"))
     return tuple(broken)
 

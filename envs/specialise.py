@@ -8,10 +8,10 @@ have written for that configuration alone: it compiles in a fraction of the time
 from __future__ import annotations
 
 import ast
-import functools
 import inspect
 import operator
 import textwrap
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -62,15 +62,14 @@ class _Cut(ast.NodeTransformer):
         self.generic_visit(node)
         decides = isinstance(node.op, ast.Or)  # the truth value at which the rest is not looked at
         kept: list[ast.expr] = []
-        for value in node.values:
-            constant = isinstance(value, ast.Constant)
-            if constant and bool(value.value) == decides:  # type: ignore[attr-defined]
-                kept.append(value)
-                break
-            if not constant:
-                kept.append(value)
-        if not kept:
-            return node.values[-1]
+        for k, value in enumerate(node.values):
+            if isinstance(value, ast.Constant):
+                if bool(value.value) == decides:
+                    kept.append(value)
+                    break
+                if k < len(node.values) - 1:  # the last one may be the value of the whole
+                    continue
+            kept.append(value)
         return kept[0] if len(kept) == 1 else ast.copy_location(ast.BoolOp(node.op, kept), node)
 
     def visit_IfExp(self, node: ast.IfExp) -> ast.AST:
@@ -86,30 +85,62 @@ class _Cut(ast.NodeTransformer):
         return node
 
 
-@functools.cache
+def _same(one: types.CodeType, other: types.CodeType) -> bool:
+    """Whether two code objects do the same, wherever their lines are."""
+    return (one.co_code, one.co_names, one.co_varnames, repr(one.co_consts)) == (
+        other.co_code, other.co_names, other.co_varnames, repr(other.co_consts)
+    )  # fmt: skip
+
+
+def _made(definition: ast.FunctionDef, function: Any, first: int) -> Any:
+    """The function that `definition` defines in the place of `function`."""
+    module = ast.increment_lineno(ast.fix_missing_locations(ast.Module([definition], [])), first - 1)
+    scope: dict[str, Any] = {}
+    exec(compile(module, function.__code__.co_filename, "exec"), function.__globals__, scope)
+    return scope[definition.name]
+
+
 def _specialised(function: Any, static: Static) -> Any:
     code = function.__code__
     takes = "c" in code.co_varnames[: code.co_argcount]
-    if function.__closure__ or not takes or not {name for name, _ in static} & set(code.co_names):
+    nested = any(isinstance(constant, types.CodeType) for constant in code.co_consts)
+    if function.__closure__ or nested or not takes or not {name for name, _ in static} & set(code.co_names):
         return function
+    own = {*code.co_varnames, *code.co_cellvars}
+    names = {n: function.__globals__[n] for n in code.co_names if n not in own and n in function.__globals__}
+    names = {n: v for n, v in names.items() if type(v) in (bool, int, float)}
+    key = function, repr(static), repr(names)
+    if key not in _SPECIALISED:
+        _SPECIALISED[key] = _rewritten(function, dict(static), names)
+    return _SPECIALISED[key]
+
+
+_SPECIALISED: dict[Any, Any] = {}
+
+
+def _rewritten(function: Any, static: dict[str, Any], names: dict[str, Any]) -> Any:
     try:
         lines, first = inspect.getsourcelines(function)
-        tree = ast.parse(textwrap.dedent("".join(lines)))
-    except (OSError, SyntaxError):  # typed into a prompt, or made by exec: compiled as it is
+        text = textwrap.dedent("".join(lines))
+        definition = ast.parse(text).body[0]
+    except (OSError, SyntaxError, IndexError):  # typed into a prompt, or made by exec: compiled as it is
         return function
-    definition = tree.body[0]
-    if not isinstance(definition, ast.FunctionDef) or definition.name != code.co_name:
+    if not isinstance(definition, ast.FunctionDef) or definition.name != function.__code__.co_name:
         return function
-    definition.decorator_list, definition.returns = [], None
-    for argument in definition.args.args:
-        argument.annotation = None
-    own = {*code.co_varnames, *code.co_cellvars}
-    names = {n: v for n, v in function.__globals__.items() if n not in own and type(v) in (bool, int, float)}
-    cut = _Cut(dict(static), names)
-    tree = ast.fix_missing_locations(cut.visit(tree))
-    scope: dict[str, Any] = {}
-    exec(compile(ast.increment_lineno(tree, first - 1), code.co_filename, "exec"), function.__globals__, scope)
-    again = scope[definition.name]
+
+    def bare(tree: ast.FunctionDef) -> ast.FunctionDef:
+        """Without what is evaluated when a function is defined: that has happened."""
+        tree.decorator_list, tree.returns = [], None
+        for argument in (*tree.args.posonlyargs, *tree.args.args, *tree.args.kwonlyargs):
+            argument.annotation = None
+        tree.args.defaults = [ast.Constant(None) for _ in tree.args.defaults]
+        tree.args.kw_defaults = [d and ast.Constant(None) for d in tree.args.kw_defaults]
+        return tree
+
+    if not _same(_made(bare(definition), function, first).__code__, function.__code__):
+        return function  # the file has changed since it was imported
+    again = _made(_Cut(static, names).visit(bare(ast.parse(text).body[0])), function, first)  # type: ignore[arg-type]
+    again.__defaults__, again.__kwdefaults__ = function.__defaults__, function.__kwdefaults__
     if hasattr(function, "__gumdrop_helper__"):
         again.__gumdrop_helper__ = True
     again.__qualname__, again.__module__ = function.__qualname__, function.__module__
@@ -117,10 +148,9 @@ def _specialised(function: Any, static: Static) -> Any:
 
 
 def specialised(function: Callable[..., Any], static: Static) -> Callable[..., Any]:
-    """`function` for static constants `static`, (name, number) pairs; itself where it reads none or has no source.
+    """`function` for static constants `static`; itself where it reads none, has no source, or is no plain function of them.
 
-    The constants are the attributes of the parameter named `c`, as rules and the helpers that they hand it to have it.
+    The constants are the attributes of the parameter named `c`: rules have it, and helpers that they hand it to.
     """
-    values = tuple((name, value.item() if hasattr(value, "item") else value) for name, value in static)
-    changed: Callable[..., Any] = _specialised(function, values)
+    changed: Callable[..., Any] = _specialised(function, static)
     return changed

@@ -116,6 +116,13 @@ class GymView(gymnasium.Env[Array, Any]):
         self._over = True
         self._window = _window(self.engine, render_mode)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_seen": None, "_window": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._seen = self.engine.obs[0, 0, ...]  # of this engine, not of the one that was copied
+
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Array, dict[str, Any]]:
         """Begin an episode. A seed starts the copy's random stream anew, no seed lets it go on; the first
         reset without a seed draws one from `np_random`. `options` are ignored."""

@@ -155,7 +155,7 @@ class Navigation(World):
         layout: str = Field("open", description="open (the plane), maze, u-maze, medium or ASCII rows like S.#/..G")
         size: int = Field(7, ge=5, le=101, description="rows and columns of layout maze, walls included; odd")
         maze_seed: int = Field(0, ge=0, lt=2**63, description="which maze, where layout is maze")
-        radius: float = Field(0.35, ge=0, lt=0.5, description="half side of the body, in tiles; matters where walls are")
+        radius: float = Field(0.35, ge=0, le=0.499, description="half side of the body, in tiles; matters where walls are")
         goals: Literal["square", "disk", "circle", "half-circle"] = Field(
             "square", description="where goals are drawn in the open plane; a (half) circle means its line"
         )
