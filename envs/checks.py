@@ -539,7 +539,7 @@ def _checks(id: str, options: dict[str, Any]) -> Iterator[tuple[str, Callable[[]
         "state": check_state,
         "illegal actions": check_illegal_actions,
     }
-    if is_foreign(id) and not id.startswith("gumdrop"):
+    if is_foreign(id):
         env = make_foreign(id, options)
         library = "gymnasium" if isinstance(env, gymnasium.Env) else "pettingzoo"
         adapt(id, env)  # refuses spaces that agents cannot have

@@ -38,10 +38,12 @@ def world(name: str) -> Callable[[W], W]:
         for id in cls.presets:
             if id in _WORLDS:
                 raise ValueError(f"preset name {id!r} of {cls.__qualname__} is a world's name: choose another")
+        if name in _PRESETS:
+            raise ValueError(f"world name {name!r} is a preset's of {_PRESETS[name][0].__qualname__}: choose another")
         claim(_WORLDS, "world", name, cls)
         for id, preset in cls.presets.items():
             owner = _PRESETS.get(id, (cls,))[0]
-            if owner.__qualname__ != cls.__qualname__:
+            if (owner.__module__, owner.__qualname__) != (cls.__module__, cls.__qualname__):
                 raise ValueError(f"preset name {id!r} is taken by {owner.__module__}.{owner.__qualname__}: choose another")
             _PRESETS[id] = cls, preset
         return cls
@@ -52,7 +54,7 @@ def world(name: str) -> Callable[[W], W]:
 def claim(table: dict[str, Any], kind: str, name: str, cls: Any) -> None:
     """Enter `cls` into a registry's table as `name`. Raises ValueError if another class has that name."""
     other = table.get(name)
-    if other is not None and other.__qualname__ != cls.__qualname__:
+    if other is not None and (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):
         raise ValueError(f"{kind} name {name!r} is taken by {other.__module__}.{other.__qualname__}: choose another")
     cls.name = name
     table[name] = cls

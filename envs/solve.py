@@ -256,13 +256,16 @@ def _examine_table(id: str, options: dict[str, Any] | None, gamma: float, progre
     spec = gymnasium.spec(id)
     if "toy_text" not in str(spec.entry_point):
         raise ValueError(refusal)
-    env: Any = gymnasium.make(id, **(options or {}))
+    from .foreign import own_options
+
+    env: Any = gymnasium.make(id, **own_options(id, options or {})[0])
+    limit = int(env.spec.max_episode_steps or 0)
     table, first = getattr(env.unwrapped, "P", None), getattr(env.unwrapped, "initial_state_distrib", None)
     env.close()
     if table is None or first is None:
         raise ValueError(refusal)
     model = from_table(table, int(np.argmax(first)))
-    horizon = int(spec.max_episode_steps or 0) if gamma == 1 else 0
+    horizon = limit if gamma == 1 else 0
     solution, _, random = _solve(model, horizon, gamma, True, progress)
     share = np.asarray(first, np.float64)
     known = {"id": id, "horizon": horizon, "actions": model.next_state.shape[1]} | ({"gamma": gamma} if gamma < 1 else {})

@@ -30,7 +30,7 @@ def env(
     from ..agents.runtime.peers import PEERS
     from ..envs.registry import suggest
 
-    packages = vs.split(",") if vs else []
+    packages = [name.strip() for name in vs.split(",")] if vs else []
     for name in packages:
         if name not in PEERS:
             raise Refused(f"--vs {name!r:.80}{suggest(name, [*PEERS])}")
@@ -39,10 +39,8 @@ def env(
     if json:
         emit(result)
         return
-    table(
-        _rates(result["worlds"]),
-        ("world", "options", "agents", *map(way_name, result["worlds"][0]["steps_per_second"])),
-    )
+    ways = [*dict.fromkeys(way for row in result["worlds"] for way in row["steps_per_second"])]
+    table(_rates(result["worlds"], ways), ("world", "options", "agents", *map(way_name, ways)))
     if packages:
         print()
         rows = [[f"view of {id}, 1 copy", figure(v, 0), "", ""] for id, v in result["single_copy_view"].items()]
@@ -54,14 +52,16 @@ def env(
             print(f"{name}: {reason}")
 
 
-def _rates(rows: list[dict[str, Any]]) -> list[list[object]]:
-    """World, options, agents, and for each number of threads steps per second; agent steps where there are several."""
+def _rates(rows: list[dict[str, Any]], ways: list[str]) -> list[list[object]]:
+    """World, options, agents, and for each of `ways` steps per second; agent steps where there are several agents."""
     out: list[list[object]] = []
     for row in rows:
         options = " ".join(f"{key}={value}" for key, value in row["options"].items())
         figures = row.get("agent_steps_per_second", row["steps_per_second"])
         unit = " agent steps/s" if row["agents"] > 1 else " steps/s"
-        out.append([row["world"], options, row["agents"], *(figure(v, 0) + unit for v in figures.values())])
+        out.append(
+            [row["world"], options, row["agents"], *(figure(figures[w], 0) + unit if w in figures else "" for w in ways)]
+        )
     return out
 
 

@@ -75,16 +75,17 @@ def show(
     options = parse_options(words or [], "env.")
     if out is not None:
         check_out(out, (".png",))
-    check_env(id, options)
-    batch = registry.make(id, options, num_envs=1, seed=seed, threads=1)
-    for action in random_actions(batch, steps, seed):
-        batch.step(action)
-    picture = render.text(batch, 0)
+    with only_json(json):
+        check_env(id, options)
+        batch = registry.make(id, options, num_envs=1, seed=seed, threads=1)
+        for action in random_actions(batch, steps, seed):
+            batch.step(action)
+        picture = render.text(batch, 0)
     if out is not None:
         from PIL import Image
 
         Image.fromarray(render.rgb(batch, 0)).save(out)
-    foreign = registry.is_foreign(id) and not id.startswith("gumdrop")
+    foreign = registry.is_foreign(id)
     world = None if foreign else registry.make_world(id, options)
     cls = None if world is None else type(world)
     fields = [] if cls is None or world is None else option_rows(cls.Config, dict(world.config))

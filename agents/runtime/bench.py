@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import numba
 import numpy as np
 
 from ...envs.core import Array, finite_bounds
@@ -26,6 +27,7 @@ PPO: dict[str, Any] = {
 }
 COPIES = 4096
 ROUNDS = 5
+LAUNCHED = int(numba.config.NUMBA_NUM_THREADS)  # threads that numba has, at most
 GPU_WAYS = ("cuda, results brought to the host", "cuda, results left on the device")
 SINGLE = ("maze", "bandit")  # whose single-copy Gymnasium views are measured beside the peers
 CASES: list[tuple[str, dict[str, Any]]] = [
@@ -71,7 +73,9 @@ def bench_env(
     """
     from .peers import find, single
 
-    ways = [str(n) for n in sorted({min(n, cores()) for n in threads or (1, 2)})] if device == "cpu" else list(GPU_WAYS)
+    ways = (
+        [str(n) for n in sorted({min(n, cores(), LAUNCHED) for n in threads or (1, 2)})] if device == "cpu" else list(GPU_WAYS)
+    )
     cases = [(id, _options(id)) for id in ids] if ids else all_cases()
     rows: list[dict[str, Any]] = []
     contenders: dict[str, Callable[[], int]] = {}
@@ -79,8 +83,8 @@ def bench_env(
     for id, options in cases:
         env: Any = make(id, options, num_envs=copies, device=device)
         envs.append(env)
-        for way in ways if hasattr(env, "threads") else ["1"]:
-            contenders[f"{len(rows)} {way}"] = _burst(env, way)
+        own = ways if hasattr(env, "threads") else ["1"]  # a stranger's environment knows no threads of ours
+        contenders |= {f"{len(rows)} {way}": _burst(env, way) for way in own}
         rows.append({"world": id, "options": options, "copies": copies, "agents": env.num_agents})
     peers, missing = find(vs or [], copies)
     contenders |= {f"peer {k}": peer.burst for k, peer in enumerate(peers)}
@@ -91,17 +95,17 @@ def bench_env(
         rate(burst, 0.05)  # episodes out of step with each other, caches warm
     seen = in_turns(contenders, seconds)
     for k, row in enumerate(rows):
-        row["steps_per_second"] = {n: float(np.median(seen[f"{k} {n}"])) for n in ways if f"{k} {n}" in seen}
+        row["steps_per_second"] = {n: float(np.median(seen[f"{k} {n}"])) for n in ("1", *ways) if f"{k} {n}" in seen}
         if row["agents"] > 1:
             row["agent_steps_per_second"] = {n: row["agents"] * v for n, v in row["steps_per_second"].items()}
     result: dict[str, Any] = {"worlds": rows, "rounds": ROUNDS}
     if vs:
         first = next((k for k, row in enumerate(rows) if row["world"] == "maze"), 0)
-        theirs = []
+        theirs, widest = [], [*rows[first]["steps_per_second"]][-1]
         for k, peer in enumerate(peers):
-            ours = f"view {SINGLE[0]}" if peer.copies == 1 else f"{first} {ways[-1]}"
+            ours = f"view {SINGLE[0]}" if peer.copies == 1 else f"{first} {widest}"
             ratio = float(np.median(seen[ours] / seen[f"peer {k}"]))
-            name = f"single-copy view of {SINGLE[0]}" if peer.copies == 1 else f"{rows[first]['world']}, {way_name(ways[-1])}"
+            name = f"single-copy view of {SINGLE[0]}" if peer.copies == 1 else f"{rows[first]['world']}, {way_name(widest)}"
             theirs.append({
                 "package": peer.package, "environment": peer.what, "copies": peer.copies,
                 "steps_per_second": float(np.median(seen[f"peer {k}"])), "ours": name, "times_faster": ratio,

@@ -880,7 +880,7 @@ class Candy(World):
             spread_one(codes[j], k, c, out, j, plane, shown, waste)
         if c.window == 0:
             out[np.uint64(shown * plane + int(s.y[i, k]) * side + int(s.x[i, k]))] = 1
-        begin = np.uint64(plane - int(c.clock[s.time[i]]))
+        begin = np.uint64(plane - int(c.clock[min(s.time[i], c.deadline)]))
         for j in range(plane):
             out[np.uint64((shown + 1) * plane + j)] = c.ramp[begin + np.uint64(j)]
         if c.bodies > 1:
@@ -906,6 +906,8 @@ class Candy(World):
             return "candy does not end at the board's rim"
         if outside(inside, 0, kinds + bool(used & CLEANING)) or outside(s.left, 0, o.candies):
             return "candy holds an unknown kind, or left is out of bounds"
+        if (((inside > 0) & (inside <= kinds)).sum((1, 2)) != s.left).any():
+            return "left is not the number of candies on the board"
         if ((inside == kinds + 1).sum((1, 2)) != s.waste).any():
             return "waste is not the number of cells that hold some"
         wrong = outside(s.y, 0, o.size - 1) or outside(s.x, 0, o.size - 1) or outside(s.time, 0, o.deadline)

@@ -662,8 +662,20 @@ class Maze(World):
             boards = s.tiles[:, :-7].reshape(-1, *shape)
             if outside(s.tiles, FLOOR, DECOY) or outside(boards[:, ~inside], WALL, WALL):
                 return "tiles hold an unknown code or an open rim"
-        if outside(s.level, 0, len(_boards(self.config).tiles) - 1):
+        drawn = _boards(self.config).tiles
+        if outside(s.level, 0, len(drawn) - 1):
             return "level is not one of the boards"
+        if self._own:  # only what may come up here: a teleporter where none was drawn leads out of all arrays
+            others = s.tiles.copy()
+            if not self.config.is_fresh:
+                at = np.flatnonzero((drawn[0] >= TELEPORT) & (drawn[0] < TELEPORT + 4))
+                if (s.tiles[:, at] != drawn[s.level][:, at]).any():
+                    return "tiles have lost a teleporter"
+                others[:, at] = FLOOR
+            if ((others >= TELEPORT) & (others < TELEPORT + 4)).any():
+                return "tiles hold a teleporter that the layout does not have"
+            if ((s.tiles == KEY).sum(1) + s.keys.astype(np.int64)).max(initial=0) > 126:
+                return "tiles hold more keys than can be carried"
         for name in ("cell", "start", "goal"):
             at = getattr(s, name)
             if outside(at, 0, inside.size - 1) or not inside.ravel()[at].all():
@@ -904,6 +916,14 @@ def _constants(o: Any) -> Maze.Constants:
     partner, flip, distance = np.zeros(1, np.int32), np.zeros(len(flat), np.uint8), np.zeros((1, 1), np.float32)
     if cells is not None:
         partner = np.array(partners(flat.tobytes()), np.int32)
+    if o.goal == "random" and o.goal_distance and not o.is_fresh:
+        for start, count, cells_of in zip(boards.start, free_count, free, strict=True):
+            y, x = np.divmod(cells_of[:count].astype(np.int64), stride)
+            begin = np.array([start]) if o.start != "random" else cells_of[:count].astype(np.int64)
+            rows, columns = np.divmod(begin, stride)
+            reach = np.max([rows - y.min(), y.max() - rows, columns - x.min(), x.max() - columns], 0).min()
+            if reach < o.goal_distance:
+                raise ValueError(f"goal_distance is {o.goal_distance}: from some start no floor cell is farther than {reach}")
     if o.scramble:
         with np.errstate(over="ignore"):
             flip = (mix(np.uint64(o.maze_seed) + np.arange(len(flat), dtype=np.uint64) * GOLDEN) & np.uint64(1)).astype(

@@ -380,3 +380,12 @@ def test_solver_says_what_there_is() -> None:
                 assert world.game(state, 0) is not None
             else:
                 assert world.model(state, 0) is None and world.game(state, 0) is None
+
+
+def test_a_full_board_with_a_wrong_count_is_refused() -> None:
+    """Respawning looks for a free cell: on a board that is fuller than it says, it would look for ever."""
+    env = Engine(make_world("candy", {"agents": 2, "size": 3, "candies": 1, "regrowth": "respawn"}), 1)
+    state = env.get_state()
+    state["state.candy"][state["state.candy"] == 0] = 1
+    with pytest.raises(ValueError, match="left is not the number of candies"):
+        env.set_state(state)

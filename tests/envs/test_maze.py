@@ -325,3 +325,34 @@ def test_every_maze_preset_draws() -> None:
             env = make(id)
             assert "@" in render.text(env, 0) or preset.options.get("moves") == "turn"
             assert render.rgb(env, 0, 8).any()
+
+
+@pytest.mark.parametrize(
+    ("options", "field", "value", "message"),
+    [
+        ({"moves": "eight"}, "tiles", 12, "teleporter that the layout does not have"),
+        ({"layout": "S0K/.0G"}, "tiles", 11, "lost a teleporter"),
+        ({"layout": "SKK/..G"}, "keys", 126, "more keys than can be carried"),
+    ],
+)
+def test_states_that_would_lead_out_of_the_board(options: dict[str, Any], field: str, value: int, message: str) -> None:
+    world = make_world("maze", options)
+    env = Engine(world, 2)
+    state = env.get_state()
+    array = state[f"state.{field}"]
+    if field == "tiles":
+        _, width, pad = world._shape()  # type: ignore[attr-defined]
+        array[1, (pad + 0) * (width + 2 * pad) + pad + 1] = value  # the second cell of the first row
+    else:
+        array[1] = value
+    with pytest.raises(ValueError, match=message):
+        env.set_state(state)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"layout": "open", "size": 5, "fresh": False, "goal_distance": 50}, {"layout": "maze", "levels": 3, "goal_distance": 9}],
+)
+def test_a_goal_too_far_for_its_board_is_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="no floor cell is farther than"):
+        Engine(make_world("maze", options | {"goal": "random"}), 1)
