@@ -126,6 +126,12 @@ def _keep_on_disk(dispatcher: Any, key: str) -> Any:
         def _index_key(self, sig: Any, codegen: Any) -> Any:
             return sig, codegen.magic_tuple(), key
 
+        def load_overload(self, sig: Any, target_context: Any) -> Any:
+            try:
+                return super().load_overload(sig, target_context)
+            except Exception:  # a damaged file, or rules from a module that cannot be imported here: compile anew
+                return None
+
     try:
         cache_folder().mkdir(parents=True, exist_ok=True)
         dispatcher._cache = DiskCache(dispatcher.py_func)

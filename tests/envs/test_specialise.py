@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import copy
+import os
 import pickle
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -165,3 +169,69 @@ def test_a_copied_view_sees_its_own_world() -> None:
     a, b = view.step(2), other.step(2)
     assert a[0].tobytes() == b[0].tobytes() and a[1:] == b[1:]
     assert view.engine.state.pulls[0] == other.engine.state.pulls[0] == 2
+
+
+def test_rules_without_a_module_are_compiled_anew(tmp_path: Path) -> None:
+    """A world that exec made leaves kernels on disk that no other process can load: it must not trip over them."""
+    code = """
+import sys, numpy as np
+source = open(sys.argv[1]).read().split("# ---")[1]
+names = {"__name__": "nowhere"}
+exec(source, names)
+from gumdrop.envs.engine import Engine
+env = Engine(names["Up"](names["WorldConfig"]()), 2)
+print(env.step(np.zeros((2, 1), int)).reward.ravel().tolist())
+"""
+    file = tmp_path / "world.txt"
+    file.write_text(UP)
+    for _ in range(2):  # the second one finds the first one's kernels
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(file)],
+            env={**os.environ, "GUMDROP_CACHE": str(tmp_path)},
+            capture_output=True,
+            text=True,
+        )
+        assert done.stdout.strip() == "[1.0, 1.0]", done.stderr
+        assert list((tmp_path / "kernels").iterdir())
+
+
+UP = """# ---
+from typing import NamedTuple
+
+import gymnasium
+import numpy as np
+
+from gumdrop.envs.core import World, WorldConfig, helper, rule
+
+
+@helper
+def one(x):
+    return x + 1.0
+
+
+class State(NamedTuple):
+    x: np.ndarray
+
+
+class Up(World):
+    name = "up"
+    observation_space = gymnasium.spaces.Box(0, 1, (1,), np.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+    State = State
+
+    def allocate(self, n):
+        return State(np.zeros(n))
+
+    @rule
+    def reset(s, i, c, rng):
+        s.x[i] = 0
+
+    @rule
+    def step(s, i, action, c, rng, reward):
+        reward[0] = one(s.x[i])
+        return False
+
+    @rule
+    def observe(s, i, k, c, out):
+        out[0] = 0
+"""
