@@ -22,7 +22,7 @@ from gymnasium.spaces import Box, Discrete
 from . import render
 from .core import Array, BatchEnv, World
 from .engine import THREAD_FROM, Engine
-from .foreign import CopyFailed, ForeignBatch, ReplayMismatch, adapt, make_foreign, own_options, where_failed
+from .foreign import CopyFailed, ForeignBatch, ReplayMismatch, make_foreign, own_options, probe, where_failed
 from .packing import plain
 from .registry import is_foreign, make_world
 from .rng import copy_seeds, fresh_streams
@@ -540,10 +540,7 @@ def _checks(id: str, options: dict[str, Any]) -> Iterator[tuple[str, Callable[[]
         "illegal actions": check_illegal_actions,
     }
     if is_foreign(id):
-        env = make_foreign(id, options)
-        library = "gymnasium" if isinstance(env, gymnasium.Env) else "pettingzoo"
-        adapt(id, env)  # refuses spaces that agents cannot have
-        env.close()
+        library = probe(id, options)
         yield "raw observation", lambda: _apart(check_raw, id, options)
         for name, check in common.items():
             yield name, lambda check=check: check_foreign(id, options, check)  # type: ignore[misc]

@@ -33,9 +33,8 @@ if "NUMBA_THREADING_LAYER" not in os.environ:
     except ImportError:
         numba.config.THREADING_LAYER = "workqueue"
 
-OURS = "".join(
-    Path(str(file)).read_text() for file in (__file__, packing.__file__, specialise.__file__)
-)  # kernels follow from it
+_FILES = (__file__, packing.__file__, specialise.__file__)
+OURS = "".join(Path(str(file)).read_text() for file in _FILES)  # a kernel on disk is valid for this code only
 # Called from compiled code only: the entries for Python and C would double the time to compile. And no reference counts.
 INNER = {"_nrt": False, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 BLOCK = 64  # copies that one parallel work item steps: large against the scheduler's cost, small against a batch

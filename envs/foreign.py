@@ -10,6 +10,7 @@ The loop over copies runs here (`Loop`), or in worker processes (`workers.py`), 
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import functools
 import importlib
@@ -275,6 +276,29 @@ class ParallelCopy:
         return not truncated, truncated
 
 
+def probe(id: str, options: dict[str, Any]) -> str:
+    """Make `id` once and close it: "gymnasium" or "pettingzoo". With workers wanted, in a process of its own.
+
+    Raises UnknownName or ValueError, one line, where it cannot be made or agents cannot have its spaces.
+    """
+    theirs, workers, timeout = own_options(id, options)
+    if workers:
+        from .workers import call_apart
+
+        return call_apart(probe, id, theirs, timeout)
+    env = make_foreign(id, options)
+    try:
+        adapt(id, env)
+    except ValueError:
+        raise
+    except Exception as error:  # a stranger's class: whatever it raises is its reason
+        raise ValueError(f"environment {id} cannot be used: {type(error).__name__}: {error}") from error
+    library = "gymnasium" if isinstance(env, gymnasium.Env) else "pettingzoo"
+    with contextlib.suppress(Exception):  # the checks will say so
+        env.close()
+    return library
+
+
 def adapt(id: str, env: Any) -> Copy:
     """`env` as a `Copy`. Raises ValueError, one line, for spaces that agents cannot have."""
     return GymCopy(id, env) if isinstance(env, gymnasium.Env) else ParallelCopy(id, env)
@@ -429,10 +453,11 @@ class Loop:
         return picture
 
     def close(self) -> None:
-        for copy in self._copies:
-            copy.env.close()
-        if self._viewer is not None:
-            self._viewer.close()
+        for closing in (*(copy.env for copy in self._copies), *([self._viewer] if self._viewer else [])):
+            try:
+                closing.close()
+            except Exception as error:  # a stranger's: the others are closed all the same, and no run fails at its end
+                warnings.warn(f"environment {self._id} could not be closed: {type(error).__name__}: {error}", stacklevel=2)
 
 
 class ForeignBatch:

@@ -82,7 +82,7 @@ def intent(s: Any, i: int, k: int, c: Any, rng: Array) -> int:
             return int(c.zap_action)
     pad = c.window // 2
     stride = c.size + 2 * pad
-    own_only = kind_of == TIT_FOR_TAT and s.grudge[i, k] == 0
+    own_only = kind_of == TIT_FOR_TAT and s.grudge[i, k] == 0 and k < c.kinds  # beyond, no kind is its own
     ability = int(s.level[i, k]) if kind_of == FREE_RIDER else 1 << 30
     wanted = 0  # a bit for each board code
     for kind in range(1, c.kinds + 1):

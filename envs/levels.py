@@ -71,6 +71,8 @@ def parse_layout(layout: str, size: int = 11, start: bool = True, goal: bool = T
     `start`, `goal`: whether the layout itself must have one. Raises ValueError with the fault.
     """
     rows = fitted(layout, size) if layout in FITTED else LAYOUTS.get(layout, layout).strip().replace("\n", "/").split("/")
+    if rows == [""]:
+        raise ValueError("layout is empty: give rows like S.#/..G, or a name")
     if len({len(row) for row in rows}) != 1 or not rows[0]:
         raise ValueError(f"layout rows have lengths {[len(row) for row in rows]}: make them equal")
     if len(rows) > MOST or len(rows[0]) > MOST:
@@ -89,6 +91,8 @@ def parse_layout(layout: str, size: int = 11, start: bool = True, goal: bool = T
     for pair in "0123":
         if (cells == pair).sum() not in (0, 2):
             raise ValueError(f"layout has {(cells == pair).sum()} teleporters {pair}: they come in pairs")
+    if (cells == "C").sum() > 1:
+        raise ValueError(f"layout has {(cells == 'C').sum()} cues C: one tells which goal pays")
     if (cells == "C").any() and (cells == "G").sum() != 2:
         raise ValueError("a layout with a cue C needs two goals G: the cue tells which of them pays")
     return cells

@@ -115,6 +115,29 @@ def finite_horizon(model: Model, horizon: int, gamma: float = 1.0, progress: Pro
     return Solution(value, policy)
 
 
+def first_step(model: Model, horizon: int, gamma: float = 1.0, progress: Progress | None = None) -> tuple[Solution, Array]:
+    """The first row of `finite_horizon`, shapes (S,), and its action values (A, S), in the memory of two rows.
+
+    It ends early where one more step changes nothing: then no number of steps would.
+    """
+    if horizon < 1:
+        raise ValueError(f"horizon is {horizon}: it must be at least 1 step")
+    check_gamma(gamma)
+    flat = flatten(model)
+    value = np.zeros(flat.reward.shape[1])
+    best = np.zeros(len(value), np.int64)
+    for t in range(1, horizon + 1):
+        q = backup(flat, value, gamma)
+        policy, after = _improve(q, best)[0], q.max(0)
+        settled = bool((after == value).all() and (policy == best).all())
+        value, best = after, policy
+        if progress:
+            progress(horizon if settled else t, horizon)
+        if settled:
+            break
+    return Solution(value, best), q
+
+
 def chain(flat: Flat, policy: Array | None) -> tuple[Any, Array, Array]:
     """The Markov chain of a stationary policy: CSR (S, S) of going on, reward (S,), chance to end (S,)."""
     from scipy import sparse
@@ -162,7 +185,9 @@ def evaluate_policy(model: Model, policy: Array | None = None, horizon: int | No
     if policy is None or policy.ndim == (1 if policy.dtype.kind in "iu" else 2):
         move, reward, _ = chain(flat, policy)
         for _ in range(horizon):
-            value = reward + gamma * (move @ value)
+            before, value = value, reward + gamma * (move @ value)
+            if (value == before).all():  # nor would any further step change it
+                break
         return value
     for t in range(horizon - 1, -1, -1):
         q = backup(flat, value, gamma)

@@ -212,7 +212,7 @@ def text(picture: Map | Rows) -> str:
     key += "7 9 1 3: slantwise, as on a number pad; " if used & set("7913") else ""
     key += "a, b, c, ...: action 0, 1, 2, ...; " if used & set("abcdefghijklmnpqrstuwxyz") else ""
     start = f"start: row {picture.start[0]}, column {picture.start[1]}; {key}optimal return from each cell:"
-    numbers = np.where(np.isnan(picture.value), " " * 7, np.vectorize(lambda v: f"{v:7.3g}", otypes=["<U12"])(picture.value))
+    numbers = np.where(np.isnan(picture.value), " " * 9, np.vectorize(lambda v: f"{v:9.3g}", otypes=["<U12"])(picture.value))
     return "\n".join([" ".join(row) for row in picture.mark] + [start] + ["".join(row).rstrip() for row in numbers])
 
 

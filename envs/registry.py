@@ -136,7 +136,9 @@ def explain(error: pydantic.ValidationError, what: str, known: list[str]) -> str
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         return f"{what} has no option {key!r}{suggest(key.rpartition('.')[2], known)}"
-    return f"{what}: {key + ': ' if key else ''}{first['msg'][0].lower()}{first['msg'][1:]} (got {first['input']!r:.80})"
+    message = first["msg"].removeprefix("Value error, ")
+    got = f" (got {first['input']!r:.80})" if key else ""  # of a rule about several options, the message names them
+    return f"{what}: {key + ': ' if key else ''}{message[0].lower()}{message[1:]}{got}"
 
 
 def make(

@@ -28,6 +28,7 @@ from .mdp import (
     policy_iteration,
     value_iteration,
 )
+from .packing import plain
 from .rng import copy_seeds, fresh_streams
 
 __all__ = [
@@ -174,8 +175,10 @@ def examine(
     world = make_world(id, options)
     state = world.allocate(1)
     with np.errstate(over="ignore"):  # the rules in plain Python: nothing is compiled for one reset
-        type(world).reset(state, 0, world.constants(), fresh_streams(copy_seeds(seed, 1)))
-    horizon = int(world.horizon) if gamma == 1 else 0
+        type(world).reset(state, 0, plain(world.constants()), fresh_streams(copy_seeds(seed, 1)))
+    horizon = int(world.horizon)
+    if gamma < 1:  # the time limit does not count then; an end that the rules make does
+        horizon = int(type(world)(world.config.model_copy(update={"time_limit": 0})).horizon)
     actions = int(getattr(world.action_space, "n", 0)) or None
     known: dict[str, Any] = {"id": id, "horizon": horizon, "actions": actions} | ({"gamma": gamma} if gamma < 1 else {})
     own = world.yardstick(state) if gamma == 1 else None
@@ -214,21 +217,21 @@ def _solve(model: Model, horizon: int, gamma: float, random: bool, progress: Pro
     """Values and greedy policy of the first step (S,), its action values (A, S), and returns of random actions (S,)."""
     check_model(model)
     if horizon:
-        solution = finite_horizon(model, horizon, gamma, progress)
-        after = solution.value[1]
-        solution = Solution(solution.value[0], solution.policy[0])
+        solution, q = mdp.first_step(model, horizon, gamma, progress)
     else:
         solution = value_iteration(model, gamma, progress=progress)
-        after = solution.value
-    lazy = evaluate_policy(model, None, horizon or None, gamma) if random else np.zeros(len(after))
-    return solution, mdp.backup(mdp.flatten(model), after, gamma), lazy
+        q = mdp.backup(mdp.flatten(model), solution.value, gamma)
+    lazy = evaluate_policy(model, None, horizon or None, gamma) if random else np.zeros(len(solution.value))
+    return solution, q, lazy
 
 
 def _examine_game(known: dict[str, Any], game: Game, horizon: int, gamma: float, progress: Progress | None) -> Solved:
     games.check_game(game)
     if gamma < 1:
-        value, row, column = games.shapley(game, None, gamma, progress=progress)
-        random = evaluate_policy(games.joint(game), None, None, gamma)
+        value, row, column = games.shapley(game, horizon or None, gamma, progress=progress)
+        if horizon:
+            value, row, column = value[0], row[0], column[0]
+        random = evaluate_policy(games.joint(game), None, horizon or None, gamma)
     else:
         random, value, row, column = games.minimax(game, horizon, progress)
     start = game.start

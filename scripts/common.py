@@ -118,9 +118,9 @@ def check_env(id: str, options: dict[str, Any]) -> None:
     from ..envs import registry
 
     if registry.is_foreign(id):
-        from ..envs.foreign import make_foreign
+        from ..envs.foreign import probe
 
-        make_foreign(id, options).close()
+        probe(id, options)
     else:
         registry.make_world(id, options)
 

@@ -19,10 +19,14 @@ def list(json: Json = False) -> None:
     """List all worlds, and the plugins that could not be loaded with their reason."""
     from ..envs import registry
 
-    rows = [describe(registry.make_world(id), first_line(cls)) for id, cls in registry.worlds().items()]
-    named = [describe(registry.make_world(id), preset.about, id) for id, (_, preset) in registry.presets().items()]
-    rows = [row for world in rows for row in (world, *(p for p in named if p["world"] == world["id"]))]
-    broken = registry.broken_plugins()
+    about = {id: (id, first_line(cls)) for id, cls in registry.worlds().items()}
+    about |= {id: (cls.name, preset.about) for id, (cls, preset) in registry.presets().items()}
+    rows, broken = [], [*registry.broken_plugins()]
+    for id, (world, text) in sorted(about.items(), key=lambda item: (item[1][0], item[0] != item[1][0], item[0])):
+        try:
+            rows.append(describe(registry.make_world(id), text, world, id))
+        except Exception as error:  # of a stranger's world: it is listed, and harms no other
+            broken.append(registry.Broken(id, f"{type(error).__name__}: {error}"))
     if json:
         emit({"worlds": rows, "broken": broken})
         return
@@ -35,11 +39,11 @@ def list(json: Json = False) -> None:
     print("Indented: presets of the world above. Gymnasium ids work too, e.g. CartPole-v1, and module:Id, also of PettingZoo.")
 
 
-def describe(world: Any, about: str, id: str = "") -> dict[str, Any]:
+def describe(world: Any, about: str, family: str, id: str) -> dict[str, Any]:
     """One row of the list; nothing is compiled."""
     return {
-        "id": id or world.name,
-        "world": world.name,
+        "id": id,
+        "world": family,
         "observation": space(world.observation_space),
         "actions": space(world.action_space),
         "agents": world.num_agents,

@@ -286,16 +286,35 @@ def _keys() -> Iterator[Iterator[bytes]]:
 
 
 def _read(handle: int) -> Iterator[bytes]:
+    import select
+
+    rest = b""
     while data := os.read(handle, 64):
-        yield from split_keys(data)
+        keys, rest = split_keys(rest + data)
+        yield from keys
+        if rest and not select.select([handle], [], [], 0.05)[0]:  # nothing follows: it was the escape key itself
+            if rest == b"\x1b":
+                yield rest
+            rest = b""
 
 
-def split_keys(data: bytes) -> list[bytes]:
-    """What one read brought, key by key: an escape sequence is one key."""
-    keys = []
+def split_keys(data: bytes) -> tuple[list[bytes], bytes]:
+    """What came, key by key, and the beginning of a key whose end is still to come.
+
+    An escape sequence is one key (ECMA-48, 5.4: parameters, then a final byte from @ to ~), and so is escape with a letter.
+    """
+    keys: list[bytes] = []
     at = 0
     while at < len(data):
-        size = 3 if data[at : at + 2] in (b"\x1b[", b"\x1bO") and len(data) >= at + 3 else 1
-        keys.append(data[at : at + size])
-        at += size
-    return keys
+        end = at + 1
+        if data[at : at + 1] == b"\x1b":
+            end = at + 2
+            if data[at + 1 : at + 2] in (b"[", b"O"):
+                while end < len(data) and not 0x40 <= data[end] <= 0x7E:
+                    end += 1
+                end += 1
+            if end > len(data):
+                return keys, data[at:]
+        keys.append(data[at:end])
+        at = end
+    return keys, b""

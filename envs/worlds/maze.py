@@ -48,6 +48,7 @@ from ..levels import (
 )  # fmt: skip
 from ..registry import world
 from ..rng import GOLDEN, below, copy_seeds, fresh_streams, mix, unit
+from ..search import MOST_CELLS
 
 MOVES = ("four", "eight", "turn", "fall")
 FOUR, EIGHT, TURN, FALL = range(4)
@@ -266,13 +267,13 @@ class Maze(World):
              "time_limit": 200},
         ),
         "four-rooms": Preset(
-            "Four rooms (Sutton, Precup & Singh 1999), random start",
+            "Four rooms, after Sutton, Precup & Singh (1999): random start, slips to the two sides",
             {"layout": _open_start("four-rooms"), "start": "random", "slip": 1 / 3, "time_limit": 200},
         ),
         "deep-sea": Preset(
             "bsuite's DeepSea, N = 20: only always right finds the treasure",
             {"layout": "deep-sea", "size": 20, "moves": "fall", "scramble": True, "move_cost": 0.01 / 20, "show_goal": False,
-             "view": 0, "time_limit": 20},
+             "observe": "coordinates", "time_limit": 20},
         ),
         "dark-room": Preset(
             "Dark Room (Laskin et al. 2022): a hidden goal that pays every step, 10x10 from the corner",
@@ -284,11 +285,11 @@ class Maze(World):
             _dark(5, 20) | {"goal_distance": 2, "step_reward": -0.1, "time_limit": 15},
         ),
         "t-maze": Preset(
-            "T-maze (Bakker 2002): a cue at the start, a corridor of 250 steps, then the right arm pays",
+            "T-maze, after Bakker (2002): a cue at the start, a corridor of 250 steps, then the right arm pays",
             {"layout": "t-maze", "size": 250, "view": 3, "time_limit": 300},
         ),
         "door-key": Preset(
-            "MiniGrid's DoorKey: fetch the key, open the door, 8x8", _first_person() | {"layout": "door-key", "size": 8}
+            "After MiniGrid's DoorKey: fetch the key, open the door, 8x8", _first_person() | {"layout": "door-key", "size": 8}
         ),
         "multi-room": Preset(
             "Rooms with doorways, as in MiniGrid's MultiRoom", _first_person() | {"layout": "rooms", "size": 16, "rooms": 3}
@@ -719,7 +720,7 @@ class Maze(World):
         return bool(
             o.goal == "random" and not o.show_goal and not o.goal_ends and not o.is_fresh and not o.levels and o.slip == 0
             and o.sticky == 0 and o.stay and o.moves in ("four", "eight") and not self._changes and o.shaping == "none"
-            and o.start == "layout" and o.time_limit and self._simple
+            and o.start == "layout" and o.time_limit and self._simple and self._shape()[0] * self._shape()[1] <= MOST_CELLS
         )  # fmt: skip
 
     @property
@@ -863,7 +864,7 @@ def _levels(o: Any) -> Boards:
         parts.append(_grown(o, seeds))
         for n in range(count):
             looks = parts[-1].tiles[n].tobytes() + (b"" if o.start == "random" else parts[-1].start[n].tobytes())
-            found.setdefault(looks + (b"" if o.show_goal else parts[-1].goal[n].tobytes()), known + n)
+            found.setdefault(looks + (b"" if o.show_goal or o.goal == "random" else parts[-1].goal[n].tobytes()), known + n)
         known += count
         if known > 20 * wanted + 1000:
             raise ValueError(f"maze: only {len(found)} different boards in {known}, {wanted} levels wanted: raise size")

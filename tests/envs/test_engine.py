@@ -54,16 +54,18 @@ def test_a_thousand_steps_from_the_same_seed(variant: Variant) -> None:
     a.reset(11)
     b.reset(12)
     one, two = ({k: v for k, v in env.get_state().items() if k.startswith("state.")} for env in (a, b))
-    hidden = any((one[name] != two[name]).any() for name in one)  # a hidden goal may differ and never show
-    assert hidden or any(x.tobytes() != y.tobytes() for x, y in zip(first, play(b, actions), strict=True))
+    shown = any(x.tobytes() != y.tobytes() for x, y in zip(first, play(b, actions), strict=True))
+    hidden = any((one[name] != two[name]).any() for name in one)
+    assert shown or (hidden and not first.reward.any())  # a hidden goal that was never reached, as in point-sparse
 
 
 def test_plain_python_gives_the_same_bits(variant: Variant) -> None:
     env = engine(variant, 4)
+    if not 0 < env.world.horizon <= 120:  # episodes must end within the test
+        env = engine((variant[0], variant[1] | {"time_limit": 50}), 4)
     actions, seeds = random_actions(env, 120), copy_seeds(4, 4)
     plain = play_plain(env.world, actions, seeds)
-    if 0 < env.world.horizon <= 120:
-        assert (plain.terminated | plain.truncated).any()
+    assert (plain.terminated | plain.truncated).any()
     require_equal(plain, play(env, actions, seeds))
 
 

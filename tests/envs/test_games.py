@@ -80,7 +80,9 @@ def test_batches_with_ties() -> None:
 
 def test_simplex_needs_no_rescue(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(games, "_linear_program", lambda table: pytest.fail("a batch fell back to one game at a time"))
-    games.zero_sum_batch(np.random.default_rng(2).integers(-3, 4, (3000, 5, 5)).astype(float))
+    payoff = np.random.default_rng(2).integers(-3, 4, (3000, 5, 5)).astype(float)
+    value, row, _ = games.zero_sum_batch(payoff)
+    np.testing.assert_allclose(np.einsum("ma,mab->mb", row, payoff).min(1), value, atol=1e-9)
 
 
 @pytest.mark.parametrize(

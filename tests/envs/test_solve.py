@@ -15,7 +15,7 @@ import gymnasium
 import numpy as np
 import pytest
 
-from gumdrop.envs import bayes, solve
+from gumdrop.envs import bayes, mdp, solve
 from gumdrop.envs.core import Array, Model
 from gumdrop.envs.engine import Engine
 from gumdrop.envs.registry import make_world
@@ -688,3 +688,34 @@ def test_the_table_says_who_is_solved(variant: tuple[str, dict[str, Any]]) -> No
     world = make_world(*variant)
     engine = Engine(world, 2, seed=3)
     assert bool(world.solver) == (solve.yardstick(world, engine.state) is not None)
+
+
+@pytest.mark.parametrize("horizon", [1, 7, 400])
+@pytest.mark.parametrize("gamma", [1.0, 0.9])
+def test_the_first_step_alone_is_the_first_row(horizon: int, gamma: float) -> None:
+    world = make_world("frozenlake")
+    model = world.model(Engine(world).state, 0)
+    assert model is not None
+    whole = solve.finite_horizon(model, horizon, gamma)
+    solution, q = mdp.first_step(model, horizon, gamma)
+    np.testing.assert_array_equal(solution.value, whole.value[0])
+    np.testing.assert_array_equal(solution.policy, whole.policy[0])
+    np.testing.assert_array_equal(q.max(0), whole.value[0])
+
+
+def test_a_limit_that_never_binds_costs_nothing() -> None:
+    """Two thousand million steps: the values settle long before, and no table of that length is kept."""
+    long = solve.solve_world("frozenlake", {"time_limit": 2_000_000_000})
+    assert abs(long["optimal"] - 14 / 17) < 1e-9  # the known value without a limit
+    assert long["horizon"] == 2_000_000_000 and 0 < long["random"] < 0.02
+
+
+def test_a_discount_keeps_the_end_that_the_rules_make() -> None:
+    """Ten rounds against tit-for-tat, discounted: cooperate nine times, defect last, summed by hand."""
+    by_hand = sum(3 * 0.9**t for t in range(9)) + 5 * 0.9**9
+    assert abs(solve.solve_world("ipd-tit-for-tat", gamma=0.9)["optimal"] - by_hand) < 1e-9
+
+
+def test_a_huge_restless_bandit_is_refused_at_once() -> None:
+    assert bayes.restless_states(1000, 1_000_000) == 1 + 3**1000  # the second term is enough: no million of them
+    assert bayes.restless_states(2, 3) == 1 + 9 + 25

@@ -323,7 +323,10 @@ def test_keys_of_play() -> None:
         0, 1, 2, 3, 4, 3, None, None,
     ]  # fmt: skip
     assert [play.action(k, 2) for k in (b"a", b"d", b"w", b" ")] == [0, 1, None, None]
-    assert play.split_keys(b"a\x1b[A3\x1b[D\x1b") == [b"a", b"\x1b[A", b"3", b"\x1b[D", b"\x1b"]
+    assert play.split_keys(b"a\x1b[A3\x1b[D\x1b") == ([b"a", b"\x1b[A", b"3", b"\x1b[D"], b"\x1b")
+    assert play.split_keys(b"\x1b[A" * 21 + b"\x1b") == ([b"\x1b[A"] * 21, b"\x1b")  # a read of 64 bytes ends within a key
+    assert play.split_keys(b"\x1b[15~5\x1b[1;5Cq") == ([b"\x1b[15~", b"5", b"\x1b[1;5C", b"q"], b"")  # F5, Ctrl and right
+    assert play.split_keys(b"\x1baw\x1b[1;") == ([b"\x1ba", b"w"], b"\x1b[1;") and play.split_keys(b"") == ([], b"")
 
 
 def test_play_in_a_terminal() -> None:
