@@ -414,29 +414,35 @@ class Loop:
         else:
             b.running[i] = b.ended_return[i]
 
-    def replay(self, actions: Array, elapsed: Array) -> Array:
-        """Play the running episodes again: `actions` (N, T, A, ...), of which `elapsed` (N,) count. False where one ended."""
+    def replay(self, actions: Array, elapsed: Array, over: Array) -> Array:
+        """Play the episodes again: `actions` (N, T, A, ...), of which `elapsed` (N,) count. True where they are as they were.
+
+        `over` (N,): the last action ended the episode, and the copy has not begun another. Where a replay ends when it
+        should not have, the copy begins its next episode.
+        """
         whole = np.ones(len(self._copies), np.bool_)
         try:
             for i in range(len(self._copies)):
-                whole[i] = self._replay(i, actions[i, : elapsed[i]])
+                whole[i] = self._replay(i, actions[i, : elapsed[i]], bool(over[i]))
         except (Exception, SystemExit) as error:
             raise self._failed(error) from error
         self._mark[1] = IDLE
         return whole
 
-    def _replay(self, i: int, actions: Array) -> bool:
+    def _replay(self, i: int, actions: Array, over: bool) -> bool:
         b = self._b
         self._begin(i)
         self._mark[1] = REPLAY
+        ended = False
         for action in actions:
             b.elapsed[i] += 1
-            if any(self._copies[i].step(action, b.obs[i], b.reward[i])):  # it did not end when it was recorded
+            ended = any(self._copies[i].step(action, b.obs[i], b.reward[i]))
+            if ended and not (over and b.elapsed[i] == len(actions)):  # it did not when it was recorded
                 b.episode[i] += 1
                 self._begin(i)
                 return False
             b.running[i] += b.reward[i]
-        return True
+        return ended == over
 
     def draw(self, i: int, actions: Array) -> Array | None:
         """A picture of copy `i` (of this loop), whose running episode's actions are `actions` (T, A, ...)."""
@@ -514,6 +520,7 @@ class ForeignBatch:
         shape = b.action.shape[1:]
         self._log = np.zeros((num_envs, FIRST_CAPACITY, *shape), np.int64 if self._whole else np.float32)
         self._rows = np.arange(num_envs)
+        self._over = np.zeros(num_envs, np.bool_)  # ended and, without autoreset, left as they are
         self.reset(seed)
 
     @property
@@ -533,6 +540,7 @@ class ForeignBatch:
             b.episode[:] = 0
         b.terminated[:] = False
         b.truncated[:] = False
+        self._over[:] = False
         self._loop.reset()
         return b.obs
 
@@ -560,6 +568,7 @@ class ForeignBatch:
         b.elapsed[:] += 1
         b.action[:] = self._their_actions(action)
         self._loop.step(autoreset)
+        self._over[:] = False if autoreset else b.terminated | b.truncated
         return self._out
 
     def episodes(self) -> Episodes:
@@ -580,6 +589,7 @@ class ForeignBatch:
             "running_return": b.running.copy(),
             "actions": self._actions_so_far(),
             "obs": b.obs.copy(),
+            "over": self._over.copy(),
         }
 
     def _actions_so_far(self) -> Array:
@@ -610,7 +620,9 @@ class ForeignBatch:
         b.copy_seed[:], b.episode[:] = state["copy_seed"], state["episode"]
         b.terminated[:] = False
         b.truncated[:] = False
-        same: Array = self._loop.replay(self._their_actions(actions), state["elapsed"])
+        self._over[:] = state["over"]
+        same: Array = self._loop.replay(self._their_actions(actions), state["elapsed"], state["over"])
+        self._over &= same
         same = same & (b.running == state["running_return"]).all(1)
         for i in np.flatnonzero(same):
             same[i] = np.array_equal(b.obs[i], state["obs"][i], equal_nan=b.obs.dtype.kind == "f")

@@ -123,8 +123,8 @@ class Workers:
     def step(self, autoreset: bool) -> None:
         self._ask([("step", (autoreset,))] * len(self._workers))
 
-    def replay(self, actions: Array, elapsed: Array) -> Array:
-        parts = [(actions[w.first : w.last], elapsed[w.first : w.last]) for w in self._workers]
+    def replay(self, actions: Array, elapsed: Array, over: Array) -> Array:
+        parts = [tuple(array[w.first : w.last] for array in (actions, elapsed, over)) for w in self._workers]
         return np.concatenate(self._ask([("replay", part) for part in parts]))
 
     def draw(self, i: int, actions: Array) -> Array | None:

@@ -165,6 +165,28 @@ def test_a_replay_that_ends_early_goes_on_with_the_next_episode() -> None:
     assert (t.terminated == [[False], [False], [False], [True]]).all() and (t.ended_length[3] == 4).all()
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_episode_that_has_ended_is_put_back_as_it_ended(workers: int) -> None:
+    """Evaluation leaves finished copies as they are: a replay ends there too, which is no difference."""
+    a = ForeignBatch("CartPole-v1", num_envs=3, seed=2, workers=workers)
+    b = ForeignBatch("CartPole-v1", num_envs=3, seed=3, workers=workers)
+    for _ in range(60):
+        step = a.step(np.ones((3, 1), np.int64), autoreset=False)
+        if step.terminated.any():
+            break
+    state = a.get_state()
+    assert state["over"].any()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        b.set_state(state)
+    again = b.get_state()
+    for name, array in state.items():
+        np.testing.assert_array_equal(again[name], array, err_msg=name)
+    np.testing.assert_array_equal(b.reset(), a.reset())
+    for env in (a, b):
+        env.close()
+
+
 def test_states_that_do_not_fit_are_refused() -> None:
     a = probe()
     state = a.get_state()

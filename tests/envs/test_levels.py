@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 from scipy import ndimage, stats
 
-from gumdrop.envs import levels
 from gumdrop.envs.core import Array
 from gumdrop.envs.engine import Engine
-from gumdrop.envs.levels import DOOR, FLOOR, GOAL, KEY, WALL, parse_layout
 from gumdrop.envs.registry import make, make_world
+from gumdrop.envs.worlds.maze.tiles import DOOR, FLOOR, GENERATORS, GOAL, KEY, WALL, parse_layout
 
 
 def boards(layout: str, size: int, n: int, seed: int = 0, **options: Any) -> tuple[Array, Array]:
@@ -84,9 +83,7 @@ def dead_ends(tiles: Array) -> Array:
 
 def test_algorithms_have_their_own_looks() -> None:
     """Depth-first search makes long corridors, Prim many short dead ends, Wilson something between; braiding opens them."""
-    found = {
-        name: dead_ends(boards(name, 15, 2000, loops=1.0 * (name == "braided"))[0]).mean() for name in levels.GENERATORS[:4]
-    }
+    found = {name: dead_ends(boards(name, 15, 2000, loops=1.0 * (name == "braided"))[0]).mean() for name in GENERATORS[:4]}
     assert found["braided"] == 0
     assert found["maze"] < 7 < 13 < found["wilson"] < 16 < found["prim"]
 
@@ -161,6 +158,8 @@ def test_few_and_many_levels_are_the_same_boards() -> None:
         ("S../...", "start S and at least one goal"),
         ("S..0/..G.", "come in pairs"),
         ("SC/.G", "two goals"),
+        ("SCC/G.G", "2 cues"),
+        ("", "empty"),
         ("S" * 257 + "G", "at most 256"),
     ],
 )
@@ -189,9 +188,64 @@ def test_layouts_with_faults(layout: str, message: str) -> None:
         ({"layout": "two-rooms", "scramble": True}, "moves=fall"),
         ({"shaping": "distance"}, "known beforehand"),
         ({"layout": "t-maze", "size": 255}, "252 at most"),
+        ({"start": "random"}, "drawn with it"),
+        ({"goal": "random", "goal_distance": 2}, "drawn with it"),
+        ({"maze_seed": 3}, "set fresh=false or levels"),
+        ({"rooms": 4}, "layout=rooms"),
+        ({"layout": "caves", "loops": 0.5}, "layout=braided"),
+        ({"layout": "two-rooms", "goal_distance": 4}, "goal=random"),
+        ({"layout": "frozenlake4", "size": 8}, "this layout has its own"),
+        ({"size": 201, "levels": 1000}, "more than 33,554,432"),
     ],
 )
 def test_options_that_do_not_fit(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message) as error:
         make("maze", options)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "solvable"),
+    [
+        ({"layout": "S.#G"}, False),
+        ({"layout": "SHG"}, False),  # through a hole leads no way
+        ({"layout": "S<G"}, False),
+        ({"layout": "S>G"}, True),
+        ({"layout": "SDG"}, False),
+        ({"layout": "SKDG"}, True),
+        ({"layout": "S0#/#0G"}, True),
+        ({"layout": "SI../#G##"}, False),  # nobody turns on ice
+        ({"layout": "S#/#G"}, False),
+        ({"layout": "S#/#G", "moves": "eight"}, True),
+        ({"layout": "GCS.#G"}, False),  # the cue may tell the goal behind the wall
+        ({"layout": "CS/GG"}, True),
+        ({"layout": ".#.#G", "start": "random"}, False),
+        ({"layout": "..#.G", "start": "random"}, True),  # from somewhere
+        ({"layout": "S#", "goal": "random", "goal_distance": 0}, True),  # where one begins
+        ({"layout": "G.#/#S#", "moves": "fall"}, False),
+    ],
+)
+def test_layouts_without_a_way(options: dict[str, Any], solvable: bool) -> None:
+    if solvable:
+        make("maze", options)
+    else:
+        with pytest.raises(ValueError, match="no way leads from the start to a goal"):
+            make("maze", options)
+
+
+def test_held_out_boards_are_other_boards_where_the_goal_is_hidden_and_drawn() -> None:
+    """Where the generator put a goal, nobody will ever see: it must not make one board count as two."""
+    options = {"size": 5, "levels": 3, "held_out": 1, "goal": "random", "start": "random", "show_goal": False}
+    boards = [make_world("maze", options | {"split": split}).constants().boards for split in ("train", "test")]
+    assert len({board.tobytes() for part in boards for board in part}) == 4
+    with pytest.raises(ValueError, match="only 4 different boards"):  # 2 x 2 rooms have four spanning trees
+        make("maze", options | {"levels": 4})
+
+
+def test_models_that_would_not_fit_are_not_built() -> None:
+    """Boards with keys are kept for every state: a large one with ten keys would take gigabytes."""
+    few = "K" * 2 + "D" + "S" + "." * 40 + "G"
+    many = "/".join([few, *["K" + "." * 44] * 8, *["." * 45] * 20])
+    small, large = make_world("maze", {"layout": few}), make_world("maze", {"layout": many})
+    assert small.solver == "dynamic programming" and small.model(Engine(small, threads=1).state, 0) is not None
+    assert large.solver == "" and large.model(Engine(large, threads=1).state, 0) is None

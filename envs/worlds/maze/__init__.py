@@ -1,0 +1,3 @@
+"""Mazes: `world.py` holds the rules, `config.py` the options, `generators.py` the boards, `exact.py` the models."""
+
+from .world import Maze as Maze
