@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from gumdrop.envs.engine import Engine
-from gumdrop.envs.inhabitants import NAMES, intent, towards
 from gumdrop.envs.registry import make_world
 from gumdrop.envs.rng import copy_seeds, fresh_streams
+from gumdrop.envs.worlds.candy.inhabitants import NAMES, intent, towards
 
 LEFT, DOWN, RIGHT, UP, STAY = range(5)
 

@@ -21,12 +21,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from .core import Array, helper
-from .rng import below
+from ...core import Array, helper
+from ...grid import STAY
+from ...rng import below
 
 NAMES = ("greedy", "denier", "tit-for-tat", "cleaner", "free-rider", "level-0", "level-1", "level-2", "switcher")
 GREEDY, DENIER, TIT_FOR_TAT, CLEANER, FREE_RIDER, LEVEL_0, LEVEL_1, LEVEL_2, SWITCHER = range(len(NAMES))
-STAY, FAR = 4, 1e9  # the action that moves nobody; a cost above all real ones
+FAR = 1e9  # a cost above all real ones
 LATE = 1e6  # what level-2 adds to the cost of a candy that its rival reaches first
 
 
