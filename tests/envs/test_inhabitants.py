@@ -47,6 +47,24 @@ def test_greedy_goes_to_the_nearest_and_shuns_poison() -> None:
     assert decides("greedy", "1..../...../...../...../.....", (1, 0), (4, 4), values=(-1.0, 1.0)) == STAY
 
 
+@pytest.mark.parametrize("change", ["fixed", "seasons", "switch", "drift", "reaction"])
+def test_they_go_by_what_a_candy_is_worth_now(change: str) -> None:
+    """Two kinds have each other's values by now, if values change at all. For level-1 the size counts, not the sign alone."""
+    board = "1..../...../...../...../....2"
+    for name, values in (("greedy", (2.0, -1.0)), ("level-1", (2.0, -1.0)), ("level-1", (5.0, 2.0))):
+        options: dict[str, Any] = {"values": values, "change": change}
+        now = {"shift": 1} if change in ("seasons", "switch") else {"value": (0.0, *values[::-1])} if change != "fixed" else {}
+        begun = {"value": (0.0, *values)} if "value" in now else {}
+        assert decides(name, board, (2, 1), (2, 4), begun, **options) == UP
+        assert decides(name, board, (2, 1), (2, 4), now, **options) == (UP if change == "fixed" else RIGHT)
+
+
+@pytest.mark.parametrize("change", ["fixed", "seasons", "reaction"])
+def test_where_no_kind_has_a_value_all_are_as_good(change: str) -> None:
+    for name in ("greedy", "level-1"):
+        assert decides(name, "1..../...../...../...../....2", (1, 0), (4, 4), values=(0.0, 0.0), change=change) == UP
+
+
 def test_denier_wants_what_its_rival_wants() -> None:
     board = "1..../...../...../...../....1"
     assert decides("denier", board, (1, 0), (3, 4)) == RIGHT

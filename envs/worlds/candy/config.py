@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from ...core import MOST_STEPS, Preset, WorldConfig
 from .features import (
+    ALIKE,
     BLOCK,
     CLEANING,
     DRAWN,
@@ -183,7 +184,7 @@ class Config(WorldConfig):
             JOINT: o.tie in ("split", "nobody") or bool(o.needs), NOBODY_WINS: o.tie == "nobody", LEVELS: o.most_level > 1,
             BLOCK: o.collision == "block", FIRST: o.tie == "first", ZAP: o.zap > 0, GIFT: o.gift > 0, SIGNAL: o.signal,
             DUEL: bool(o.duel), INHABITED: o.bodies > o.agents, DRAWN: o.drawn_inhabitants > 0,
-            TYPES: o.bodies > o.agents and not o.inhabitants_hidden,
+            TYPES: o.bodies > o.agents and not o.inhabitants_hidden, ALIKE: o.bodies > o.agents and not any(o.values),
         }  # fmt: skip
         bits = sum(bit for bit, on in used.items() if on)
         special = PAYOFF | CLEANING | RESPAWN | DRIFT | SEASONS | SWITCH | REACT | JOINT | DUEL | INHABITED

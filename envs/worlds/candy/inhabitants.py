@@ -2,7 +2,8 @@
 
 Each is a helper that rules call (numba's subset of Python): it sees the whole board as it was before anyone moved in
 this step and returns an action. "Rival" is the nearest other collector, the lower number where two are equally near.
-Distances count steps without obstacles. Of equally good candies the first in the State's list is taken.
+Distances count steps without obstacles. A value is what a candy is worth now, whatever `change` has made of it; where all
+configured values are 0, all kinds are as good. Of equally good candies the first in the State's list is taken.
 
 greedy       goes to the nearest candy of positive value
 denier       goes to the candy nearest to its rival; zaps a rival in range where zapping is allowed
@@ -24,6 +25,8 @@ from typing import Any
 from ...core import Array, helper
 from ...grid import STAY
 from ...rng import below
+from .features import ALIKE
+from .taking import value_of
 
 NAMES = ("greedy", "denier", "tit-for-tat", "cleaner", "free-rider", "level-0", "level-1", "level-2", "switcher")
 GREEDY, DENIER, TIT_FOR_TAT, CLEANER, FREE_RIDER, LEVEL_0, LEVEL_1, LEVEL_2, SWITCHER = range(len(NAMES))
@@ -50,6 +53,12 @@ def rival_of(s: Any, i: int, k: int, c: Any) -> int:
         if o != k and distance < nearest:
             rival, nearest = o, distance
     return rival
+
+
+@helper
+def appeal_of(s: Any, i: int, kind: int, c: Any) -> float:
+    """What a candy of board code `kind` is worth to an inhabitant now: its value, 1 where no kind has any."""
+    return 1.0 if c.features & ALIKE else value_of(s, i, kind, c)
 
 
 @helper
@@ -88,7 +97,7 @@ def intent(s: Any, i: int, k: int, c: Any, rng: Array) -> int:
     wanted = 0  # a bit for each board code
     for kind in range(1, c.kinds + 1):
         mine_too = (not own_only) or (kind - 1) % c.bodies == k
-        wanted |= ((c.appeal[kind] > 0.0) & mine_too & (c.need[kind] <= ability)) << kind
+        wanted |= ((appeal_of(s, i, kind, c) > 0.0) & mine_too & (c.need[kind] <= ability)) << kind
     nearest, chosen = 1 << 30, -1
     if kind_of == LEVEL_1 or kind_of == LEVEL_2:
         late = LATE if kind_of == LEVEL_2 and rival != k else 0.0
@@ -99,7 +108,7 @@ def intent(s: Any, i: int, k: int, c: Any, rng: Array) -> int:
             row, column = at // stride - pad, at % stride - pad
             mine = abs(row - y) + abs(column - x)
             theirs = abs(row - rival_y) + abs(column - rival_x)
-            cost = (late if theirs < mine else 0.0) - c.appeal[kind] / (mine + 1.0)
+            cost = (late if theirs < mine else 0.0) - appeal_of(s, i, kind, c) / (mine + 1.0)
             if (wanted >> kind) & 1 and cost < best:
                 best, chosen = cost, n
     else:

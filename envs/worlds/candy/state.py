@@ -46,7 +46,6 @@ class Constants(NamedTuple):
     deadline: int
     payoff: Array  # float64 (4,)
     worth: Array  # float64 (2 + kinds,): value by board code, 0 for nothing and for waste
-    appeal: Array  # float64 (2 + kinds,): the same for inhabitants; 1 each where all values are 0
     need: Array  # int64 (2 + kinds,)
     reach: int
     most_level: int
@@ -115,7 +114,6 @@ def constants(o: Config) -> Constants:
     clock = (left * plane + o.deadline - 1) // o.deadline if o.deadline > plane else left
     ramp = np.concatenate((np.ones(plane, np.uint8), np.zeros(plane, np.uint8)))
     worth = np.array([0.0, *o.values, 0.0])
-    appeal = worth if worth.any() else np.array([0.0, *[1.0] * kinds, 0.0])
     actions, at = [], 5
     for there in (o.zap > 0, o.gift > 0, o.signal, o.regrowth == "cleaning"):
         actions.append(at if there else -1)
@@ -125,7 +123,7 @@ def constants(o: Config) -> Constants:
     types = np.array([NAMES.index(name) for name in o.inhabitants] or [0], np.uint8)
     return Constants(
         size=o.size, candies=o.candies, kinds=kinds, agents=o.agents, bodies=o.bodies, window=o.view,
-        features=o.features, slip=o.slip, deadline=o.deadline, payoff=np.array(o.payoff), worth=worth, appeal=appeal,
+        features=o.features, slip=o.slip, deadline=o.deadline, payoff=np.array(o.payoff), worth=worth,
         need=np.array([1, *(o.needs or [1] * kinds), 1], np.int64), reach=o.reach, most_level=o.most_level,
         clock=clock.astype(np.int16), ramp=ramp, grow_rate=float(rate), by_neighbours=np.array(o.by_neighbours),
         river_cells=river, waste_rate=o.waste_rate, waste_start=river // 2, dirt=1.0 / max(o.waste_limit * river, 1e-9),
