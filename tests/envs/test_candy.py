@@ -146,6 +146,38 @@ def test_a_stag_needs_two_and_a_hare_one() -> None:
     assert world.step(STAY, UP) == ([5.0, 5.0], True), "one on the stag's cell, one beside it"
 
 
+@pytest.mark.parametrize(
+    ("tie", "want"),
+    [("random", {(1.0, 0.0), (0.0, 1.0)}), ("first", {(1.0, 0.0)}), ("split", {(0.5, 0.5)}), ("nobody", {(0.0, 0.0)})],
+)
+def test_what_one_can_take_alone_goes_by_tie_and_what_needs_two_is_shared(tie: str, want: set[tuple[float, float]]) -> None:
+    options: dict[str, Any] = {"values": (1.0, 10.0), "needs": (1, 2), "tie": tie}
+    hares = set()
+    for seed in range(20):
+        hare = Plain(".1./.../...", [(0, 0), (0, 2)], **options)
+        hare.rng[:] = fresh_streams(copy_seeds(seed, 1))
+        hares.add(tuple(hare.step(RIGHT, LEFT)[0]))
+        assert hare.s.left[0] == (tie == "nobody")
+    assert hares == want
+    assert Plain(".2./.../...", [(0, 0), (0, 2)], **options).step(RIGHT, LEFT) == ([5.0, 5.0], True)
+
+
+@pytest.mark.parametrize(("tie", "want"), [("first", [0.0, 8.0, 0.0]), ("nobody", [0.0, 8.0, 0.0]), ("split", [1.6, 4.8, 1.6])])
+def test_who_cannot_take_it_alone_has_no_part_in_a_tie(tie: str, want: list[float]) -> None:
+    world = Plain(".1./.../...", [(0, 0), (0, 2), (1, 1)], values=(8.0,), needs=(3,), most_level=3, tie=tie)
+    world.s.level[0] = 1, 3, 1
+    assert world.step(RIGHT, LEFT, UP) == (want, True)
+
+
+def test_of_two_candies_taken_in_one_step_neither_has_always_the_better_price() -> None:
+    got = set()
+    for seed in range(20):
+        world = Plain("1.1/.../...", [(1, 0), (1, 2)], values=(1.0,), change="reaction", change_rate=0.5, tie="split")
+        world.rng[:] = fresh_streams(copy_seeds(seed, 1))
+        got.add(tuple(world.step(UP, UP)[0]))
+    assert got == {(1.0, 0.5), (0.5, 1.0)}
+
+
 def test_levels_must_sum_and_share() -> None:
     world = Plain(".1./.../...", [(0, 0), (0, 2)], values=(8.0,), needs=(4,), most_level=3)
     world.s.level[0] = 3, 1

@@ -33,6 +33,7 @@ from .features import (
     RESPAWN,
     SEASONS,
     SIGNAL,
+    SPLIT,
     SPOTS,
     STATUS,
     SWITCH,
@@ -79,14 +80,18 @@ class Config(WorldConfig):
     )
     change_rate: float = Field(0.1, ge=0, le=1e6, description="size or probability of a change of values")
     period: int = Field(5, ge=1, le=10_000, description="steps of a season")
-    needs: tuple[int, ...] = Field((), description="for each kind the sum of levels that takes it; empty: 1 each")
+    needs: tuple[int, ...] = Field(
+        (),
+        description="for each kind the sum of levels that takes it; what nobody on its cell can take alone, those who take "
+        "it together share by level; empty: 1 each",
+    )
     reach: int = Field(0, ge=0, le=4, description="steps from which a collector helps one that stands on a candy")
     most_level: int = Field(1, ge=1, le=8, description="collectors' levels are drawn from 1 to this each episode")
     collision: Literal["share", "block"] = Field("share", description="block: nobody enters a cell that is taken")
     tie: Literal["random", "first", "split", "nobody"] = Field(
         "random",
-        description="who gets a candy that two step on: the first in random order, or of the lowest number; all share "
-        "it; nobody, and it stays",
+        description="who gets a candy that two step on who could each take it alone (see needs): the first in random "
+        "order, or of the lowest number; all on its cell share it by level; nobody, and it stays",
     )
     zap: int = Field(0, ge=0, le=1000, description="steps that a zap freezes others in range; 0: no such action")
     zap_range: int = Field(1, ge=0, le=62, description="steps that a zap reaches")
@@ -155,8 +160,6 @@ class Config(WorldConfig):
             raise ValueError(f"needs has {len(self.needs)} numbers for {kinds} kinds: give one for each")
         if any(not 1 <= need <= bodies * self.most_level for need in self.needs):
             raise ValueError(f"needs must be from 1 to {bodies * self.most_level}, all levels together: more is out of reach")
-        if self.needs and self.tie == "nobody":
-            raise ValueError("tie=nobody leaves candies that need two to nobody: take tie=split with needs")
         if self.duel and (len(self.duel) != kinds or any(len(row) != kinds for row in self.duel)):
             raise ValueError(f"duel must be a square matrix with a row and a column for each of {kinds} kinds")
         if self.change == "drift" and self.change_rate > 2 * max(abs(v) for v in self.values):
@@ -181,7 +184,8 @@ class Config(WorldConfig):
             CLEANING: o.regrowth == "cleaning", RESPAWN: o.regrowth == "respawn",
             ENDLESS: o.regrowth != "none" or bool(o.duel), DRIFT: o.change == "drift", SEASONS: o.change == "seasons",
             SWITCH: o.change == "switch", REACT: o.change == "reaction",
-            JOINT: o.tie in ("split", "nobody") or bool(o.needs), NOBODY_WINS: o.tie == "nobody", LEVELS: o.most_level > 1,
+            JOINT: o.tie in ("split", "nobody") or bool(o.needs), NOBODY_WINS: o.tie == "nobody", SPLIT: o.tie == "split",
+            LEVELS: o.most_level > 1,
             BLOCK: o.collision == "block", FIRST: o.tie == "first", ZAP: o.zap > 0, GIFT: o.gift > 0, SIGNAL: o.signal,
             DUEL: bool(o.duel), INHABITED: o.bodies > o.agents, DRAWN: o.drawn_inhabitants > 0,
             TYPES: o.bodies > o.agents and not o.inhabitants_hidden, ALIKE: o.bodies > o.agents and not any(o.values),
@@ -217,7 +221,7 @@ PRESETS: dict[str, Preset] = {
     "candy-stag": Preset(
         "stag hunt: a hare is taken alone, a stag, worth ten, by two who stand side by side",
         {"agents": 2, "size": 5, "candies": 4, "values": (1.0, 10.0), "needs": (1, 2), "reach": 1,
-         "regrowth": "respawn", "deadline": 50},
+         "tie": "split", "regrowth": "respawn", "deadline": 50},
     ),
     "candy-poison": Preset(
         "all candies look alike, a third are poison: where two lie close is as safe as where one does",

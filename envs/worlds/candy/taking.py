@@ -8,7 +8,21 @@ import numpy as np
 
 from ...core import Array, helper
 from ...rng import GOLDEN, S11, TO_UNIT, below, mix
-from .features import DRIFT, DUEL, INHABITED, NOBODY_WINS, OWNED, PAYOFF, POCKET, REACT, RESPAWN, SEASONS, SPOTS, SWITCH
+from .features import (
+    DRIFT,
+    DUEL,
+    INHABITED,
+    NOBODY_WINS,
+    OWNED,
+    PAYOFF,
+    POCKET,
+    REACT,
+    RESPAWN,
+    SEASONS,
+    SPLIT,
+    SPOTS,
+    SWITCH,
+)
 
 
 @helper
@@ -96,25 +110,32 @@ def removed(s: Any, i: int, at: int, kind: int, c: Any, rng: Array) -> None:
 
 
 @helper
-def take_together(s: Any, i: int, c: Any, rng: Array, reward: Array) -> None:
-    """After all have moved: each candy under a collector goes to those on its cell, or to all in reach where it needs them.
+def take_together(s: Any, i: int, first: int, c: Any, rng: Array, reward: Array) -> None:
+    """After all have moved, in the order in which they did, from collector `first` on: who gets the candies under them.
 
-    They share it in proportion to their levels (level-based foraging, Albrecht & Ramamoorthy 2013).
+    Those on a candy's cell who can take it alone go by `tie`. What none of them can goes to all on the cell together, or
+    to all in reach if it needs these too. Who take one together share it in proportion to their levels (level-based
+    foraging, Albrecht & Ramamoorthy 2013).
     """
-    for k in range(c.bodies):
+    for turn in range(c.bodies):
+        k = (first + turn) % c.bodies
         at = cell_of(s, i, k, c)
         kind = int(s.candy[i, at])
         if 0 < kind <= c.kinds:
-            here, near, crowd = 0, 0, 0
+            here, near, able = 0, 0, 0
             for o in range(c.bodies):
-                steps = distance(s, i, k, o)
-                here += int(s.level[i, o]) * (steps == 0)
-                near += int(s.level[i, o]) * (steps <= c.reach)
-                crowd += steps == 0
-            alone = here >= c.need[kind]
-            total = here if alone else near
-            if total >= c.need[kind] and not (c.features & NOBODY_WINS and crowd > 1):
-                for o in range(c.bodies):
-                    if distance(s, i, k, o) <= (0 if alone else c.reach):
-                        pay(s, i, o, kind, int(s.level[i, o]) / (total * 1.0), c, reward)
+                steps, level = distance(s, i, k, o), int(s.level[i, o])
+                here += level * (steps == 0)
+                near += level * (steps <= c.reach)
+                able += (steps == 0) & (level >= c.need[kind])
+            if c.features & SPLIT or able == 0:
+                enough = here >= c.need[kind]
+                total, reach = (here if enough else near), (0 if enough else c.reach)
+                if total >= c.need[kind]:
+                    for o in range(c.bodies):
+                        if distance(s, i, k, o) <= reach:
+                            pay(s, i, o, kind, int(s.level[i, o]) / (total * 1.0), c, reward)
+                    removed(s, i, at, kind, c, rng)
+            elif s.level[i, k] >= c.need[kind] and ((c.features & NOBODY_WINS) == 0 or able == 1):
+                pay(s, i, k, kind, 1.0, c, reward)
                 removed(s, i, at, kind, c, rng)

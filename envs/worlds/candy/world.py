@@ -197,7 +197,7 @@ class Candy(World):
                 pay(s, i, k, kind, 1.0, c, reward)
                 removed(s, i, at, kind, c, rng)
         if c.features & JOINT:
-            take_together(s, i, c, rng, reward)
+            take_together(s, i, first, c, rng, reward)
         if c.features & DUEL:
             fight(s, i, c, reward)
         if c.features & GROW:
