@@ -342,6 +342,7 @@ def test_observation_against_a_slow_one(options: dict[str, Any]) -> None:
         ({"agents": 7, "inhabitants": ("greedy", "greedy")}, "more than 8"),
         ({"needs": (1, 2)}, "give one for each"),
         ({"needs": (1, 1, 3), "agents": 2}, "out of reach"),
+        ({"needs": (1, 1, 2), "agents": 2, "collision": "block"}, "take reach=1"),
         ({"duel": ((0.0,),)}, "square matrix"),
         ({"view": 3, "agents": 8, "most_level": 8}, "status plane"),
         ({"change": "switch", "change_rate": 3}, "0..1"),

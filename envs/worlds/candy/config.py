@@ -160,6 +160,11 @@ class Config(WorldConfig):
             raise ValueError(f"needs has {len(self.needs)} numbers for {kinds} kinds: give one for each")
         if any(not 1 <= need <= bodies * self.most_level for need in self.needs):
             raise ValueError(f"needs must be from 1 to {bodies * self.most_level}, all levels together: more is out of reach")
+        alone = self.collision == "block" and self.reach == 0
+        if alone and any(need > self.most_level for need in self.needs):
+            raise ValueError(
+                f"needs above {self.most_level} take two at once, which collision=block and reach=0 rule out: take reach=1"
+            )
         if self.duel and (len(self.duel) != kinds or any(len(row) != kinds for row in self.duel)):
             raise ValueError(f"duel must be a square matrix with a row and a column for each of {kinds} kinds")
         if self.change == "drift" and self.change_rate > 2 * max(abs(v) for v in self.values):
