@@ -177,7 +177,7 @@ def test_target_kl_stops_the_epochs() -> None:
 
 def test_truncation_bootstraps_and_termination_does_not() -> None:
     """In a world that pays 1 per step for ever, cut at 4 steps, V must tend to 1 / (1 - gamma) = 2, not to the cut sum."""
-    options = {"layout": "S.#G", "step_reward": 1.0, "time_limit": 4}
+    options = {"layout": "S.G", "goal_ends": False, "step_reward": 1.0, "time_limit": 4}
     torch.set_num_threads(1)
     env = make("maze", options, num_envs=16, seed=0)
     agent = make_agent(

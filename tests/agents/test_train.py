@@ -236,7 +236,8 @@ def test_episodes_that_nothing_ends_are_cut(monkeypatch: pytest.MonkeyPatch) -> 
     from gumdrop.agents.runtime import evaluate
 
     monkeypatch.setattr(evaluate, "LONGEST", 50)
-    result = evaluate.run_episodes("random", "maze", {"layout": "S.#G", "time_limit": 0, "step_reward": -1.0}, 3, 0, "sample")
+    options = {"layout": "S.G", "goal_ends": False, "goal_reward": -1.0, "step_reward": -1.0, "time_limit": 0}
+    result = evaluate.run_episodes("random", "maze", options, 3, 0, "sample")
     assert result.unfinished == 3 and result.returns.tolist() == [-50.0] * 3 and result.optimal is None
 
 

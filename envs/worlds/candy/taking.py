@@ -39,6 +39,16 @@ def slid(rng: Array, i: int, action: int, slip: float) -> int:
 
 
 @helper
+def mover(first: int, turn: int, c: Any) -> int:
+    """Who moves in turn `turn`: all round from collector `first` on, or from `first` - bodies on the other way round.
+
+    With `first` drawn from 2 * bodies numbers each of two collectors is ahead of the other half of the time; with one way
+    alone, of three, each would be ahead of the next one in two steps of three.
+    """
+    return (first + turn) % c.bodies if first < c.bodies else (first - turn) % c.bodies
+
+
+@helper
 def cell_of(s: Any, i: int, k: int, c: Any) -> int:
     """Where on the flat board, rim included, collector `k` stands."""
     pad = c.window // 2
@@ -111,14 +121,14 @@ def removed(s: Any, i: int, at: int, kind: int, c: Any, rng: Array) -> None:
 
 @helper
 def take_together(s: Any, i: int, first: int, c: Any, rng: Array, reward: Array) -> None:
-    """After all have moved, in the order in which they did, from collector `first` on: who gets the candies under them.
+    """After all have moved, in the same order (see `mover`): who gets the candies under them.
 
     Those on a candy's cell who can take it alone go by `tie`. What none of them can goes to all on the cell together, or
     to all in reach if it needs these too. Who take one together share it in proportion to their levels (level-based
     foraging, Albrecht & Ramamoorthy 2013).
     """
     for turn in range(c.bodies):
-        k = (first + turn) % c.bodies
+        k = mover(first, turn, c)
         at = cell_of(s, i, k, c)
         kind = int(s.candy[i, at])
         if 0 < kind <= c.kinds:

@@ -47,7 +47,7 @@ from .growth import grow, revalue
 from .inhabitants import NAMES, intent
 from .observation import misread, spread, spread_one, tell, word
 from .social import act, chosen, fight
-from .taking import cell_of, pay, removed, slid, take_together
+from .taking import cell_of, mover, pay, removed, slid, take_together
 
 
 @world("candy")
@@ -175,9 +175,9 @@ class Candy(World):
         if c.features & (ZAP | GIFT | SIGNAL | CLEANING):
             for k in range(c.bodies):
                 act(s, i, k, int(s.intent[i, k]) if c.features & INHABITED else action[k], c, reward)
-        first = below(rng, i, c.bodies) if c.bodies > 1 and (c.features & FIRST) == 0 else 0
+        first = below(rng, i, 2 * c.bodies if c.bodies > 2 else 2) if c.bodies > 1 and (c.features & FIRST) == 0 else 0
         for turn in range(c.bodies):
-            k = (first + turn) % c.bodies
+            k = mover(first, turn, c)
             d = slid(rng, i, chosen(s, i, k, int(s.intent[i, k]) if c.features & INHABITED else action[k], c), c.slip)
             y = min(max(int(s.y[i, k]) + DY[d], 0), c.size - 1)
             x = min(max(int(s.x[i, k]) + DX[d], 0), c.size - 1)
