@@ -1,0 +1,334 @@
+"""The one kernel that Python calls: acting, and an epoch of PPO. Threads share groups of tiles; groups are summed in order.
+
+How rows fall into tiles and tiles into groups depends on the number of rows alone: one thread and sixteen give the same bits.
+One kernel for all tasks, because what it is made of takes most of the time to compile.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .cache import kernel
+from .maths import exp, normal
+from .passes import backward, distribution, fetch, forward, loss, pack, unpack
+from .plan import GROUPS, TILE, Array, P
+from .threads import meet
+from .vectors import LANES, inner, load, prefetch, spread, store, where_less
+
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # SplitMix64 (Steele, Lea & Flood 2014): its increment, and Stafford's variant 13
+MIX_1, MIX_2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
+S27, S30, S31, S41 = (np.uint64(v) for v in (27, 30, 31, 41))
+TO_UNIT = np.float32(2.0**-23)
+OUTPUTS, SAMPLE, STATISTICS, GRADIENT = 0, 1, 2, 3  # what a group of tiles may be asked for
+MEAN, WEIGHT_SCALE = 0, 1  # of a minibatch's advantages
+CLIP, VALUE_CLIP, VALUE_WEIGHT, ENTROPY_WEIGHT, RATE, LARGEST, BETA_1, BETA_2, EPSILON = range(9)  # places in Learning.coefs
+
+
+class Net(NamedTuple):
+    """A network, its parameters and the memory of the kernels."""
+
+    layers: Array  # the tables of plan.py
+    whole: Array
+    flat: Array  # the parameters
+    known: Array  # as they were packed last
+    packed: Array
+    work: Array  # GROUPS * P.WORK
+    grads: Array  # GROUPS * P.GROUP
+    sums: Array  # float64 (GROUPS * 8,): five parts of the loss, sum and squares of advantages
+    scales: Array  # float32 (2,): MEAN, WEIGHT_SCALE
+
+
+class Rows(NamedTuple):
+    """What is known of B rows, all flat."""
+
+    obs: Array  # uint8: D bytes a row, or `raw` float32 numbers
+    raw: bool
+    scale: Array  # float32 (2 D,): mean, 1 / deviation; or empty
+    order: Array  # int64: the rows to take; empty: all
+    choice: Array  # int64 (B * parts,): discrete actions, read by learning and written by acting
+    move: Array  # float32 (B * parts,): actions of a gaussian
+    facts: Array  # float32 (B * 4,): old log-probability, advantage, target, old value
+
+
+class Acting(NamedTuple):
+    """What acting writes, float32."""
+
+    log_prob: Array  # (B,)
+    entropy: Array
+    value: Array
+    outputs: Array  # (B * actions,)
+
+
+class Learning(NamedTuple):
+    coefs: Array  # float64 (9,)
+    grad: Array  # the state of `optim.FlatAdam`
+    mean: Array
+    square: Array
+    steps: Array  # int64 (1,)
+    total: Array  # float64 (5,): parts of the loss
+    norms: Array  # float64 (minibatches,)
+
+
+@inner
+def mix(x: Any) -> Any:
+    x = (x ^ (x >> S30)) * MIX_1
+    x = (x ^ (x >> S27)) * MIX_2
+    return x ^ (x >> S31)
+
+
+@inner
+def uniform(key: Any, count: Any) -> Any:
+    """Draw number `count` of the stream `key`: a multiple of 2^-23 in [0, 1), as float32."""
+    return np.float32(mix(key + (np.uint64(count) + np.uint64(1)) * GOLDEN) >> S41) * TO_UNIT
+
+
+@inner
+def refresh(layers: Any, whole: Any, flat: Any, known: Any, packed: Any) -> None:
+    """Pack the parameters, if they are not those that were packed last."""
+    same = True
+    for j in range(flat.shape[0]):
+        same &= flat[j] == known[j]
+    if not same:
+        for j in range(flat.shape[0]):
+            known[j] = flat[j]
+        pack(layers, whole, flat, packed)
+
+
+@inner
+def sample(whole: Any, packed: Any, work: Any, base: int, s: int) -> None:
+    """Actions of LANES samples from `s` on, by the inverse distribution function of uniform numbers at P.UNIFORM."""
+    out, action, drawn = base + whole[P.OUT] + s, base + whole[P.ACTION] + s, base + whole[P.UNIFORM] + s
+    if whole[P.GAUSSIAN]:
+        for j in range(whole[P.ACTIONS]):
+            inverse = packed[whole[P.PACKED_STD] + whole[P.ACTIONS] + j]
+            middle = load(work, drawn + j * TILE) * 2.0 + (2.0**-23 - 1.0)  # of the interval that the number stands for
+            store(work, action + j * TILE, load(work, out + j * TILE) + normal(middle) / inverse)
+        return
+    first = 0
+    for head in range(whole[P.PARTS]):
+        size = whole[P.SIZES + head]
+        top = load(work, out + first * TILE)
+        for j in range(first + 1, first + size):
+            x = load(work, out + j * TILE)
+            top = where_less(top, x, x, top)
+        total = spread(0.0)
+        for j in range(first, first + size):
+            total = total + exp(load(work, out + j * TILE) - top)
+        level, below, taken = load(work, drawn + head * TILE) * total, spread(0.0), spread(0.0)
+        for j in range(first, first + size - 1):
+            below = below + exp(load(work, out + j * TILE) - top)
+            taken = taken + where_less(level, below, 0.0, 1.0)
+        store(work, action + head * TILE, taken)
+        first += size
+
+
+@inner
+def act_tile(net: Any, rows: Any, acting: Any, base: int, low: int, count: int, task: int, key: Any, counter: int) -> None:
+    whole, work = net.whole, net.work
+    out, actions, parts = base + whole[P.OUT], whole[P.ACTIONS], whole[P.PARTS]
+    for s in range(count):
+        acting.value[low + s] = work[out + actions * TILE + s]
+    if task == OUTPUTS:
+        for s in range(count):
+            for j in range(actions):
+                acting.outputs[(low + s) * actions + j] = work[out + j * TILE + s]
+        return
+    for s in range(count):
+        for part in range(parts):
+            work[base + whole[P.UNIFORM] + part * TILE + s] = uniform(key, (counter + low + s) * parts + part)
+    known = base + whole[P.FACTS]
+    for s in range(0, count, LANES):
+        sample(whole, net.packed, work, base, s)
+        log_prob, entropy = distribution(whole, net.packed, work, base, s)
+        store(work, known + s, log_prob)
+        store(work, known + TILE + s, entropy)
+    for s in range(count):
+        acting.log_prob[low + s] = work[known + s]
+        acting.entropy[low + s] = work[known + TILE + s]
+        for part in range(parts):
+            taken = work[base + whole[P.ACTION] + part * TILE + s]
+            if whole[P.GAUSSIAN]:
+                rows.move[(low + s) * parts + part] = taken
+            else:
+                rows.choice[(low + s) * parts + part] = np.int64(taken)
+
+
+@inner
+def know(net: Any, rows: Any, base: int, low: int, count: int) -> None:
+    """What the loss needs to know of rows order[low : low + count], beside its samples."""
+    whole, work, facts = net.whole, net.work, rows.facts
+    known, action, parts = base + whole[P.FACTS], base + whole[P.ACTION], whole[P.PARTS]
+    mean, scale = net.scales[MEAN], net.scales[WEIGHT_SCALE]
+    for s in range(count):
+        row = rows.order[low + s]
+        work[known + s] = facts[row * 4]
+        work[known + TILE + s] = (facts[row * 4 + 1] - mean) * scale
+        work[known + 2 * TILE + s] = facts[row * 4 + 2]
+        work[known + 3 * TILE + s] = facts[row * 4 + 3]
+        for part in range(parts):
+            taken = rows.move[row * parts + part] if whole[P.GAUSSIAN] else np.float32(rows.choice[row * parts + part])
+            work[action + part * TILE + s] = taken
+
+
+@inner
+def call_for(net: Any, rows: Any, low: int, high: int) -> None:
+    """Have the memory of rows order[low:high] travel here while something else is worked on."""
+    parts = net.whole[P.PARTS]
+    size = net.whole[P.INPUTS] * 4 if rows.raw else net.whole[P.INPUTS]
+    for j in range(low, high):
+        row = rows.order[j]
+        prefetch(rows.facts, row * 4)
+        for k in range(row * size, (row + 1) * size, 64):
+            prefetch(rows.obs, k)
+        prefetch(rows.obs, (row + 1) * size - 1)
+        if net.whole[P.GAUSSIAN]:
+            prefetch(rows.move, row * parts)
+        else:
+            prefetch(rows.choice, row * parts)
+
+
+@inner
+def group(
+    g: int, groups: int, task: int, net: Any, rows: Any, acting: Any, coefs: Any, low: int, high: int, key: Any, counter: int
+) -> None:
+    """Group g's share of rows low .. high - 1: `task` done for its tiles."""
+    whole, base, grad = net.whole, g * net.whole[P.WORK], g * net.whole[P.GROUP]
+    tiles = (high - low + TILE - 1) // TILE
+    first, last = low + g * tiles // groups * TILE, min(high, low + (g + 1) * tiles // groups * TILE)
+    if task == STATISTICS:
+        start = np.float64(rows.facts[rows.order[low] * 4 + 1])  # near the mean: squares of small numbers lose nothing
+        total, squares = 0.0, 0.0
+        for j in range(first, last):
+            x = np.float64(rows.facts[rows.order[j] * 4 + 1]) - start
+            total += x
+            squares += x * x
+        net.sums[g * 8 + 5] = total
+        net.sums[g * 8 + 6] = squares
+        return
+    if task == GRADIENT:
+        for j in range(grad, grad + whole[P.GROUP], LANES):
+            store(net.grads, j, spread(0.0))
+        for j in range(5):
+            net.sums[g * 8 + j] = 0.0
+    for at in range(first, last, TILE):
+        count = min(TILE, last - at)
+        fetch(whole, net.work, base, rows.obs, rows.raw, rows.order, at, count, rows.scale)
+        if task == GRADIENT:
+            know(net, rows, base, at, count)
+            call_for(net, rows, at + count, min(at + count + TILE, last))
+        forward(net.layers, whole, net.packed, net.work, base, count)
+        if task == GRADIENT:
+            loss(
+                whole, net.packed, net.work, base, count, high - low, coefs[CLIP], coefs[VALUE_CLIP], coefs[VALUE_WEIGHT],
+                coefs[ENTROPY_WEIGHT], net.grads, grad, net.sums, g * 8,
+            )  # fmt: skip
+            backward(net.layers, whole, net.packed, net.work, base, count, net.grads, grad)
+        else:
+            act_tile(net, rows, acting, base, at, count, task, key, counter)
+
+
+@inner
+def add_groups(whole: Any, grads: Any, groups: int, first: int, last: int) -> None:
+    """Numbers first .. last - 1 of all groups' gradients into the first group's, added in the order of the groups."""
+    size = whole[P.GROUP]
+    for j in range(first, last, LANES):
+        total = load(grads, j)
+        for g in range(1, groups):
+            total = total + load(grads, g * size + j)
+        store(grads, j, total)
+
+
+@inner
+def advantage_scale(sums: Any, groups: int, start: float, rows: int, scales: Any) -> None:
+    """(a - mean) / (deviation + 1e-8) as (a - scales[0]) scales[1], from the groups' sums."""
+    total, squares = 0.0, 0.0
+    for g in range(groups):
+        total += sums[g * 8 + 5]
+        squares += sums[g * 8 + 6]
+    scales[MEAN] = np.float32(start + total / rows)
+    scales[WEIGHT_SCALE] = np.float32(1.0 / (math.sqrt(max(squares - total * total / rows, 0.0) / (rows - 1)) + 1e-8))
+
+
+@inner
+def adam(flat: Any, grad: Any, mean: Any, square: Any, steps: Any, coefs: Any) -> float:
+    """`optim.FlatAdam.step`. Returns the gradient's norm before clipping."""
+    total = 0.0
+    for j in range(grad.shape[0]):
+        total += np.float64(grad[j]) * np.float64(grad[j])
+    norm = math.sqrt(total)
+    if not math.isfinite(norm):
+        return norm
+    largest = coefs[LARGEST]
+    shrink = np.float32(largest / (norm + 1e-6)) if 0.0 < largest < norm else np.float32(1.0)
+    steps[0] += 1
+    b1, b2 = coefs[BETA_1], coefs[BETA_2]
+    keep, new, new_square = np.float32(b2), np.float32(1.0 - b1), np.float32(1.0 - b2)
+    scale, eps = np.float32(math.sqrt(1.0 - b2 ** steps[0])), np.float32(coefs[EPSILON])
+    rate = np.float32(-coefs[RATE] / (1.0 - b1 ** steps[0]))
+    for j in range(grad.shape[0]):
+        g = grad[j] * shrink
+        grad[j] = g
+        m = mean[j] + new * (g - mean[j])
+        v = square[j] * keep + new_square * g * g
+        mean[j] = m
+        square[j] = v
+        flat[j] += rate * m / (np.sqrt(v) / scale + eps)
+    return norm
+
+
+@kernel
+def work(
+    thread: int, threads: int, gate: Any, task: int, update: bool, net: Any, rows: Any, acting: Any, learning: Any,
+    total: int, size: int, seed: Any, counter: int,
+) -> int:  # fmt: skip
+    """`task` (OUTPUTS, SAMPLE, GRADIENT, or STATISTICS and then GRADIENT) for `total` rows, `size` at a time.
+
+    With `update` a step of Adam after each. Returns how many parts were finished before a gradient was not finite. All
+    `threads` threads call it with the same arguments but `thread`; the first of them does what cannot be shared.
+    """
+    key = mix(seed + GOLDEN)
+    for low in range(0, total, size):
+        high = min(low + size, total)
+        groups = min(GROUPS, (high - low + TILE - 1) // TILE)
+        if thread == 0:
+            refresh(net.layers, net.whole, net.flat, net.known, net.packed)
+            net.scales[MEAN] = np.float32(0.0)
+            net.scales[WEIGHT_SCALE] = np.float32(1.0)
+        for part in range(task, GRADIENT + 1 if task == STATISTICS else task + 1):
+            if part == STATISTICS and high - low < 2:
+                continue
+            if not meet(gate, threads):
+                return -1
+            for g in range(thread * groups // threads, (thread + 1) * groups // threads):
+                group(g, groups, part, net, rows, acting, learning.coefs, low, high, key, counter)
+            if part == STATISTICS:
+                if not meet(gate, threads):
+                    return -1
+                if thread == 0:
+                    start = np.float64(rows.facts[rows.order[low] * 4 + 1])
+                    advantage_scale(net.sums, groups, start, high - low, net.scales)
+        if task < STATISTICS:
+            continue
+        if not meet(gate, threads):
+            return -1
+        slices = net.whole[P.GROUP] // LANES
+        add_groups(net.whole, net.grads, groups, thread * slices // threads * LANES, (thread + 1) * slices // threads * LANES)
+        if not meet(gate, threads):
+            return -1
+        if thread == 0:
+            unpack(net.layers, net.whole, net.grads, learning.grad)
+            for g in range(groups):
+                for j in range(5):
+                    learning.total[j] += net.sums[g * 8 + j]
+            if update:
+                norm = adam(net.flat, learning.grad, learning.mean, learning.square, learning.steps, learning.coefs)
+                learning.norms[low // size] = norm
+        if update:
+            if not meet(gate, threads):
+                return -1
+            if not math.isfinite(learning.norms[low // size]):
+                return low // size
+    return (total + size - 1) // size

@@ -1,0 +1,210 @@
+"""An actor-critic whose parameters belong to torch and whose work is done by the kernels of this package."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..optim import FlatAdam
+from . import kernels
+from .plan import GROUPS, TILE, Array, L, MLPSpec, P, aligned, parameters, plan
+from .threads import BROKEN, GATE
+
+SHARED_FROM = 512  # rows of one pass; fewer are done sooner than a second thread is awake
+NOTHING, NO_INDEX = np.empty(0, np.float32), np.empty(0, np.int64)
+NO_ACTING = kernels.Acting(NOTHING, NOTHING, NOTHING, NOTHING)
+
+
+class Coefs(NamedTuple):
+    """What the loss is made of, as `agents.deep.ppo` names it."""
+
+    clip_coef: float = 0.2
+    value_clip: float | None = None
+    vf_coef: float = 0.5
+    ent_coef: float = 0.01
+
+
+class Acted(NamedTuple):
+    """B rows: action int64 (B,), (B, parts) for several, float32 (B, D) for a gaussian; the others float32 (B,)."""
+
+    action: Array
+    log_prob: Array
+    entropy: Array
+    value: Array
+
+
+class FusedActorCritic:
+    """`spec` computed with the parameters of `optimiser`, on up to `threads` threads, whose number changes no bit.
+
+    Nothing is copied from torch: whoever changes the parameters (a loaded checkpoint, torch's own step) is noticed at the
+    next call. Not for several threads of Python at a time: the work space is one.
+    """
+
+    def __init__(self, spec: MLPSpec, optimiser: FlatAdam, threads: int = 1) -> None:
+        misfit = spec.fits()
+        if misfit is None and parameters(spec) != optimiser.flat.numel():
+            misfit = f"{spec} has {parameters(spec)} parameters, the optimiser {optimiser.flat.numel()}"
+        if misfit:
+            raise ValueError(misfit)
+        self.spec, self.optimiser, self.threads = spec, optimiser, threads
+        self.plan = plan(spec)
+        self._pool: ThreadPoolExecutor | None = None
+        self._pool_of = (0, 0)
+        work = aligned(GROUPS, self.plan[P.WORK])
+        for layer in self.plan.layers:  # the columns of ones, which no pass touches
+            at, stride = layer[L.SOURCE], layer[L.SOURCE_STRIDE]
+            work[:, at : at + TILE * stride].reshape(GROUPS, TILE, stride)[:, :, layer[L.ONES]] = 1.0
+        self._net = kernels.Net(
+            self.plan.layers, self.plan.whole, optimiser.flat.numpy(), np.full(optimiser.flat.numel(), np.nan, np.float32),
+            aligned(self.plan[P.PACKED]), work.reshape(-1), aligned(GROUPS * self.plan[P.GROUP]), np.zeros(GROUPS * 8),
+            np.zeros(2, np.float32),
+        )  # fmt: skip
+        self._learning = kernels.Learning(
+            np.zeros(9), optimiser.grad.numpy(), optimiser.mean.numpy(), optimiser.square.numpy(), np.zeros(1, np.int64),
+            np.zeros(5), np.zeros(0),
+        )  # fmt: skip
+
+    def outputs(self, obs: Array, scale: Array | None = None) -> tuple[Array, Array]:
+        """Logits or means float32 (B, actions), and values float32 (B,), of observations (B, ...).
+
+        `obs`: uint8 or float32. `scale`, float32 (2, D): what to subtract, then what to multiply by; the result is cut at +-10.
+        """
+        rows = len(obs)
+        outputs, value = np.empty((rows, self.spec.actions), np.float32), np.empty(rows, np.float32)
+        rows_ = self._rows(obs, scale, NO_INDEX, NO_INDEX, NOTHING, NOTHING)
+        self._work(kernels.OUTPUTS, rows_, kernels.Acting(NOTHING, NOTHING, value, outputs.reshape(-1)), rows)
+        return outputs, value
+
+    def buffers(self, rows: int) -> Acted:
+        """Memory for what `act` gives out."""
+        gaussian, parts = self.spec.head == "gaussian", self.spec.parts
+        action = np.empty((rows, parts) if gaussian or parts > 1 else rows, np.float32 if gaussian else np.int64)
+        return Acted(action, *(np.empty(rows, np.float32) for _ in range(3)))
+
+    def act(self, obs: Array, seed: int, counter: int, scale: Array | None = None, out: Acted | None = None) -> Acted:
+        """Sampled actions for observations as in `outputs`, into `out` if given.
+
+        Row i draws number `counter` + i of the stream `seed` (as many draws as an action has parts): the same in any batch.
+        """
+        out = out or self.buffers(len(obs))
+        for array, wanted in zip(out, self.buffers(len(obs)), strict=True):
+            if array.shape != wanted.shape or array.dtype != wanted.dtype or not array.flags.c_contiguous:
+                raise ValueError(
+                    f"a buffer is {array.dtype} {array.shape}: expected {wanted.dtype} {wanted.shape}, in one piece"
+                )
+        choice, move = (NO_INDEX, out.action) if self.spec.head == "gaussian" else (out.action, NOTHING)
+        rows = self._rows(obs, scale, NO_INDEX, choice, move, NOTHING)
+        self._work(kernels.SAMPLE, rows, kernels.Acting(*out[1:], NOTHING), len(obs), seed, counter)
+        return out
+
+    def gradient(
+        self, obs: Array, index: Array, action: Array, facts: Array, coefs: Coefs, scale: Array | None = None
+    ) -> Array:
+        """The gradient of the mean loss over the rows `index` goes into the optimiser's `grad`.
+
+        `action` as `act` gives it out. `facts`, float32 (B, 4): old log-probability, weight (advantage, normalised), value
+        target, old value. Returns float64 (5,): policy loss, value loss, entropy, KL divergence and clipped ratios, summed.
+        """
+        self._learn(kernels.GRADIENT, obs, index, action, facts, len(index), coefs, scale, np.zeros(0))
+        return self._learning.total.copy()
+
+    def epoch(
+        self, obs: Array, order: Array, action: Array, facts: Array, size: int, coefs: Coefs, learning_rate: float,
+        max_grad_norm: float, normalise: bool = True, scale: Array | None = None,
+    ) -> tuple[Array, Array]:  # fmt: skip
+        """One pass over the rows `order` in minibatches of `size`, with a step of Adam after each.
+
+        `facts` as for `gradient`, but with plain advantages where `normalise` has each minibatch standardise its own. Returns
+        the five sums of `gradient`, and the norms of the gradients before clipping, float64 (minibatches,): if the last is
+        not finite, the epoch ended there, with parameters as before that step and the bad gradient in `grad`.
+        """
+        norms = np.zeros(-(-len(order) // size))
+        task = kernels.STATISTICS if normalise else kernels.GRADIENT
+        rates = (learning_rate, max_grad_norm, *self.optimiser.betas, self.optimiser.eps)
+        done = self._learn(task, obs, order, action, facts, size, coefs, scale, norms, rates)
+        return self._learning.total.copy(), norms[: done + 1]
+
+    def _learn(
+        self, task: int, obs: Array, order: Array, action: Array, facts: Array, size: int, coefs: Coefs, scale: Array | None,
+        norms: Array, rates: tuple[float, ...] = (),
+    ) -> int:  # fmt: skip
+        gaussian, rows = self.spec.head == "gaussian", len(obs)
+        kind = np.dtype(np.float32 if gaussian else np.int64)
+        if (
+            action.dtype != kind
+            or action.size != rows * self.spec.parts
+            or facts.shape != (rows, 4)
+            or facts.dtype != np.float32
+        ):
+            raise ValueError(
+                f"actions {action.dtype} {action.shape} and facts {facts.dtype} {facts.shape} for {rows} rows: expected {kind} "
+                f"({rows}, {self.spec.parts}) and float32 ({rows}, 4)"
+            )
+        if size < 1 or len(order) < 1 or order.min() < 0 or order.max() >= rows:
+            raise ValueError(f"an index of rows must lie in 0..{rows - 1} and not be empty, nor a minibatch")
+        action = np.ascontiguousarray(action).reshape(-1)
+        learning = self._learning._replace(norms=norms)
+        value_clip = -1.0 if coefs.value_clip is None else coefs.value_clip
+        learning.coefs[:4] = coefs.clip_coef, value_clip, coefs.vf_coef, coefs.ent_coef
+        learning.coefs[4 : 4 + len(rates)] = rates
+        learning.total[:] = 0.0
+        learning.steps[0] = self.optimiser.steps
+        order = np.ascontiguousarray(order, np.int64)
+        choice, move = (NO_INDEX, action) if gaussian else (action, NOTHING)
+        known = self._rows(obs, scale, order, choice, move, np.ascontiguousarray(facts).reshape(-1))
+        done = self._work(task, known, NO_ACTING, len(order), size=size, learning=learning, update=bool(rates))
+        self.optimiser.steps = int(learning.steps[0])
+        return done
+
+    def _work(
+        self, task: int, rows: kernels.Rows, acting: kernels.Acting, total: int, seed: int = 0, counter: int = 0, size: int = 0,
+        learning: kernels.Learning | None = None, update: bool = False,
+    ) -> int:  # fmt: skip
+        size = size or max(total, 1)
+        threads = min(self.threads, -(-size // TILE), GROUPS) if size >= SHARED_FROM else 1
+        gate = np.zeros(GATE, np.int64)
+        last: Any = (
+            task,
+            update,
+            self._net,
+            rows,
+            acting,
+            learning or self._learning,
+            total,
+            size,
+            np.uint64(seed % 2**64),
+            counter,
+        )
+        if threads == 1:
+            return int(kernels.work(0, 1, gate, *last))
+        pool = self._workers(threads - 1)
+        try:
+            waiting = [pool.submit(kernels.work, thread, threads, gate, *last) for thread in range(1, threads)]
+            done = int(kernels.work(0, threads, gate, *last))
+        except BaseException:
+            gate[BROKEN] = 1
+            raise
+        for future in waiting:
+            future.result()
+        return done
+
+    def _workers(self, many: int) -> ThreadPoolExecutor:
+        """At least so many threads; after a fork new ones, because threads do not survive it."""
+        if self._pool is None or self._pool_of != (os.getpid(), many):
+            self._pool, self._pool_of = ThreadPoolExecutor(many, "gumdrop-fused"), (os.getpid(), many)
+        return self._pool
+
+    def _rows(self, obs: Array, scale: Array | None, order: Array, choice: Array, move: Array, facts: Array) -> kernels.Rows:
+        """Checked and flat."""
+        if obs.dtype not in (np.uint8, np.float32) or obs.size != len(obs) * self.spec.inputs:
+            raise ValueError(
+                f"observations {obs.dtype} {obs.shape}: expected uint8 or float32, {self.spec.inputs} numbers a row"
+            )
+        if scale is not None and (scale.shape != (2, self.spec.inputs) or scale.dtype != np.float32):
+            raise ValueError(f"scale {scale.dtype} {scale.shape}: expected float32 (2, {self.spec.inputs})")
+        data = np.ascontiguousarray(obs).reshape(-1).view(np.uint8)
+        flat_scale = NOTHING if scale is None else np.ascontiguousarray(scale).reshape(-1)
+        return kernels.Rows(data, obs.dtype == np.float32, flat_scale, order, choice.reshape(-1), move.reshape(-1), facts)
