@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -32,6 +34,13 @@ class RunningNormaliser:
             return rows
         std = (self.square / self.count).sqrt().clamp_min(1e-6)
         return ((rows - self.mean.float()) / std.float()).clamp(-10.0, 10.0)
+
+    def scale(self) -> npt.NDArray[np.float32] | None:
+        """The mean and 1 / deviation that rows are standardised with, (2, D); None before the first update."""
+        if self.count == 0:
+            return None
+        std = (self.square / self.count).sqrt().clamp_min(1e-6)
+        return torch.stack([self.mean, 1.0 / std]).float().numpy()
 
     def state(self) -> dict[str, Tensor]:
         return {"count": self.count, "mean": self.mean, "square": self.square}

@@ -15,6 +15,7 @@ from ..core import AgentConfig, Array, Mode, NonFinite, Rollout, Spaces, agent, 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ...core_ml.fused import FusedActorCritic
     from ...core_ml.nets import ActorCritic
 
 SHARED_FROM = 1024  # rows of a forward pass; fewer are done sooner than a second thread is awake
@@ -24,8 +25,9 @@ SHARED_FROM = 1024  # rows of a forward pass; fewer are done sooner than a secon
 class PPO:
     """Clipped policy gradient with generalised advantages; one policy shared by all agents of a copy.
 
-    Work per `learn`: `epochs` passes over the rollout in `minibatches` parts; gradients are summed over chunks of
-    `chunk` rows, which stay in the cache, so that the chunk size changes speed and not the algorithm.
+    Work per `learn`: `epochs` passes over the rollout in `minibatches` parts. `learner` says who does it: "fused", compiled
+    kernels in which a tile of rows goes forward and backward while it is in the cache; or "torch", the reference, which
+    sums gradients over chunks of `chunk` rows. Both work on the same tensors and follow the same equations.
     """
 
     class Config(AgentConfig):
@@ -50,7 +52,10 @@ class PPO:
         channels: int = Field(16, ge=1, le=512, description="of the two convolutions of a cnn")
         activation: Literal["tanh", "relu"] = "tanh"
         shared_trunk: bool = Field(True, description="policy and value read the same features")
-        chunk: int = Field(8192, ge=16, description="rows per gradient pass of one thread")
+        learner: Literal["auto", "torch", "fused"] = Field(
+            "auto", description="auto: fused kernels where they know the network"
+        )
+        chunk: int = Field(8192, ge=16, description="rows per gradient pass of one thread, with learner=torch")
 
         @field_validator("hidden")
         @classmethod
@@ -87,6 +92,22 @@ class PPO:
         self.optimiser = FlatAdam(self.model)
         self.replicas = Replicas(self.model, self.optimiser, threads)
         self.normaliser = RunningNormaliser(flat_size(spaces.observation)) if config.normalise_observation else None
+        self.fused, self.note = self._fused(actions, threads)
+
+    def _fused(self, actions: int, threads: int) -> tuple[FusedActorCritic | None, str]:
+        """The kernels that do this network, or None for torch; and a line for people about it."""
+        from ...core_ml.fused import FusedActorCritic, MLPSpec
+
+        o = self.config
+        head: Literal["gaussian", "categorical"] = "gaussian" if self.continuous else "categorical"
+        spec = MLPSpec(flat_size(self.spaces.observation), o.hidden, o.activation, o.shared_trunk, head, (actions,))
+        misfit = "a cnn is torch's" if o.network == "cnn" else spec.fits()
+        if o.learner == "fused" and misfit:
+            raise ValueError(f"agent ppo: learner=fused cannot do this network, {misfit}: take learner=torch or auto")
+        if o.learner == "torch" or misfit:
+            return None, "learner: torch" + (f" ({misfit})" if misfit else "")
+        many = f"{threads} threads" if threads > 1 else "1 thread"
+        return FusedActorCritic(spec, self.optimiser, threads), f"learner: fused kernels, {many}"
 
     @property
     def num_steps(self) -> int:
@@ -105,6 +126,8 @@ class PPO:
         return self.normaliser(rows) if self.normaliser else rows
 
     def act(self, obs: Array, carry: Any, mode: Mode, mask: Array | None = None) -> tuple[Array, Any, dict[str, Array]]:
+        if self.fused:
+            return self._act_fused(self.fused, obs, carry, mode)
         import torch
 
         from ...core_ml.parallel import one_thread_each
@@ -128,6 +151,44 @@ class PPO:
             extras["raw_action"] = raw  # the gradient is that of the sampled action, the world gets the clipped one
         return self._legal(raw), carry, extras
 
+    def _act_fused(self, fused: FusedActorCritic, obs: Array, carry: Any, mode: Mode) -> tuple[Array, Any, dict[str, Array]]:
+        lead, rows, scale = obs.shape[:2], self._plain(obs), self._scale()
+        if mode == "greedy":
+            outputs = fused.outputs(rows, scale)[0]
+            return (
+                self._legal((outputs if self.continuous else outputs.argmax(1)).reshape(*lead, *self._action_shape)),
+                carry,
+                {},
+            )
+        acted = fused.act(rows, self._draw(), 0, scale)
+        raw = acted.action.reshape(*lead, *self._action_shape)
+        extras = {"log_prob": acted.log_prob.reshape(lead), "value": acted.value.reshape(lead)}
+        return self._legal(raw), carry, extras | ({"raw_action": raw} if self.continuous else {})
+
+    def _draw(self) -> int:
+        """A seed for one call of the kernels: all randomness comes from the one generator."""
+        import torch
+
+        return int(torch.randint(2**62, (), generator=self.generator))
+
+    def _plain(self, obs: Array) -> Array:
+        """(..., *observation) -> (B, D) of a number type that the kernels read: bytes stay bytes."""
+        rows = obs.reshape(-1, flat_size(self.spaces.observation))
+        return rows if rows.dtype in (np.uint8, np.float32) else rows.astype(np.float32)
+
+    def _scale(self) -> Array | None:
+        """What the kernels normalise observations with, float32 (2, D): mean, 1 / deviation."""
+        return self.normaliser.scale() if self.normaliser else None
+
+    def _values(self, obs: Array) -> Tensor:
+        """V of observations, float32 (B,)."""
+        import torch
+
+        if self.fused:
+            return torch.from_numpy(self.fused.outputs(self._plain(obs), self._scale())[1])
+        with torch.inference_mode():
+            return self.model.value(self._features(obs))
+
     def _outputs(self, rows: Tensor) -> Tensor:
         """The model's outputs for many rows, a share of them on each thread where there are enough."""
         import torch
@@ -149,7 +210,6 @@ class PPO:
     def learn(self, batch: Rollout, progress: float) -> dict[str, float]:
         import torch
 
-        from ...core_ml.losses import ppo_policy, value_error
         from ...core_ml.parallel import one_thread_each
         from ...core_ml.returns import explained_variance, gae
 
@@ -163,19 +223,17 @@ class PPO:
         # Advantages. The step after t led to obs t+1, except where an episode was cut: there to final_obs.
         next_value = torch.empty_like(value)
         next_value[:-1] = value[1:]
-        with torch.inference_mode():
-            next_value[-1] = self.model.value(self._features(batch.last_obs)).view(n, a)
-            if len(batch.final_obs):
-                next_value[truncated.squeeze(-1)] = self.model.value(self._features(batch.final_obs)).view(-1, a)
+        next_value[-1] = self._values(batch.last_obs).view(n, a)
+        if len(batch.final_obs):
+            next_value[truncated.squeeze(-1)] = self._values(batch.final_obs).view(-1, a)
         advantage = gae(reward, value, next_value, terminated, terminated | truncated, o.gamma, o.gae_lambda)
         target = advantage + value
 
         # Everything as rows (T * N * A, ...), what belongs to a row side by side: one gather fetches it.
         rows = t * n * a
-        obs = torch.from_numpy(batch.obs).view(rows, -1)
+        facts = torch.stack([x.reshape(rows) for x in (log_prob, advantage, target, value)], 1)  # (rows, 4)
         action = torch.from_numpy(batch.extras["raw_action"] if self.continuous else batch.action)
         action = action.view(rows, -1) if self.continuous else action.view(rows)
-        facts = torch.stack([x.reshape(rows) for x in (log_prob, advantage, target, value)], 1)  # (rows, 4)
 
         learning_rate = o.learning_rate * scheduled(o.schedule, progress)
         final = o.ent_coef if o.ent_coef_final is None else o.ent_coef_final
@@ -183,6 +241,49 @@ class PPO:
         size = math.ceil(rows / min(o.minibatches, rows))
         norms: list[float] = []
         epochs = 0
+        for _epoch in range(o.epochs):
+            order = torch.randperm(rows, generator=self.generator)
+            sums, found = self._epoch(batch.obs, action, facts, order, size, ent_coef, learning_rate)
+            norms += found
+            if not math.isfinite(norms[-1]):
+                self._name_the_source(sums)
+            epochs += 1
+            if o.target_kl is not None and float(sums[3]) / rows > o.target_kl:
+                break
+        if self.normaliser:  # after learning: the rollout was collected, and is learned from, with the same scale
+            self.normaliser.update(torch.from_numpy(batch.obs).view(rows, -1))
+        mean = (sums / rows).tolist()
+        return {
+            "loss/policy": mean[0], "loss/value": mean[1], "entropy": mean[2], "kl": mean[3], "clip_fraction": mean[4],
+            "explained_variance": float(explained_variance(value, target)), "learning_rate": learning_rate,
+            "grad_norm": sum(norms) / len(norms), "epochs": float(epochs),
+        }  # fmt: skip
+
+    def _epoch(
+        self, seen: Array, action: Tensor, facts: Tensor, order: Tensor, size: int, ent_coef: float, learning_rate: float
+    ) -> tuple[Tensor, list[float]]:
+        """One pass over the rows `order` in minibatches of `size`, a step of Adam after each.
+
+        `seen`: observations (T, N, A, ...). `facts` (rows, 4): old log-probability, advantage, value target, old value. Returns
+        policy loss, value loss, entropy, KL and clipped rows, summed over rows, and the gradients' norms; a norm that is not
+        finite is the last one, and its step was not made.
+        """
+        import torch
+
+        from ...core_ml.losses import ppo_policy, value_error
+
+        o = self.config
+        if self.fused:
+            from ...core_ml.fused import Coefs
+
+            coefs = Coefs(o.clip_coef, o.value_clip, o.vf_coef, ent_coef)
+            totals, found = self.fused.epoch(
+                self._plain(seen), order.numpy(), action.numpy(), facts.numpy(), size, coefs, learning_rate, o.max_grad_norm,
+                o.normalise_advantage, self._scale(),
+            )  # fmt: skip
+            return torch.from_numpy(totals), found.tolist()
+
+        obs = torch.from_numpy(seen).view(len(facts), -1)
 
         def gradient(model: ActorCritic, chunk: tuple[Tensor, Tensor, Tensor, int]) -> Tensor:
             """Add one chunk's share of the minibatch's gradient; the summed parts of the loss, for the metrics."""
@@ -197,33 +298,21 @@ class PPO:
             loss.backward()
             return torch.stack([policy_loss.detach(), value_loss.detach(), entropy.detach(), kl, clipped])
 
-        for _epoch in range(o.epochs):
-            order = torch.randperm(rows, generator=self.generator)
-            sums = torch.zeros(5)  # policy loss, value loss, entropy, KL, clipped rows of this epoch
-            for part in order.split(size):
-                facts_part = facts.index_select(0, part)
-                weights = facts_part[:, 1]
-                if o.normalise_advantage and len(part) > 1:
-                    weights = (weights - weights.mean()) / (weights.std() + 1e-8)
-                self.replicas.zero_grad()
-                pieces = zip(part.split(o.chunk), facts_part.split(o.chunk), weights.split(o.chunk), strict=True)
-                for piece in self.replicas.each(gradient, [(*chunk, len(part)) for chunk in pieces]):
-                    sums += piece
-                self.replicas.gather()
-                norms.append(self.optimiser.step(learning_rate, o.max_grad_norm))
-                if not math.isfinite(norms[-1]):
-                    self._name_the_source(sums)
-            epochs += 1
-            if o.target_kl is not None and float(sums[3]) / rows > o.target_kl:
+        sums, norms = torch.zeros(5), []
+        for part in order.split(size):
+            facts_part = facts.index_select(0, part)
+            weights = facts_part[:, 1]
+            if o.normalise_advantage and len(part) > 1:
+                weights = (weights - weights.mean()) / (weights.std() + 1e-8)
+            self.replicas.zero_grad()
+            pieces = zip(part.split(o.chunk), facts_part.split(o.chunk), weights.split(o.chunk), strict=True)
+            for piece in self.replicas.each(gradient, [(*chunk, len(part)) for chunk in pieces]):
+                sums += piece
+            self.replicas.gather()
+            norms.append(self.optimiser.step(learning_rate, o.max_grad_norm))
+            if not math.isfinite(norms[-1]):
                 break
-        if self.normaliser:  # after learning: the rollout was collected, and is learned from, with the same scale
-            self.normaliser.update(obs)
-        mean = (sums / rows).tolist()
-        return {
-            "loss/policy": mean[0], "loss/value": mean[1], "entropy": mean[2], "kl": mean[3], "clip_fraction": mean[4],
-            "explained_variance": float(explained_variance(value, target)), "learning_rate": learning_rate,
-            "grad_norm": sum(norms) / len(norms), "epochs": float(epochs),
-        }  # fmt: skip
+        return sums, norms
 
     def _name_the_source(self, sums: Tensor) -> None:
         """Raise NonFinite with the first part of the loss, or the first gradient, that is not finite."""

@@ -158,7 +158,7 @@ def _train(config: RunConfig, folder: Path, live: Live | bool | None, resume: bo
     saved_at = time.monotonic()
     try:
         with stop_on_signals() as stop, view or _no_view():
-            for note in notes:
+            for note in [*notes, *([agent.note] if getattr(agent, "note", "") else [])]:  # type: ignore[attr-defined]
                 say(note)
             if not resume:
                 save()  # a run can be resumed from its first moment on
