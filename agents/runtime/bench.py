@@ -195,68 +195,89 @@ def useful_flops(inputs: int, hidden: tuple[int, ...], actions: int, epochs: int
     return forward + epochs * (3 * forward - 2 * layers[0])
 
 
-def bench_train(
-    world: str = "maze", copies: int = COPIES, seconds: float = 20.0, rounds: int = 3, baseline: bool = True
-) -> dict[str, Any]:
-    """Environment steps per second of PPO, learning included, with the split of time; stable-baselines3 measured alternately.
+class _Trainee:
+    """PPO on copies of a world, updated for a while at a time."""
 
-    Ours runs `seconds` in all, in `rounds` rounds; after each one, with `baseline`, one rollout and update of
-    stable-baselines3 (16,384 steps). The ratio is the median over rounds.
+    def __init__(self, world: str, options: dict[str, Any], copies: int, threads: int, ppo: dict[str, Any]) -> None:
+        self.env = make(world, options, num_envs=copies)
+        self.agent = make_agent("ppo", ppo, self.env, 0, threads)
+        self.collector = Collector(self.env, self.agent)
+        self.collector.begin(self.env.reset(0))
+
+    def run(self, duration: float) -> dict[str, float]:
+        """Environment steps per second over `duration` seconds, and the shares of world, policy and learning."""
+        self.collector.pop_seconds()
+        began, learn, updates = time.perf_counter(), 0.0, 0
+        while time.perf_counter() - began < duration:
+            batch = self.collector.rollout(self.agent.num_steps)
+            t = time.perf_counter()
+            self.agent.learn(batch, 0.0)
+            learn += time.perf_counter() - t
+            updates += 1
+        spent = time.perf_counter() - began
+        world, policy = self.collector.pop_seconds()
+        steps = updates * self.env.num_envs * self.agent.num_steps
+        return {"steps_per_second": steps / spent, "world": world / spent, "policy": policy / spent, "learn": learn / spent}
+
+
+def bench_train(
+    world: str = "maze", copies: int = COPIES, seconds: float = 20.0, rounds: int = 5, baseline: bool = True
+) -> dict[str, Any]:
+    """Environment steps per second of PPO, learning included, with the split of time; all contenders in turns.
+
+    Each of "fused" and "torch" (the two learners), "fused, one epoch", and with `baseline` stable-baselines3 (a rollout and
+    an update of 16,384 steps) works `seconds` in all, in `rounds` rounds. Ratios are medians over rounds. In each round the
+    rate of a large matrix product is measured, too, with as many threads: what the processor could do.
     """
     import torch
 
     use_threads()
     threads = choose_threads(copies)
     options: dict[str, Any] = dict(MAZE) if world == "maze" else {}
-    env = make(world, options, num_envs=copies)
-    agent = make_agent("ppo", PPO, env, 0, threads)
-    collector = Collector(env, agent)
-    collector.begin(env.reset(0))
-
-    def ours(duration: float) -> dict[str, float]:
-        collector.pop_seconds()
-        began, learn, updates = time.perf_counter(), 0.0, 0
-        while time.perf_counter() - began < duration:
-            batch = collector.rollout(agent.num_steps)
-            t = time.perf_counter()
-            agent.learn(batch, 0.0)
-            learn += time.perf_counter() - t
-            updates += 1
-        spent = time.perf_counter() - began
-        world_s, policy_s = collector.pop_seconds()
-        return {
-            "steps_per_second": updates * copies * agent.num_steps / spent,
-            "world": world_s / spent, "policy": policy_s / spent, "learn": learn / spent,
-        }  # fmt: skip
-
-    ours(2.0)  # warm up
+    cases = {"fused": PPO | {"learner": "fused"}, "torch": PPO | {"learner": "torch"}}
+    cases["fused, one epoch"] = cases["fused"] | {"epochs": 1}
+    ours = {name: _Trainee(world, options, copies, threads, ppo) for name, ppo in cases.items()}
     theirs = _sb3(world, options) if baseline else None
-    mine, others = [], []
+    for one in ours.values():
+        one.run(1.0)  # warm up
+    seen: dict[str, list[dict[str, float]]] = {name: [] for name in ours}
+    others, peaks = [], []
     for _ in range(rounds):
-        mine.append(ours(seconds / rounds))
+        for name, one in ours.items():
+            seen[name].append(one.run(seconds / rounds))
+        torch.set_num_threads(threads)
+        peaks.append(matrix_rate(0.3))
         if theirs:
-            torch.set_num_threads(threads)
             others.append(theirs())
-            use_threads()
-    torch.set_num_threads(threads)  # the rate to compare with is that of all threads together
-    peak = matrix_rate()
-    use_threads()
-    rate = float(np.median([m["steps_per_second"] for m in mine]))
+        use_threads()
+    env = ours["fused"].env
     assert env.observation_space.shape is not None
     inputs, actions = int(np.prod(env.observation_space.shape)), int(getattr(env.action_space, "n", 0))
-    flops = useful_flops(inputs, PPO["hidden"], actions, PPO["epochs"])
-    env.close()
+    learners: dict[str, Any] = {}
+    for name, found in seen.items():
+        flops = useful_flops(inputs, PPO["hidden"], actions, int(cases[name]["epochs"]))
+        shares = [m["steps_per_second"] * flops / peak for m, peak in zip(found, peaks, strict=True)]
+        learners[name] = {
+            "steps_per_second": float(np.median([m["steps_per_second"] for m in found])),
+            "rounds": [m["steps_per_second"] for m in found],
+            "time_split": {k: float(np.median([m[k] for m in found])) for k in ("world", "policy", "learn")},
+            "useful_flops_per_step": flops, "share_of_matrix_product_rate": float(np.median(shares)),
+        }  # fmt: skip
+
+    def times(a: list[float], b: list[float]) -> float:
+        return float(np.median([x / y for x, y in zip(a, b, strict=True)]))
+
+    fused = learners["fused"]["rounds"]
     result: dict[str, Any] = {
-        "world": world, "options": options, "copies": copies, "ppo": {k: v for k, v in PPO.items()},
-        "steps_per_second": rate, "rounds": [m["steps_per_second"] for m in mine],
-        "time_split": {k: float(np.median([m[k] for m in mine])) for k in ("world", "policy", "learn")},
-        "matrix_product_flops": peak, "useful_flops_per_step": flops, "share_of_matrix_product_rate": rate * flops / peak,
-        "threads": threads,
+        "world": world, "options": options, "copies": copies, "ppo": dict(PPO), "threads": threads, "learners": learners,
+        "fused_to_torch": times(fused, learners["torch"]["rounds"]), "matrix_product_flops": float(np.median(peaks)),
         "device": processor(), "versions": versions(), "git_commit": git_commit(),
     }  # fmt: skip
     if others:
         result["sb3_steps_per_second"] = float(np.median(others))
-        result["ratio_to_sb3"] = float(np.median([m["steps_per_second"] / s for m, s in zip(mine, others, strict=True)]))
+        result["fused_to_sb3"] = times(fused, others)
+    for one in ours.values():
+        one.env.close()
     return result
 
 
