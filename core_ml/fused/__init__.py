@@ -3,7 +3,7 @@ while it is in the cache."""
 
 from __future__ import annotations
 
-from .network import Acted, Coefs, FusedActorCritic
+from .network import Acted, Coefs, FusedActorCritic, Records
 from .plan import MLPSpec
 
-__all__ = ["Acted", "Coefs", "FusedActorCritic", "MLPSpec"]
+__all__ = ["Acted", "Coefs", "FusedActorCritic", "MLPSpec", "Records"]

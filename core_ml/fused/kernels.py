@@ -16,7 +16,7 @@ from .maths import exp, normal
 from .passes import backward, distribution, fetch, forward, loss, pack, unpack
 from .plan import GROUPS, TILE, Array, P
 from .threads import meet
-from .vectors import LANES, inner, load, prefetch, spread, store, where_less
+from .vectors import LANES, float_raw, inner, load, prefetch, put_raw, spread, store, where_less
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # SplitMix64 (Steele, Lea & Flood 2014): its increment, and Stafford's variant 13
 MIX_1, MIX_2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
@@ -42,24 +42,24 @@ class Net(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """What is known of B rows, all flat."""
+    """B rows of observations, or of records: observation, four facts, action side by side."""
 
-    obs: Array  # uint8: D bytes a row, or `raw` float32 numbers
-    raw: bool
+    data: Array  # uint8 (B * stride,)
+    stride: int  # bytes a row
+    raw: bool  # an observation is float32 numbers, not bytes
     scale: Array  # float32 (2 D,): mean, 1 / deviation; or empty
     order: Array  # int64: the rows to take; empty: all
-    choice: Array  # int64 (B * parts,): discrete actions, read by learning and written by acting
-    move: Array  # float32 (B * parts,): actions of a gaussian
-    facts: Array  # float32 (B * 4,): old log-probability, advantage, target, old value
 
 
 class Acting(NamedTuple):
-    """What acting writes, float32."""
+    """What acting writes, flat."""
 
-    log_prob: Array  # (B,)
+    choice: Array  # int64 (B * parts,): discrete actions
+    move: Array  # float32 (B * parts,): actions of a gaussian
+    log_prob: Array  # float32 (B,)
     entropy: Array
     value: Array
-    outputs: Array  # (B * actions,)
+    outputs: Array  # float32 (B * actions,)
 
 
 class Learning(NamedTuple):
@@ -126,7 +126,7 @@ def sample(whole: Any, packed: Any, work: Any, base: int, s: int) -> None:
 
 
 @inner
-def act_tile(net: Any, rows: Any, acting: Any, base: int, low: int, count: int, task: int, key: Any, counter: int) -> None:
+def act_tile(net: Any, acting: Any, base: int, low: int, count: int, task: int, key: Any, counter: int) -> None:
     whole, work = net.whole, net.work
     out, actions, parts = base + whole[P.OUT], whole[P.ACTIONS], whole[P.PARTS]
     for s in range(count):
@@ -151,43 +151,42 @@ def act_tile(net: Any, rows: Any, acting: Any, base: int, low: int, count: int, 
         for part in range(parts):
             taken = work[base + whole[P.ACTION] + part * TILE + s]
             if whole[P.GAUSSIAN]:
-                rows.move[(low + s) * parts + part] = taken
+                acting.move[(low + s) * parts + part] = taken
             else:
-                rows.choice[(low + s) * parts + part] = np.int64(taken)
+                acting.choice[(low + s) * parts + part] = np.int64(taken)
+
+
+@inner
+def facts_at(whole: Any, raw: bool) -> int:
+    """Where the facts begin in a record; the action follows them."""
+    place: int = whole[P.INPUTS] * 4 if raw else (whole[P.INPUTS] + 3) // 4 * 4
+    return place
 
 
 @inner
 def know(net: Any, rows: Any, base: int, low: int, count: int) -> None:
-    """What the loss needs to know of rows order[low : low + count], beside its samples."""
-    whole, work, facts = net.whole, net.work, rows.facts
-    known, action, parts = base + whole[P.FACTS], base + whole[P.ACTION], whole[P.PARTS]
-    mean, scale = net.scales[MEAN], net.scales[WEIGHT_SCALE]
+    """The facts and actions in records order[low : low + count]."""
+    whole, work = net.whole, net.work
+    known, action = base + whole[P.FACTS], base + whole[P.ACTION]
+    mean, scale, first = net.scales[MEAN], net.scales[WEIGHT_SCALE], facts_at(whole, rows.raw)
     for s in range(count):
-        row = rows.order[low + s]
-        work[known + s] = facts[row * 4]
-        work[known + TILE + s] = (facts[row * 4 + 1] - mean) * scale
-        work[known + 2 * TILE + s] = facts[row * 4 + 2]
-        work[known + 3 * TILE + s] = facts[row * 4 + 3]
-        for part in range(parts):
-            taken = rows.move[row * parts + part] if whole[P.GAUSSIAN] else np.float32(rows.choice[row * parts + part])
-            work[action + part * TILE + s] = taken
+        at = rows.order[low + s] * rows.stride + first
+        work[known + s] = float_raw(rows.data, at)
+        work[known + TILE + s] = (float_raw(rows.data, at + 4) - mean) * scale
+        work[known + 2 * TILE + s] = float_raw(rows.data, at + 8)
+        work[known + 3 * TILE + s] = float_raw(rows.data, at + 12)
+        for part in range(whole[P.PARTS]):
+            work[action + part * TILE + s] = float_raw(rows.data, at + 16 + 4 * part)
 
 
 @inner
-def call_for(net: Any, rows: Any, low: int, high: int) -> None:
-    """Have the memory of rows order[low:high] travel here while something else is worked on."""
-    parts = net.whole[P.PARTS]
-    size = net.whole[P.INPUTS] * 4 if rows.raw else net.whole[P.INPUTS]
+def call_for(rows: Any, low: int, high: int) -> None:
+    """Have the memory of records order[low:high] travel here while something else is worked on."""
     for j in range(low, high):
-        row = rows.order[j]
-        prefetch(rows.facts, row * 4)
-        for k in range(row * size, (row + 1) * size, 64):
-            prefetch(rows.obs, k)
-        prefetch(rows.obs, (row + 1) * size - 1)
-        if net.whole[P.GAUSSIAN]:
-            prefetch(rows.move, row * parts)
-        else:
-            prefetch(rows.choice, row * parts)
+        at = rows.order[j] * rows.stride
+        for k in range(at, at + rows.stride, 64):
+            prefetch(rows.data, k)
+        prefetch(rows.data, at + rows.stride - 1)
 
 
 @inner
@@ -199,10 +198,11 @@ def group(
     tiles = (high - low + TILE - 1) // TILE
     first, last = low + g * tiles // groups * TILE, min(high, low + (g + 1) * tiles // groups * TILE)
     if task == STATISTICS:
-        start = np.float64(rows.facts[rows.order[low] * 4 + 1])  # near the mean: squares of small numbers lose nothing
+        place = facts_at(whole, rows.raw) + 4
+        start = np.float64(float_raw(rows.data, rows.order[low] * rows.stride + place))  # small numbers have exact squares
         total, squares = 0.0, 0.0
         for j in range(first, last):
-            x = np.float64(rows.facts[rows.order[j] * 4 + 1]) - start
+            x = np.float64(float_raw(rows.data, rows.order[j] * rows.stride + place)) - start
             total += x
             squares += x * x
         net.sums[g * 8 + 5] = total
@@ -215,10 +215,10 @@ def group(
             net.sums[g * 8 + j] = 0.0
     for at in range(first, last, TILE):
         count = min(TILE, last - at)
-        fetch(whole, net.work, base, rows.obs, rows.raw, rows.order, at, count, rows.scale)
+        fetch(whole, net.work, base, rows.data, rows.stride, rows.raw, rows.order, at, count, rows.scale)
         if task == GRADIENT:
             know(net, rows, base, at, count)
-            call_for(net, rows, at + count, min(at + count + TILE, last))
+            call_for(rows, at + count, min(at + count + TILE, last))
         forward(net.layers, whole, net.packed, net.work, base, count)
         if task == GRADIENT:
             loss(
@@ -227,7 +227,7 @@ def group(
             )  # fmt: skip
             backward(net.layers, whole, net.packed, net.work, base, count, net.grads, grad)
         else:
-            act_tile(net, rows, acting, base, at, count, task, key, counter)
+            act_tile(net, acting, base, at, count, task, key, counter)
 
 
 @inner
@@ -308,7 +308,8 @@ def work(
                 if not meet(gate, threads):
                     return -1
                 if thread == 0:
-                    start = np.float64(rows.facts[rows.order[low] * 4 + 1])
+                    place = rows.order[low] * rows.stride + facts_at(net.whole, rows.raw) + 4
+                    start = np.float64(float_raw(rows.data, place))
                     advantage_scale(net.sums, groups, start, high - low, net.scales)
         if task < STATISTICS:
             continue
@@ -332,3 +333,25 @@ def work(
             if not math.isfinite(learning.norms[low // size]):
                 return low // size
     return (total + size - 1) // size
+
+
+@kernel
+def record(
+    first: int, last: int, obs: Any, size: int, facts: int, choice: Any, move: Any, parts: int,
+    log_prob: Any, advantage: Any, target: Any, value: Any, data: Any, stride: int,
+) -> None:  # fmt: skip
+    """Records `first` .. `last` - 1 from arrays that have a row each; `size` bytes of observation, `facts` behind them.
+
+    Rows are learned from in random order: what belongs to one row costs one trip to far memory, not six.
+    """
+    for row in range(first, last):
+        at = row * stride
+        for k in range(size):
+            data[at + k] = obs[row * size + k]
+        put_raw(data, at + facts, log_prob[row])
+        put_raw(data, at + facts + 4, advantage[row])
+        put_raw(data, at + facts + 8, target[row])
+        put_raw(data, at + facts + 12, value[row])
+        for part in range(parts):
+            taken = move[row * parts + part] if move.shape[0] else np.float32(choice[row * parts + part])
+            put_raw(data, at + facts + 16 + 4 * part, taken)

@@ -15,7 +15,7 @@ from .threads import BROKEN, GATE
 
 SHARED_FROM = 512  # rows of one pass; fewer are done sooner than a second thread is awake
 NOTHING, NO_INDEX = np.empty(0, np.float32), np.empty(0, np.int64)
-NO_ACTING = kernels.Acting(NOTHING, NOTHING, NOTHING, NOTHING)
+NO_ACTING = kernels.Acting(NO_INDEX, NOTHING, NOTHING, NOTHING, NOTHING, NOTHING)
 
 
 class Coefs(NamedTuple):
@@ -34,6 +34,14 @@ class Acted(NamedTuple):
     log_prob: Array
     entropy: Array
     value: Array
+
+
+class Records(NamedTuple):
+    """B rows to learn from: what belongs to one lies side by side, because rows are taken in random order."""
+
+    data: Array  # uint8 (B * stride,): observation, float32 log-probability, advantage, target, value, and the action's parts
+    stride: int
+    raw: bool  # observations are float32, not bytes
 
 
 class FusedActorCritic:
@@ -72,10 +80,9 @@ class FusedActorCritic:
 
         `obs`: uint8 or float32. `scale`, float32 (2, D): what to subtract, then what to multiply by; the result is cut at +-10.
         """
-        rows = len(obs)
-        outputs, value = np.empty((rows, self.spec.actions), np.float32), np.empty(rows, np.float32)
-        rows_ = self._rows(obs, scale, NO_INDEX, NO_INDEX, NOTHING, NOTHING)
-        self._work(kernels.OUTPUTS, rows_, kernels.Acting(NOTHING, NOTHING, value, outputs.reshape(-1)), rows)
+        outputs, value = np.empty((len(obs), self.spec.actions), np.float32), np.empty(len(obs), np.float32)
+        acting = NO_ACTING._replace(value=value, outputs=outputs.reshape(-1))
+        self._work(kernels.OUTPUTS, self._rows(obs, scale), acting, len(obs))
         return outputs, value
 
     def buffers(self, rows: int) -> Acted:
@@ -89,63 +96,79 @@ class FusedActorCritic:
 
         Row i draws number `counter` + i of the stream `seed` (as many draws as an action has parts): the same in any batch.
         """
+        rows = self._rows(obs, scale)
         out = out or self.buffers(len(obs))
         for array, wanted in zip(out, self.buffers(len(obs)), strict=True):
             if array.shape != wanted.shape or array.dtype != wanted.dtype or not array.flags.c_contiguous:
                 raise ValueError(
                     f"a buffer is {array.dtype} {array.shape}: expected {wanted.dtype} {wanted.shape}, in one piece"
                 )
-        choice, move = (NO_INDEX, out.action) if self.spec.head == "gaussian" else (out.action, NOTHING)
-        rows = self._rows(obs, scale, NO_INDEX, choice, move, NOTHING)
-        self._work(kernels.SAMPLE, rows, kernels.Acting(*out[1:], NOTHING), len(obs), seed, counter)
+        choice, move = self._actions(out.action)
+        self._work(kernels.SAMPLE, rows, kernels.Acting(choice, move, *out[1:], NOTHING), len(obs), seed, counter)
         return out
 
-    def gradient(
-        self, obs: Array, index: Array, action: Array, facts: Array, coefs: Coefs, scale: Array | None = None
-    ) -> Array:
+    def records(
+        self, obs: Array, action: Array, log_prob: Array, advantage: Array, target: Array, value: Array,
+        out: Records | None = None,
+    ) -> Records:  # fmt: skip
+        """What B rows are learned from, as `gradient` and `epoch` want it; in the memory of `out` if that fits.
+
+        `obs` and `action` as `act` takes and gives them; the others float32 (B,): log-probability and value when acting,
+        advantage, and value target.
+        """
+        rows, facts = self._rows(obs, None), [np.ascontiguousarray(x).reshape(-1) for x in (log_prob, advantage, target, value)]
+        count, parts = len(obs), self.spec.parts
+        kind = np.dtype(np.float32 if self.spec.head == "gaussian" else np.int64)
+        if action.dtype != kind or action.size != count * parts:
+            raise ValueError(f"actions {action.dtype} {action.shape}: expected {kind} ({count}, {parts})")
+        if any(x.dtype != np.float32 or len(x) != count for x in facts):
+            raise ValueError(f"facts {[(x.dtype.name, len(x)) for x in facts]}: expected float32 ({count},)")
+        first = -(-rows.stride // 4) * 4
+        stride = first + 16 + 4 * parts
+        if out is None or out.stride != stride or len(out.data) != count * stride or out.raw != rows.raw:
+            out = Records(np.empty(count * stride, np.uint8), stride, rows.raw)
+        choice, move = self._actions(np.ascontiguousarray(action))
+        threads = self._threads(count)
+        shares = [(count * t // threads, count * (t + 1) // threads) for t in range(threads)]
+        rest: Any = (rows.data, rows.stride, first, choice, move, parts, *facts, out.data, stride)
+        waiting = [self._workers(threads - 1).submit(kernels.record, *share, *rest) for share in shares[1:]]
+        kernels.record(*shares[0], *rest)
+        for future in waiting:
+            future.result()
+        return out
+
+    def gradient(self, records: Records, index: Array, coefs: Coefs, scale: Array | None = None) -> Array:
         """The gradient of the mean loss over the rows `index` goes into the optimiser's `grad`.
 
-        `action` as `act` gives it out. `facts`, float32 (B, 4): old log-probability, weight (advantage, normalised), value
-        target, old value. Returns float64 (5,): policy loss, value loss, entropy, KL divergence and clipped ratios, summed.
+        Advantages are taken as they are. Returns float64 (5,): policy loss, value loss, entropy, KL divergence and clipped
+        ratios, summed over rows.
         """
-        self._learn(kernels.GRADIENT, obs, index, action, facts, len(index), coefs, scale, np.zeros(0))
+        self._learn(kernels.GRADIENT, records, index, len(index), coefs, scale, np.zeros(0))
         return self._learning.total.copy()
 
     def epoch(
-        self, obs: Array, order: Array, action: Array, facts: Array, size: int, coefs: Coefs, learning_rate: float,
-        max_grad_norm: float, normalise: bool = True, scale: Array | None = None,
+        self, records: Records, order: Array, size: int, coefs: Coefs, learning_rate: float, max_grad_norm: float,
+        normalise: bool = True, scale: Array | None = None,
     ) -> tuple[Array, Array]:  # fmt: skip
         """One pass over the rows `order` in minibatches of `size`, with a step of Adam after each.
 
-        `facts` as for `gradient`, but with plain advantages where `normalise` has each minibatch standardise its own. Returns
-        the five sums of `gradient`, and the norms of the gradients before clipping, float64 (minibatches,): if the last is
-        not finite, the epoch ended there, with parameters as before that step and the bad gradient in `grad`.
+        With `normalise` each minibatch standardises its advantages. Returns the five sums of `gradient`, and the norms of
+        the gradients before clipping, float64 (minibatches,): if the last is not finite, the epoch ended there, with
+        parameters as before that step and the bad gradient in `grad`.
         """
-        norms = np.zeros(-(-len(order) // size))
+        norms = np.zeros(-(-len(order) // max(size, 1)))
         task = kernels.STATISTICS if normalise else kernels.GRADIENT
         rates = (learning_rate, max_grad_norm, *self.optimiser.betas, self.optimiser.eps)
-        done = self._learn(task, obs, order, action, facts, size, coefs, scale, norms, rates)
+        done = self._learn(task, records, order, size, coefs, scale, norms, rates)
         return self._learning.total.copy(), norms[: done + 1]
 
     def _learn(
-        self, task: int, obs: Array, order: Array, action: Array, facts: Array, size: int, coefs: Coefs, scale: Array | None,
+        self, task: int, records: Records, order: Array, size: int, coefs: Coefs, scale: Array | None,
         norms: Array, rates: tuple[float, ...] = (),
     ) -> int:  # fmt: skip
-        gaussian, rows = self.spec.head == "gaussian", len(obs)
-        kind = np.dtype(np.float32 if gaussian else np.int64)
-        if (
-            action.dtype != kind
-            or action.size != rows * self.spec.parts
-            or facts.shape != (rows, 4)
-            or facts.dtype != np.float32
-        ):
-            raise ValueError(
-                f"actions {action.dtype} {action.shape} and facts {facts.dtype} {facts.shape} for {rows} rows: expected {kind} "
-                f"({rows}, {self.spec.parts}) and float32 ({rows}, 4)"
-            )
-        if size < 1 or len(order) < 1 or order.min() < 0 or order.max() >= rows:
-            raise ValueError(f"an index of rows must lie in 0..{rows - 1} and not be empty, nor a minibatch")
-        action = np.ascontiguousarray(action).reshape(-1)
+        count = len(records.data) // records.stride
+        if size < 1 or len(order) < 1 or order.min() < 0 or order.max() >= count:
+            raise ValueError(f"an index of rows must lie in 0..{count - 1} and not be empty, nor a minibatch")
         learning = self._learning._replace(norms=norms)
         value_clip = -1.0 if coefs.value_clip is None else coefs.value_clip
         learning.coefs[:4] = coefs.clip_coef, value_clip, coefs.vf_coef, coefs.ent_coef
@@ -153,9 +176,8 @@ class FusedActorCritic:
         learning.total[:] = 0.0
         learning.steps[0] = self.optimiser.steps
         order = np.ascontiguousarray(order, np.int64)
-        choice, move = (NO_INDEX, action) if gaussian else (action, NOTHING)
-        known = self._rows(obs, scale, order, choice, move, np.ascontiguousarray(facts).reshape(-1))
-        done = self._work(task, known, NO_ACTING, len(order), size=size, learning=learning, update=bool(rates))
+        rows = kernels.Rows(records.data, records.stride, records.raw, self._scale(scale), order)
+        done = self._work(task, rows, NO_ACTING, len(order), size=size, learning=learning, update=bool(rates))
         self.optimiser.steps = int(learning.steps[0])
         return done
 
@@ -164,7 +186,7 @@ class FusedActorCritic:
         learning: kernels.Learning | None = None, update: bool = False,
     ) -> int:  # fmt: skip
         size = size or max(total, 1)
-        threads = min(self.threads, -(-size // TILE), GROUPS) if size >= SHARED_FROM else 1
+        threads = self._threads(size)
         gate = np.zeros(GATE, np.int64)
         last: Any = (
             task,
@@ -197,14 +219,24 @@ class FusedActorCritic:
             self._pool, self._pool_of = ThreadPoolExecutor(many, "gumdrop-fused"), (os.getpid(), many)
         return self._pool
 
-    def _rows(self, obs: Array, scale: Array | None, order: Array, choice: Array, move: Array, facts: Array) -> kernels.Rows:
-        """Checked and flat."""
-        if obs.dtype not in (np.uint8, np.float32) or obs.size != len(obs) * self.spec.inputs:
-            raise ValueError(
-                f"observations {obs.dtype} {obs.shape}: expected uint8 or float32, {self.spec.inputs} numbers a row"
-            )
-        if scale is not None and (scale.shape != (2, self.spec.inputs) or scale.dtype != np.float32):
-            raise ValueError(f"scale {scale.dtype} {scale.shape}: expected float32 (2, {self.spec.inputs})")
+    def _threads(self, rows: int) -> int:
+        return min(self.threads, -(-rows // TILE), GROUPS) if rows >= SHARED_FROM else 1
+
+    def _actions(self, action: Array) -> tuple[Array, Array]:
+        """(choice, move) for the kernels: one of them is `action`, flat, the other empty."""
+        return (NO_INDEX, action.reshape(-1)) if self.spec.head == "gaussian" else (action.reshape(-1), NOTHING)
+
+    def _rows(self, obs: Array, scale: Array | None) -> kernels.Rows:
+        """Observations, checked and flat."""
+        inputs = self.spec.inputs
+        if obs.dtype not in (np.uint8, np.float32) or obs.size != len(obs) * inputs:
+            raise ValueError(f"observations {obs.dtype} {obs.shape}: expected uint8 or float32, {inputs} numbers a row")
         data = np.ascontiguousarray(obs).reshape(-1).view(np.uint8)
-        flat_scale = NOTHING if scale is None else np.ascontiguousarray(scale).reshape(-1)
-        return kernels.Rows(data, obs.dtype == np.float32, flat_scale, order, choice.reshape(-1), move.reshape(-1), facts)
+        return kernels.Rows(data, inputs * obs.itemsize, obs.dtype == np.float32, self._scale(scale), NO_INDEX)
+
+    def _scale(self, scale: Array | None) -> Array:
+        if scale is None:
+            return NOTHING
+        if scale.shape != (2, self.spec.inputs) or scale.dtype != np.float32:
+            raise ValueError(f"scale {scale.dtype} {scale.shape}: expected float32 (2, {self.spec.inputs})")
+        return np.ascontiguousarray(scale).reshape(-1)

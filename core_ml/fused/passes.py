@@ -76,19 +76,20 @@ def unpack(layers: Any, whole: Any, group: Any, grad: Any) -> None:
 
 
 @inner
-def fetch(whole: Any, work: Any, base: int, obs: Any, raw: bool, order: Any, low: int, count: int, scale: Any) -> None:
-    """Rows low .. low + count - 1 of `order` (of all rows, if it is empty) into the first tile, as float32, normalised.
+def fetch(
+    whole: Any, work: Any, base: int, data: Any, row_bytes: int, raw: bool, order: Any, low: int, count: int, scale: Any
+) -> None:
+    """Observations low .. low + count - 1 of `order` (of all rows, if it is empty) into the first tile, as float32, normalised.
 
-    `obs`: bytes, flat; `raw`: they are float32 numbers. `scale`: means, then 1 / deviation, or empty.
+    Each row of the bytes `data` begins with one; `raw`: it is float32 numbers. `scale`: means, then 1 / deviation, or empty.
     """
     inputs, stride = whole[P.INPUTS], whole[P.INPUT_STRIDE]
-    size = inputs * 4 if raw else inputs
     for s in range(count):
         row = order[low + s] if order.shape[0] else low + s
-        start, at = row * size, base + s * stride
+        start, at = row * row_bytes, base + s * stride
         if inputs < LANES:
             for k in range(inputs):
-                x = float_raw(obs, start + 4 * k) if raw else np.float32(obs[start + k])
+                x = float_raw(data, start + 4 * k) if raw else np.float32(data[start + k])
                 if scale.shape[0]:
                     x = (x - scale[k]) * scale[inputs + k]
                     x = np.float32(-10.0) if x < np.float32(-10.0) else x
@@ -97,7 +98,7 @@ def fetch(whole: Any, work: Any, base: int, obs: Any, raw: bool, order: Any, low
             continue
         for step in range(0, inputs, LANES):
             k = min(step, inputs - LANES)  # the last vector overlaps the one before
-            v = load_raw(obs, start + 4 * k) if raw else load(obs, start + k)
+            v = load_raw(data, start + 4 * k) if raw else load(data, start + k)
             if scale.shape[0]:
                 v = (v - load(scale, k)) * load(scale, inputs + k)
                 v = where_less(v, -10.0, -10.0, where_less(10.0, v, 10.0, v))

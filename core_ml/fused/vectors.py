@@ -152,6 +152,18 @@ def float_raw(typingctx: Any, array: Any, at: Any) -> Any:
 
 
 @typed
+def put_raw(typingctx: Any, array: Any, at: Any, value: Any) -> Any:
+    """put_raw(bytes, at, x): write one float32 number into a byte array at byte `at`."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        pointer = data(context, builder, array, args[0], args[1])
+        builder.store(args[2], builder.bitcast(pointer, FLOAT.as_pointer()), align=4)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, types.float32), generate
+
+
+@typed
 def store(typingctx: Any, array: Any, at: Any, value: Any) -> Any:
     """store(array, at, vector)"""
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from gumdrop.core_ml.distributions import Categorical, Gaussian
-from gumdrop.core_ml.fused import Coefs, FusedActorCritic, MLPSpec
+from gumdrop.core_ml.fused import Coefs, FusedActorCritic, MLPSpec, Records
 from gumdrop.core_ml.fused.plan import TILE, parameters
 from gumdrop.core_ml.losses import ppo_policy, value_error
 from gumdrop.core_ml.nets import ActorCritic
@@ -56,6 +56,9 @@ class Case:
         self.facts[:, 1:3] = rng.normal(size=(rows, 2))
         self.facts[:, 3] = value.detach().numpy() + rng.normal(size=rows) * 0.2
 
+    def records(self) -> Records:
+        return self.net.records(self.obs, self.action, *self.facts.T)
+
     def exact(self, rows: Array, model: Any = None, action: Array | None = None) -> tuple[Any, Any, Any]:
         """(log-probability of the actions, entropy, value) in float64."""
         model = model or copy.deepcopy(self.model).double()
@@ -80,7 +83,7 @@ class Case:
         return grad, [float(x.detach()) for x in (policy, error, entropy.sum(), kl, clipped)]
 
     def check_gradient(self, index: Array, coefs: Coefs, scale: Array | None = None, obs: Array | None = None) -> None:
-        sums = self.net.gradient(self.obs, index, self.action, self.facts, coefs, scale)
+        sums = self.net.gradient(self.records(), index, coefs, scale)
         grad, expected = self.exact_gradient(index, coefs, obs)
         found = self.optimiser.grad.numpy().astype(np.float64)
         assert np.linalg.norm(found - grad) <= 1e-5 * np.linalg.norm(grad)
@@ -174,7 +177,7 @@ def epochs(case: Case, threads: int, rows: int, size: int) -> dict[str, Array]:
     order = np.random.default_rng(3).permutation(rows)
     out: dict[str, Array] = {}
     for k in range(2):
-        out[f"sums {k}"], out[f"norms {k}"] = case.net.epoch(case.obs, order, case.action, case.facts, size, Coefs(), 1e-3, 0.5)
+        out[f"sums {k}"], out[f"norms {k}"] = case.net.epoch(case.records(), order, size, Coefs(), 1e-3, 0.5)
     out |= {"flat": case.optimiser.flat.numpy(), "mean": case.optimiser.mean.numpy(), "square": case.optimiser.square.numpy()}
     return out | dict(zip("alev", case.net.act(case.obs, 1, 5), strict=True))
 
@@ -201,12 +204,12 @@ def test_adam_is_that_of_the_torch_path() -> None:
     reference.facts[:] = case.facts
     norms = []
     for part in index:
-        reference.net.gradient(case.obs, part, case.action, case.facts, Coefs())
+        reference.net.gradient(reference.records(), part, Coefs())
         twin.grad.copy_(reference.optimiser.grad)
         norms.append(twin.step(3e-3, 0.2))
         reference.optimiser.flat.copy_(twin.flat)
     case.facts[:, 1] = weights  # the kernel standardises advantages itself
-    _, found = case.net.epoch(case.obs, order, case.action, case.facts, 64, Coefs(), 3e-3, 0.2)
+    _, found = case.net.epoch(case.records(), order, 64, Coefs(), 3e-3, 0.2)
     assert case.optimiser.steps == twin.steps == 10
     assert sum(norm > 0.2 for norm in norms) >= 3
     np.testing.assert_allclose(found, norms, rtol=1e-4)
@@ -219,13 +222,11 @@ def test_a_step_is_flat_adams_within_rounding() -> None:
     case = Case(BASE, 100)
     twin = FlatAdam(copy.deepcopy(case.model))
     for largest in (0.0, 0.01, 10.0):
-        case.net.gradient(case.obs, np.arange(100), case.action, case.facts, Coefs())
+        case.net.gradient(case.records(), np.arange(100), Coefs())
         twin.flat.copy_(case.optimiser.flat)
         twin.grad.copy_(case.optimiser.grad)
         norm = twin.step(1e-2, largest)
-        _, norms = case.net.epoch(
-            case.obs, np.arange(100), case.action, case.facts, 100, Coefs(), 1e-2, largest, normalise=False
-        )
+        _, norms = case.net.epoch(case.records(), np.arange(100), 100, Coefs(), 1e-2, largest, normalise=False)
         assert norms[0] == pytest.approx(norm, rel=1e-6)
         for name in ("flat", "mean", "square"):
             ours, theirs = getattr(case.optimiser, name).numpy(), getattr(twin, name).numpy()
@@ -245,16 +246,16 @@ def test_a_gradient_that_is_not_finite_changes_nothing() -> None:
     case = Case(BASE, 200)
     case.facts[150, 2] = np.nan
     before = case.optimiser.flat.clone()
-    sums, norms = case.net.epoch(case.obs, np.arange(200), case.action, case.facts, 100, Coefs(), 1e-3, 0.5)
+    sums, norms = case.net.epoch(case.records(), np.arange(200), 100, Coefs(), 1e-3, 0.5)
     assert math.isfinite(norms[0]) and math.isnan(norms[1]) and len(norms) == 2 and case.optimiser.steps == 1
     assert not torch.equal(before, case.optimiser.flat) and torch.isfinite(case.optimiser.flat).all()
     assert math.isnan(sums[1]) and math.isfinite(sums[0])
     assert case.optimiser.bad_gradient() is not None
     case.obs[3, 2] = np.inf
-    case.net.gradient(case.obs, np.arange(10), case.action, case.facts, Coefs())
+    case.net.gradient(case.records(), np.arange(10), Coefs())
     assert case.optimiser.bad_gradient() is not None
     case.facts[150, 2] = 0.0
-    case.net.gradient(case.obs, np.arange(10, 200), case.action, case.facts, Coefs())
+    case.net.gradient(case.records(), np.arange(10, 200), Coefs())
     assert case.optimiser.bad_gradient() is None  # nothing of it is left in the work space
 
 
@@ -297,9 +298,11 @@ def test_what_does_not_fit_is_said() -> None:
     with pytest.raises(ValueError, match="expected uint8 or float32"):
         case.net.act(case.obs.astype(np.float64), 0, 0)
     with pytest.raises(ValueError, match="expected int64"):
-        case.net.gradient(case.obs, np.arange(10), case.action.astype(np.int32), case.facts, Coefs())
+        case.net.records(case.obs, case.action.astype(np.int32), *case.facts.T)
+    with pytest.raises(ValueError, match="facts"):
+        case.net.records(case.obs, case.action, *case.facts.T[:, 1:])
     with pytest.raises(ValueError, match="0..9"):
-        case.net.gradient(case.obs, np.arange(11), case.action, case.facts, Coefs())
+        case.net.gradient(case.records(), np.arange(11), Coefs())
     assert len(case.net.outputs(case.obs[:0])[1]) == 0
 
 
