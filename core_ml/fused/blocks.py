@@ -16,7 +16,7 @@ from numba.extending import intrinsic
 
 from .vectors import FLOAT, data, multiply_add, spread_value
 
-UNROLL = 4  # of the loop over the depth
+UNROLL = 2  # of the loop over the depth
 
 
 def block(

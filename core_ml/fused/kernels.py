@@ -16,11 +16,11 @@ from .maths import exp, normal
 from .passes import backward, distribution, fetch, forward, loss, pack, unpack
 from .plan import GROUPS, TILE, Array, P
 from .threads import meet
-from .vectors import LANES, float_raw, inner, load, prefetch, put_raw, spread, store, where_less
+from .vectors import LANES, copy_bytes, float_raw, inner, load, prefetch, put_raw, spread, store, where_less
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # SplitMix64 (Steele, Lea & Flood 2014): its increment, and Stafford's variant 13
 MIX_1, MIX_2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
-S27, S30, S31, S41 = (np.uint64(v) for v in (27, 30, 31, 41))
+S27, S30, S31, S32, S41 = (np.uint64(v) for v in (27, 30, 31, 32, 41))
 TO_UNIT = np.float32(2.0**-23)
 OUTPUTS, SAMPLE, STATISTICS, GRADIENT = 0, 1, 2, 3  # what a group of tiles may be asked for
 MEAN, WEIGHT_SCALE = 0, 1  # of a minibatch's advantages
@@ -190,44 +190,30 @@ def call_for(rows: Any, low: int, high: int) -> None:
 
 
 @inner
-def group(
-    g: int, groups: int, task: int, net: Any, rows: Any, acting: Any, coefs: Any, low: int, high: int, key: Any, counter: int
-) -> None:
-    """Group g's share of rows low .. high - 1: `task` done for its tiles."""
-    whole, base, grad = net.whole, g * net.whole[P.WORK], g * net.whole[P.GROUP]
-    tiles = (high - low + TILE - 1) // TILE
-    first, last = low + g * tiles // groups * TILE, min(high, low + (g + 1) * tiles // groups * TILE)
-    if task == STATISTICS:
-        place = facts_at(whole, rows.raw) + 4
-        start = np.float64(float_raw(rows.data, rows.order[low] * rows.stride + place))  # small numbers have exact squares
-        total, squares = 0.0, 0.0
-        for j in range(first, last):
-            x = np.float64(float_raw(rows.data, rows.order[j] * rows.stride + place)) - start
-            total += x
-            squares += x * x
-        net.sums[g * 8 + 5] = total
-        net.sums[g * 8 + 6] = squares
-        return
-    if task == GRADIENT:
-        for j in range(grad, grad + whole[P.GROUP], LANES):
-            store(net.grads, j, spread(0.0))
-        for j in range(5):
-            net.sums[g * 8 + j] = 0.0
-    for at in range(first, last, TILE):
-        count = min(TILE, last - at)
-        fetch(whole, net.work, base, rows.data, rows.stride, rows.raw, rows.order, at, count, rows.scale)
-        if task == GRADIENT:
-            know(net, rows, base, at, count)
-            call_for(rows, at + count, min(at + count + TILE, last))
-        forward(net.layers, whole, net.packed, net.work, base, count)
-        if task == GRADIENT:
-            loss(
-                whole, net.packed, net.work, base, count, high - low, coefs[CLIP], coefs[VALUE_CLIP], coefs[VALUE_WEIGHT],
-                coefs[ENTROPY_WEIGHT], net.grads, grad, net.sums, g * 8,
-            )  # fmt: skip
-            backward(net.layers, whole, net.packed, net.work, base, count, net.grads, grad)
-        else:
-            act_tile(net, acting, base, at, count, task, key, counter)
+def advantage_sums(net: Any, rows: Any, g: int, start: int, first: int, last: int) -> None:
+    """Group g's sums of advantages and of their squares, over rows order[first:last], less the advantage of order[start]."""
+    place = facts_at(net.whole, rows.raw) + 4
+    about = np.float64(float_raw(rows.data, rows.order[start] * rows.stride + place))  # squares of small numbers lose nothing
+    total, squares = 0.0, 0.0
+    for j in range(first, last):
+        x = np.float64(float_raw(rows.data, rows.order[j] * rows.stride + place)) - about
+        total += x
+        squares += x * x
+    net.sums[g * 8 + 5] = total
+    net.sums[g * 8 + 6] = squares
+
+
+@inner
+def advantage_scale(net: Any, rows: Any, groups: int, start: int, count: int) -> None:
+    """(a - mean) / (deviation + 1e-8) as (a - scales[MEAN]) scales[WEIGHT_SCALE], from the groups' sums."""
+    place = rows.order[start] * rows.stride + facts_at(net.whole, rows.raw) + 4
+    total, squares = 0.0, 0.0
+    for g in range(groups):
+        total += net.sums[g * 8 + 5]
+        squares += net.sums[g * 8 + 6]
+    variance = max(squares - total * total / count, 0.0) / (count - 1)
+    net.scales[MEAN] = np.float32(np.float64(float_raw(rows.data, place)) + total / count)
+    net.scales[WEIGHT_SCALE] = np.float32(1.0 / (math.sqrt(variance) + 1e-8))
 
 
 @inner
@@ -239,17 +225,6 @@ def add_groups(whole: Any, grads: Any, groups: int, first: int, last: int) -> No
         for g in range(1, groups):
             total = total + load(grads, g * size + j)
         store(grads, j, total)
-
-
-@inner
-def advantage_scale(sums: Any, groups: int, start: float, rows: int, scales: Any) -> None:
-    """(a - mean) / (deviation + 1e-8) as (a - scales[0]) scales[1], from the groups' sums."""
-    total, squares = 0.0, 0.0
-    for g in range(groups):
-        total += sums[g * 8 + 5]
-        squares += sums[g * 8 + 6]
-    scales[MEAN] = np.float32(start + total / rows)
-    scales[WEIGHT_SCALE] = np.float32(1.0 / (math.sqrt(max(squares - total * total / rows, 0.0) / (rows - 1)) + 1e-8))
 
 
 @inner
@@ -289,12 +264,12 @@ def work(
     With `update` a step of Adam after each. Returns how many parts were finished before a gradient was not finite. All
     `threads` threads call it with the same arguments but `thread`; the first of them does what cannot be shared.
     """
-    key = mix(seed + GOLDEN)
+    key, whole, coefs = mix(seed + GOLDEN), net.whole, learning.coefs
     for low in range(0, total, size):
         high = min(low + size, total)
         groups = min(GROUPS, (high - low + TILE - 1) // TILE)
         if thread == 0:
-            refresh(net.layers, net.whole, net.flat, net.known, net.packed)
+            refresh(net.layers, whole, net.flat, net.known, net.packed)
             net.scales[MEAN] = np.float32(0.0)
             net.scales[WEIGHT_SCALE] = np.float32(1.0)
         for part in range(task, GRADIENT + 1 if task == STATISTICS else task + 1):
@@ -303,24 +278,47 @@ def work(
             if not meet(gate, threads):
                 return -1
             for g in range(thread * groups // threads, (thread + 1) * groups // threads):
-                group(g, groups, part, net, rows, acting, learning.coefs, low, high, key, counter)
+                base, grad = g * whole[P.WORK], g * whole[P.GROUP]
+                tiles = (high - low + TILE - 1) // TILE
+                first, last = low + g * tiles // groups * TILE, min(high, low + (g + 1) * tiles // groups * TILE)
+                if part == STATISTICS:
+                    advantage_sums(net, rows, g, low, first, last)
+                    continue
+                if part == GRADIENT:
+                    for j in range(grad, grad + whole[P.GROUP], LANES):
+                        store(net.grads, j, spread(0.0))
+                    for j in range(5):
+                        net.sums[g * 8 + j] = 0.0
+                for at in range(first, last, TILE):
+                    count = min(TILE, last - at)
+                    fetch(whole, net.work, base, rows.data, rows.stride, rows.raw, rows.order, at, count, rows.scale)
+                    if part == GRADIENT:
+                        know(net, rows, base, at, count)
+                        call_for(rows, at + count, min(at + count + TILE, last))
+                    forward(net.layers, whole, net.packed, net.work, base, count)
+                    if part == GRADIENT:
+                        loss(
+                            whole, net.packed, net.work, base, count, high - low, coefs[CLIP], coefs[VALUE_CLIP],
+                            coefs[VALUE_WEIGHT], coefs[ENTROPY_WEIGHT], net.grads, grad, net.sums, g * 8,
+                        )  # fmt: skip
+                        backward(net.layers, whole, net.packed, net.work, base, count, net.grads, grad)
+                    else:
+                        act_tile(net, acting, base, at, count, part, key, counter)
             if part == STATISTICS:
                 if not meet(gate, threads):
                     return -1
                 if thread == 0:
-                    place = rows.order[low] * rows.stride + facts_at(net.whole, rows.raw) + 4
-                    start = np.float64(float_raw(rows.data, place))
-                    advantage_scale(net.sums, groups, start, high - low, net.scales)
+                    advantage_scale(net, rows, groups, low, high - low)
         if task < STATISTICS:
             continue
         if not meet(gate, threads):
             return -1
-        slices = net.whole[P.GROUP] // LANES
-        add_groups(net.whole, net.grads, groups, thread * slices // threads * LANES, (thread + 1) * slices // threads * LANES)
+        slices = whole[P.GROUP] // LANES
+        add_groups(whole, net.grads, groups, thread * slices // threads * LANES, (thread + 1) * slices // threads * LANES)
         if not meet(gate, threads):
             return -1
         if thread == 0:
-            unpack(net.layers, net.whole, net.grads, learning.grad)
+            unpack(net.layers, whole, net.grads, learning.grad)
             for g in range(groups):
                 for j in range(5):
                     learning.total[j] += net.sums[g * 8 + j]
@@ -346,8 +344,7 @@ def record(
     """
     for row in range(first, last):
         at = row * stride
-        for k in range(size):
-            data[at + k] = obs[row * size + k]
+        copy_bytes(data, at, obs, row * size, size)
         put_raw(data, at + facts, log_prob[row])
         put_raw(data, at + facts + 4, advantage[row])
         put_raw(data, at + facts + 8, target[row])
@@ -355,3 +352,14 @@ def record(
         for part in range(parts):
             taken = move[row * parts + part] if move.shape[0] else np.float32(choice[row * parts + part])
             put_raw(data, at + facts + 16 + 4 * part, taken)
+
+
+@kernel
+def shuffle(order: Any, seed: Any, counter: int) -> None:
+    """A random order of 0 .. len(order) - 1 (Durstenfeld 1964), from draws number `counter` and on of the stream `seed`."""
+    key = mix(seed + GOLDEN)
+    for j in range(order.shape[0]):
+        bits = mix(key + (np.uint64(counter + j) + np.uint64(1)) * GOLDEN)
+        other = np.int64(((bits >> S32) * np.uint64(j + 1)) >> S32)  # in 0 .. j
+        order[j] = order[other]
+        order[other] = j

@@ -137,6 +137,12 @@ class FusedActorCritic:
             future.result()
         return out
 
+    def order(self, rows: int, seed: int, counter: int, out: Array | None = None) -> Array:
+        """0 .. rows - 1 in random order, int64; takes `rows` draws of the stream `seed`, from number `counter` on."""
+        out = np.empty(rows, np.int64) if out is None else out
+        kernels.shuffle(out, np.uint64(seed % 2**64), counter)
+        return out
+
     def gradient(self, records: Records, index: Array, coefs: Coefs, scale: Array | None = None) -> Array:
         """The gradient of the mean loss over the rows `index` goes into the optimiser's `grad`.
 
@@ -215,7 +221,8 @@ class FusedActorCritic:
 
     def _workers(self, many: int) -> ThreadPoolExecutor:
         """At least so many threads; after a fork new ones, because threads do not survive it."""
-        if self._pool is None or self._pool_of != (os.getpid(), many):
+        process, size = self._pool_of
+        if self._pool is None or process != os.getpid() or size < many:
             self._pool, self._pool_of = ThreadPoolExecutor(many, "gumdrop-fused"), (os.getpid(), many)
         return self._pool
 

@@ -152,6 +152,18 @@ def float_raw(typingctx: Any, array: Any, at: Any) -> Any:
 
 
 @typed
+def copy_bytes(typingctx: Any, to: Any, to_at: Any, source: Any, source_at: Any, count: Any) -> Any:
+    """copy_bytes(to, to_at, source, source_at, count) between byte arrays that do not overlap."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        pointers = data(context, builder, to, args[0], args[1]), data(context, builder, source, args[2], args[3])
+        cgutils.raw_memcpy(builder, *pointers, args[4], 1)
+        return context.get_dummy_value()
+
+    return types.void(to, types.intp, source, types.intp, types.intp), generate
+
+
+@typed
 def put_raw(typingctx: Any, array: Any, at: Any, value: Any) -> Any:
     """put_raw(bytes, at, x): write one float32 number into a byte array at byte `at`."""
 

@@ -290,6 +290,15 @@ def test_a_row_is_the_same_in_any_batch(name: str) -> None:
     assert (other.action != whole.action).any() and (later.action != whole.action).any()
 
 
+def test_orders_are_random_and_can_be_repeated() -> None:
+    net = Case(BASE, 1).net
+    orders = np.stack([net.order(5, 3, 5 * k) for k in range(12_000)])
+    assert (np.sort(orders, 1) == np.arange(5)).all()
+    seen = np.unique(orders @ 10 ** np.arange(5), return_counts=True)[1]
+    assert len(seen) == 120 and stats.chisquare(seen).pvalue > 1e-3
+    assert (net.order(5, 3, 35) == orders[7]).all() and len(net.order(0, 3, 0)) == 0
+
+
 def test_what_does_not_fit_is_said() -> None:
     assert replace(BASE, hidden=(8,) * 4).fits() and replace(BASE, hidden=(300,)).fits() and BASE.fits() is None
     case = Case(BASE, 10)
