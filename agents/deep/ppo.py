@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
 import gymnasium
@@ -15,9 +16,10 @@ from ..core import AgentConfig, Array, Mode, NonFinite, Rollout, Spaces, agent, 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ...core_ml.fused import FusedActorCritic
+    from ...core_ml.fused import FusedActorCritic, Records
     from ...core_ml.nets import ActorCritic
 
+Epoch = Callable[[], tuple[list[float], list[float]]]
 SHARED_FROM = 1024  # rows of a forward pass; fewer are done sooner than a second thread is awake
 
 
@@ -93,6 +95,7 @@ class PPO:
         self.replicas = Replicas(self.model, self.optimiser, threads)
         self.normaliser = RunningNormaliser(flat_size(spaces.observation)) if config.normalise_observation else None
         self.fused, self.note = self._fused(actions, threads)
+        self._records: Records | None = None  # memory that the kernels learn from, kept from update to update
 
     def _fused(self, actions: int, threads: int) -> tuple[FusedActorCritic | None, str]:
         """The kernels that do this network, or None for torch; and a line for people about it."""
@@ -216,7 +219,7 @@ class PPO:
         one_thread_each()
         o = self.config
         t, n, a = batch.reward.shape
-        log_prob, value, reward = (torch.from_numpy(x) for x in (batch.extras["log_prob"], batch.extras["value"], batch.reward))
+        value, reward = torch.from_numpy(batch.extras["value"]), torch.from_numpy(batch.reward)
         terminated = torch.from_numpy(batch.terminated).unsqueeze(-1)
         truncated = torch.from_numpy(batch.truncated).unsqueeze(-1)
 
@@ -229,61 +232,72 @@ class PPO:
         advantage = gae(reward, value, next_value, terminated, terminated | truncated, o.gamma, o.gae_lambda)
         target = advantage + value
 
-        # Everything as rows (T * N * A, ...), what belongs to a row side by side: one gather fetches it.
         rows = t * n * a
-        facts = torch.stack([x.reshape(rows) for x in (log_prob, advantage, target, value)], 1)  # (rows, 4)
-        action = torch.from_numpy(batch.extras["raw_action"] if self.continuous else batch.action)
-        action = action.view(rows, -1) if self.continuous else action.view(rows)
-
         learning_rate = o.learning_rate * scheduled(o.schedule, progress)
         final = o.ent_coef if o.ent_coef_final is None else o.ent_coef_final
         ent_coef = o.ent_coef + (final - o.ent_coef) * progress
-        size = math.ceil(rows / min(o.minibatches, rows))
+        prepare = self._with_kernels if self.fused else self._with_torch
+        epoch = prepare(batch, advantage, target, ent_coef, learning_rate, math.ceil(rows / min(o.minibatches, rows)))
         norms: list[float] = []
         epochs = 0
-        for _epoch in range(o.epochs):
-            order = torch.randperm(rows, generator=self.generator)
-            sums, found = self._epoch(batch.obs, action, facts, order, size, ent_coef, learning_rate)
+        for _ in range(o.epochs):
+            sums, found = epoch()
             norms += found
             if not math.isfinite(norms[-1]):
                 self._name_the_source(sums)
             epochs += 1
-            if o.target_kl is not None and float(sums[3]) / rows > o.target_kl:
+            if o.target_kl is not None and sums[3] / rows > o.target_kl:
                 break
         if self.normaliser:  # after learning: the rollout was collected, and is learned from, with the same scale
             self.normaliser.update(torch.from_numpy(batch.obs).view(rows, -1))
-        mean = (sums / rows).tolist()
+        mean = [part / rows for part in sums]
         return {
             "loss/policy": mean[0], "loss/value": mean[1], "entropy": mean[2], "kl": mean[3], "clip_fraction": mean[4],
             "explained_variance": float(explained_variance(value, target)), "learning_rate": learning_rate,
             "grad_norm": sum(norms) / len(norms), "epochs": float(epochs),
         }  # fmt: skip
 
-    def _epoch(
-        self, seen: Array, action: Tensor, facts: Tensor, order: Tensor, size: int, ent_coef: float, learning_rate: float
-    ) -> tuple[Tensor, list[float]]:
-        """One pass over the rows `order` in minibatches of `size`, a step of Adam after each.
+    def _with_kernels(
+        self, batch: Rollout, advantage: Tensor, target: Tensor, ent_coef: float, learning_rate: float, size: int
+    ) -> Epoch:
+        """As `_with_torch`, by the fused kernels."""
+        from ...core_ml.fused import Coefs
 
-        `seen`: observations (T, N, A, ...). `facts` (rows, 4): old log-probability, advantage, value target, old value. Returns
-        policy loss, value loss, entropy, KL and clipped rows, summed over rows, and the gradients' norms; a norm that is not
-        finite is the last one, and its step was not made.
+        assert self.fused
+        o, fused, scale = self.config, self.fused, self._scale()
+        action = batch.extras["raw_action"] if self.continuous else batch.action
+        log_prob, value = batch.extras["log_prob"].reshape(-1), batch.extras["value"].reshape(-1)
+        advantages, targets = advantage.numpy().reshape(-1), target.numpy().reshape(-1)
+        records = fused.records(self._plain(batch.obs), action, log_prob, advantages, targets, value, self._records)
+        self._records = records
+        coefs = Coefs(o.clip_coef, o.value_clip, o.vf_coef, ent_coef)
+
+        def epoch() -> tuple[list[float], list[float]]:
+            order = fused.order(advantage.numel(), self._draw(), 0)
+            sums, norms = fused.epoch(records, order, size, coefs, learning_rate, o.max_grad_norm, o.normalise_advantage, scale)
+            return sums.tolist(), norms.tolist()
+
+        return epoch
+
+    def _with_torch(
+        self, batch: Rollout, advantage: Tensor, target: Tensor, ent_coef: float, learning_rate: float, size: int
+    ) -> Epoch:
+        """One pass over the rollout's rows in random order, in minibatches of `size`, a step of Adam after each.
+
+        It returns policy loss, value loss, entropy, KL and clipped rows, summed over rows, and the gradients' norms; a norm
+        that is not finite is the last one, and its step was not made.
         """
         import torch
 
         from ...core_ml.losses import ppo_policy, value_error
 
-        o = self.config
-        if self.fused:
-            from ...core_ml.fused import Coefs
-
-            coefs = Coefs(o.clip_coef, o.value_clip, o.vf_coef, ent_coef)
-            totals, found = self.fused.epoch(
-                self._plain(seen), order.numpy(), action.numpy(), facts.numpy(), size, coefs, learning_rate, o.max_grad_norm,
-                o.normalise_advantage, self._scale(),
-            )  # fmt: skip
-            return torch.from_numpy(totals), found.tolist()
-
-        obs = torch.from_numpy(seen).view(len(facts), -1)
+        o, rows = self.config, advantage.numel()
+        # Everything as rows (T * N * A, ...), what belongs to a row side by side: one gather fetches it.
+        obs = torch.from_numpy(batch.obs).view(rows, -1)
+        action = torch.from_numpy(batch.extras["raw_action"] if self.continuous else batch.action)
+        action = action.view(rows, -1) if self.continuous else action.view(rows)
+        log_prob, value = (torch.from_numpy(batch.extras[name]) for name in ("log_prob", "value"))
+        facts = torch.stack([x.reshape(rows) for x in (log_prob, advantage, target, value)], 1)  # (rows, 4)
 
         def gradient(model: ActorCritic, chunk: tuple[Tensor, Tensor, Tensor, int]) -> Tensor:
             """Add one chunk's share of the minibatch's gradient; the summed parts of the loss, for the metrics."""
@@ -298,25 +312,28 @@ class PPO:
             loss.backward()
             return torch.stack([policy_loss.detach(), value_loss.detach(), entropy.detach(), kl, clipped])
 
-        sums, norms = torch.zeros(5), []
-        for part in order.split(size):
-            facts_part = facts.index_select(0, part)
-            weights = facts_part[:, 1]
-            if o.normalise_advantage and len(part) > 1:
-                weights = (weights - weights.mean()) / (weights.std() + 1e-8)
-            self.replicas.zero_grad()
-            pieces = zip(part.split(o.chunk), facts_part.split(o.chunk), weights.split(o.chunk), strict=True)
-            for piece in self.replicas.each(gradient, [(*chunk, len(part)) for chunk in pieces]):
-                sums += piece
-            self.replicas.gather()
-            norms.append(self.optimiser.step(learning_rate, o.max_grad_norm))
-            if not math.isfinite(norms[-1]):
-                break
-        return sums, norms
+        def epoch() -> tuple[list[float], list[float]]:
+            sums, norms = torch.zeros(5), []
+            for part in torch.randperm(rows, generator=self.generator).split(size):
+                facts_part = facts.index_select(0, part)
+                weights = facts_part[:, 1]
+                if o.normalise_advantage and len(part) > 1:
+                    weights = (weights - weights.mean()) / (weights.std() + 1e-8)
+                self.replicas.zero_grad()
+                pieces = zip(part.split(o.chunk), facts_part.split(o.chunk), weights.split(o.chunk), strict=True)
+                for piece in self.replicas.each(gradient, [(*chunk, len(part)) for chunk in pieces]):
+                    sums += piece
+                self.replicas.gather()
+                norms.append(self.optimiser.step(learning_rate, o.max_grad_norm))
+                if not math.isfinite(norms[-1]):
+                    break
+            return sums.tolist(), norms
 
-    def _name_the_source(self, sums: Tensor) -> None:
+        return epoch
+
+    def _name_the_source(self, sums: list[float]) -> None:
         """Raise NonFinite with the first part of the loss, or the first gradient, that is not finite."""
-        for name, value in zip(("policy loss", "value loss", "entropy"), sums.tolist(), strict=False):
+        for name, value in zip(("policy loss", "value loss", "entropy"), sums, strict=False):
             if not math.isfinite(value):
                 raise NonFinite(f"{name} is {value}: lower agent.learning_rate, or look at the scale of rewards")
         raise NonFinite(f"gradient of {self.optimiser.bad_gradient()} is not finite: lower agent.learning_rate")

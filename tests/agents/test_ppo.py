@@ -161,11 +161,57 @@ def test_every_option_trains_and_survives_a_round_trip(options: dict[str, Any]) 
 
 
 def test_chunks_change_speed_not_gradients() -> None:
-    one, _ = learned({"chunk": 16})
-    all_at_once, _ = learned({"chunk": 100_000})
+    one, _ = learned({"chunk": 16, "learner": "torch"})
+    all_at_once, _ = learned({"chunk": 100_000, "learner": "torch"})
     for name, array in one.state_dict().items():
         if name.startswith("model."):
             np.testing.assert_allclose(array, all_at_once.state_dict()[name], atol=2e-4)
+
+
+@pytest.mark.parametrize(
+    ("world", "options"),
+    [
+        ("maze", {}), ("maze", {"shared_trunk": False, "activation": "relu", "hidden": (17, 32, 8)}),
+        ("maze", {"value_clip": 0.1}),
+        ("maze", {"normalise_observation": True, "normalise_advantage": False}), ("point-navigation", {}),
+        ("point-maze", {"shared_trunk": False}), ("candy-race", {}),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_both_learners_take_the_same_step(world: str, options: dict[str, Any]) -> None:
+    """With one minibatch the order of rows means nothing: the same rollout leads to the same parameters, up to rounding."""
+    env = make(world, {"time_limit": 12}, num_envs=24, seed=3)
+    chosen = {"minibatches": 1, "epochs": 3, "num_steps": 20, **options}
+    torchs, fused = (make_agent("ppo", {**chosen, "learner": name}, env, 5) for name in ("torch", "fused"))
+    collector = Collector(env, torchs)
+    collector.begin(env.reset(1))
+    for update in range(3):
+        batch = collector.rollout(20)
+        assert len(batch.final_obs)  # truncations bootstrap
+        before = torchs.state_dict()
+        fused.load_state_dict(before)
+        theirs, ours = torchs.learn(batch, update / 3), fused.learn(batch, update / 3)
+        assert theirs.keys() == ours.keys()
+        for name, value in theirs.items():
+            assert ours[name] == pytest.approx(value, rel=1e-3, abs=1e-5), name
+        after, mine = torchs.state_dict(), fused.state_dict()
+        for name in after:
+            if name.startswith("model."):
+                moved = np.linalg.norm(after[name] - before[name])
+                assert np.linalg.norm(mine[name] - after[name]) <= 1e-3 * moved + 1e-7, name
+        assert mine["optimiser.steps"] == after["optimiser.steps"] == 3 * (update + 1)
+
+
+def test_who_learns_is_said_and_a_wish_that_cannot_be_met_is_refused() -> None:
+    env = make("maze", num_envs=4)
+    assert make_agent("ppo", {}, env, 0).note == "learner: fused kernels, 1 thread"  # type: ignore[attr-defined]
+    assert make_agent("ppo", {"learner": "torch"}, env, 0).note == "learner: torch"  # type: ignore[attr-defined]
+    wide = make_agent("ppo", {"hidden": (512,)}, env, 0)
+    assert wide.note.startswith("learner: torch (hidden widths (512,)")  # type: ignore[attr-defined]
+    for options in ({"hidden": (512,)}, {"hidden": (8, 8, 8, 8)}, {"network": "cnn"}):
+        with pytest.raises(ValueError, match="learner=fused cannot do this network") as error:
+            make_agent("ppo", {**options, "learner": "fused"}, env, 0)
+        assert "\n" not in str(error.value)
 
 
 def test_target_kl_stops_the_epochs() -> None:
@@ -191,16 +237,22 @@ def test_truncation_bootstraps_and_termination_does_not() -> None:
     np.testing.assert_allclose(value, 2.0, atol=0.1)  # the sum cut at four steps is at most 1.875, 1.46 on average
 
 
-def test_it_learns_frozenlake_to_its_exact_optimum() -> None:
-    """Oracle: finite-horizon dynamic programming says what the best policy gets on slippery FrozenLake."""
+@pytest.mark.parametrize("learner", ["torch", "fused"])
+def test_it_learns_frozenlake_to_its_exact_optimum(learner: str) -> None:
+    """Oracle: finite-horizon dynamic programming says what the best policy gets on slippery FrozenLake.
+
+    With this much exploration ten of ten seeds got .717 to .725; with a quarter of the copies and of the entropy a
+    quarter of them stay at .6 or .5, where the policy has settled too soon, with either learner.
+    """
     torch.set_num_threads(1)
     options = {"layout": "frozenlake4", "slip": 2 / 3, "view": 0, "time_limit": 100}
-    env = make("maze", options, num_envs=64, seed=0)
-    agent = make_agent("ppo", {"num_steps": 32, "learning_rate": 3e-3, "gamma": 0.99, "ent_coef": 0.005}, env, 0)
+    settings = {"learning_rate": 3e-3, "ent_coef": 0.02, "ent_coef_final": 0.0, "learner": learner}
+    env = make("maze", options, num_envs=256, seed=0)
+    agent = make_agent("ppo", settings, env, 0)
     collector = Collector(env, agent)
     collector.begin(env.reset(0))
-    for update in range(80):
-        agent.learn(collector.rollout(32), update / 80)
+    for update in range(60):
+        agent.learn(collector.rollout(32), update / 60)
     result = run_episodes(agent, "maze", options, 2000, 7)
     assert result.optimal is not None and result.random is not None
     assert result.optimal.mean() == pytest.approx(0.7442, abs=1e-4)
