@@ -180,7 +180,7 @@ def test_chunks_change_speed_not_gradients() -> None:
 )  # fmt: skip
 def test_both_learners_take_the_same_step(world: str, options: dict[str, Any]) -> None:
     """With one minibatch the order of rows means nothing: the same rollout leads to the same parameters, up to rounding."""
-    env = make(world, {"time_limit": 12}, num_envs=24, seed=3)
+    env = make(world, {"time_limit": 7}, num_envs=24, seed=3)
     chosen = {"minibatches": 1, "epochs": 3, "num_steps": 20, **options}
     torchs, fused = (make_agent("ppo", {**chosen, "learner": name}, env, 5) for name in ("torch", "fused"))
     collector = Collector(env, torchs)
