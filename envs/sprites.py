@@ -237,6 +237,10 @@ def _paint_waste(pen: ImageDraw.ImageDraw, index: int, u: float) -> None:
     pen.polygon([(0.5 * u, 0.15 * u), (0.85 * u, 0.5 * u), (0.5 * u, 0.85 * u), (0.15 * u, 0.5 * u)], "#8A8F98")
 
 
+def _paint_pole(pen: ImageDraw.ImageDraw, index: int, u: float) -> None:
+    _disc(pen, 0.5 * u, 0.5 * u, 0.3 * u, "#D55E00")
+
+
 PAINTERS: dict[str, Callable[[ImageDraw.ImageDraw, int, float], None]] = {
     "wall": _paint_wall,
     "shade": _paint_shade,
@@ -256,5 +260,6 @@ PAINTERS: dict[str, Callable[[ImageDraw.ImageDraw, int, float], None]] = {
     "decoy": _paint_decoy,
     "heading": _paint_heading,
     "waste": _paint_waste,
+    "pole": _paint_pole,
     "letter": _paint_letter,
 }

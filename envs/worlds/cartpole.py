@@ -93,6 +93,6 @@ class CartPole(World):
         lean = np.sin(angle) * 8  # cells: the tip is 8 above the cart
         return Scene(
             np.full((10, CELLS), "."),
-            (Entity(9, at, "agent"), *(Entity(9 - h, at + lean * h / 8, "pole") for h in range(1, 9))),
+            (*(Entity(9 - h / 2, at + lean * h / 16, "pole") for h in range(1, 17)), Entity(9, at, "agent")),
             caption=f"cart {x:+.2f} m, pole {np.degrees(angle):+.1f} degrees",
         )

@@ -39,3 +39,9 @@ def test_cartpole_within_100_000_steps(tmp_path: Path, proof: Proof) -> None:
     runs = [trained("cartpole-ppo", seed, tmp_path / str(seed), 20) for seed in range(5)]
     proof("cartpole-ppo", {"preset": "cartpole-ppo", "episodes": 20, "runs": runs})
     assert all(run["env_steps"] <= 100_000 and run["mean"] >= 475 for run in runs)
+
+
+def test_cartpole_on_our_own_engine(tmp_path: Path, proof: Proof) -> None:
+    runs = [trained("cartpole-fast", seed, tmp_path / str(seed), 20) for seed in range(5)]
+    proof("cartpole-fast", {"preset": "cartpole-fast", "episodes": 20, "runs": runs})
+    assert all(run["mean"] >= 475 for run in runs)
