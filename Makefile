@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo    train an agent on the candy world (about a minute), evaluate it, draw a report"
+	@echo "make demo    train an agent on the candy world (half a minute), evaluate it, draw a report"
 	@echo "make test    run the tests"
 	@echo "make lint    ruff, format, mypy (strict), import layers"
 	@echo "make pictures  draw the worlds for docs/images/worlds"
