@@ -16,7 +16,7 @@ from .maths import exp, normal
 from .passes import backward, distribution, fetch, forward, loss, pack, unpack
 from .plan import GROUPS, TILE, Array, P
 from .threads import meet
-from .vectors import LANES, copy_bytes, float_raw, inner, load, prefetch, put_raw, spread, store, where_less
+from .vectors import LANES, copy_bytes, float_raw, inner, load, put_raw, spread, store, where_less
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # SplitMix64 (Steele, Lea & Flood 2014): its increment, and Stafford's variant 13
 MIX_1, MIX_2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
@@ -35,9 +35,9 @@ class Net(NamedTuple):
     flat: Array  # the parameters
     known: Array  # as they were packed last
     packed: Array
-    work: Array  # GROUPS * P.WORK
+    work: Array  # GROUPS * P.WORK: one for each thread, and there are no more threads than groups
     grads: Array  # GROUPS * P.GROUP
-    sums: Array  # float64 (GROUPS * 8,): five parts of the loss, sum and squares of advantages
+    sums: Array  # float64 (GROUPS * 8,): five parts of the loss, sum and squares of advantages, waste
     scales: Array  # float32 (2,): MEAN, WEIGHT_SCALE
 
 
@@ -49,6 +49,7 @@ class Rows(NamedTuple):
     raw: bool  # an observation is float32 numbers, not bytes
     scale: Array  # float32 (2 D,): mean, 1 / deviation; or empty
     order: Array  # int64: the rows to take; empty: all
+    advantage: Array  # float32 (B,), as in the records: to be averaged without reading all of them
 
 
 class Acting(NamedTuple):
@@ -180,23 +181,28 @@ def know(net: Any, rows: Any, base: int, low: int, count: int) -> None:
 
 
 @inner
-def call_for(rows: Any, low: int, high: int) -> None:
-    """Have the memory of records order[low:high] travel here while something else is worked on."""
+def call_for(rows: Any, low: int, high: int) -> int:
+    """Bring the memory of records order[low:high] near, by reading it in a loop that need not wait for any single one.
+
+    Prefetch instructions would be the better way, but many processors drop them where the page's address is not known yet.
+    Returns a sum, so that the compiler keeps the reading.
+    """
+    total = 0
     for j in range(low, high):
         at = rows.order[j] * rows.stride
-        for k in range(at, at + rows.stride, 64):
-            prefetch(rows.data, k)
-        prefetch(rows.data, at + rows.stride - 1)
+        for k in range(at, at + rows.stride - 1, 64):
+            total += rows.data[k]
+        total += rows.data[at + rows.stride - 1]
+    return total
 
 
 @inner
 def advantage_sums(net: Any, rows: Any, g: int, start: int, first: int, last: int) -> None:
     """Group g's sums of advantages and of their squares, over rows order[first:last], less the advantage of order[start]."""
-    place = facts_at(net.whole, rows.raw) + 4
-    about = np.float64(float_raw(rows.data, rows.order[start] * rows.stride + place))  # squares of small numbers lose nothing
+    about = np.float64(rows.advantage[rows.order[start]])  # something near: squares of small numbers lose nothing
     total, squares = 0.0, 0.0
     for j in range(first, last):
-        x = np.float64(float_raw(rows.data, rows.order[j] * rows.stride + place)) - about
+        x = np.float64(rows.advantage[rows.order[j]]) - about
         total += x
         squares += x * x
     net.sums[g * 8 + 5] = total
@@ -206,13 +212,12 @@ def advantage_sums(net: Any, rows: Any, g: int, start: int, first: int, last: in
 @inner
 def advantage_scale(net: Any, rows: Any, groups: int, start: int, count: int) -> None:
     """(a - mean) / (deviation + 1e-8) as (a - scales[MEAN]) scales[WEIGHT_SCALE], from the groups' sums."""
-    place = rows.order[start] * rows.stride + facts_at(net.whole, rows.raw) + 4
     total, squares = 0.0, 0.0
     for g in range(groups):
         total += net.sums[g * 8 + 5]
         squares += net.sums[g * 8 + 6]
     variance = max(squares - total * total / count, 0.0) / (count - 1)
-    net.scales[MEAN] = np.float32(np.float64(float_raw(rows.data, place)) + total / count)
+    net.scales[MEAN] = np.float32(np.float64(rows.advantage[rows.order[start]]) + total / count)
     net.scales[WEIGHT_SCALE] = np.float32(1.0 / (math.sqrt(variance) + 1e-8))
 
 
@@ -265,6 +270,7 @@ def work(
     `threads` threads call it with the same arguments but `thread`; the first of them does what cannot be shared.
     """
     key, whole, coefs = mix(seed + GOLDEN), net.whole, learning.coefs
+    base = thread * whole[P.WORK]  # nothing that is left in a work space changes a result
     for low in range(0, total, size):
         high = min(low + size, total)
         groups = min(GROUPS, (high - low + TILE - 1) // TILE)
@@ -278,7 +284,7 @@ def work(
             if not meet(gate, threads):
                 return -1
             for g in range(thread * groups // threads, (thread + 1) * groups // threads):
-                base, grad = g * whole[P.WORK], g * whole[P.GROUP]
+                grad = g * whole[P.GROUP]
                 tiles = (high - low + TILE - 1) // TILE
                 first, last = low + g * tiles // groups * TILE, min(high, low + (g + 1) * tiles // groups * TILE)
                 if part == STATISTICS:
@@ -294,7 +300,7 @@ def work(
                     fetch(whole, net.work, base, rows.data, rows.stride, rows.raw, rows.order, at, count, rows.scale)
                     if part == GRADIENT:
                         know(net, rows, base, at, count)
-                        call_for(rows, at + count, min(at + count + TILE, last))
+                        net.sums[g * 8 + 7] = call_for(rows, at + count, min(at + count + TILE, last))
                     forward(net.layers, whole, net.packed, net.work, base, count)
                     if part == GRADIENT:
                         loss(
@@ -355,11 +361,20 @@ def record(
 
 
 @kernel
-def shuffle(order: Any, seed: Any, counter: int) -> None:
-    """A random order of 0 .. len(order) - 1 (Durstenfeld 1964), from draws number `counter` and on of the stream `seed`."""
+def shuffle(blocks: Any, order: Any, block: int, seed: Any, counter: int) -> None:
+    """0 .. len(order) - 1 in an order that is random but for runs of `block` that stay together (Durstenfeld 1964).
+
+    Takes as many draws of the stream `seed` as there are `blocks`, which is scratch memory, from number `counter` on.
+    """
     key = mix(seed + GOLDEN)
-    for j in range(order.shape[0]):
+    for j in range(blocks.shape[0]):
         bits = mix(key + (np.uint64(counter + j) + np.uint64(1)) * GOLDEN)
         other = np.int64(((bits >> S32) * np.uint64(j + 1)) >> S32)  # in 0 .. j
-        order[j] = order[other]
-        order[other] = j
+        blocks[j] = blocks[other]
+        blocks[other] = j
+    at = 0
+    for j in range(blocks.shape[0]):
+        first = blocks[j] * block
+        for row in range(first, min(first + block, order.shape[0])):
+            order[at] = row
+            at += 1

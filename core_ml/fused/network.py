@@ -42,6 +42,7 @@ class Records(NamedTuple):
     data: Array  # uint8 (B * stride,): observation, float32 log-probability, advantage, target, value, and the action's parts
     stride: int
     raw: bool  # observations are float32, not bytes
+    advantage: Array  # float32 (B,), once more
 
 
 class FusedActorCritic:
@@ -126,7 +127,8 @@ class FusedActorCritic:
         first = -(-rows.stride // 4) * 4
         stride = first + 16 + 4 * parts
         if out is None or out.stride != stride or len(out.data) != count * stride or out.raw != rows.raw:
-            out = Records(np.empty(count * stride, np.uint8), stride, rows.raw)
+            out = Records(np.empty(count * stride, np.uint8), stride, rows.raw, np.empty(count, np.float32))
+        out.advantage[:] = facts[1]
         choice, move = self._actions(np.ascontiguousarray(action))
         threads = self._threads(count)
         shares = [(count * t // threads, count * (t + 1) // threads) for t in range(threads)]
@@ -137,11 +139,15 @@ class FusedActorCritic:
             future.result()
         return out
 
-    def order(self, rows: int, seed: int, counter: int, out: Array | None = None) -> Array:
-        """0 .. rows - 1 in random order, int64; takes `rows` draws of the stream `seed`, from number `counter` on."""
-        out = np.empty(rows, np.int64) if out is None else out
-        kernels.shuffle(out, np.uint64(seed % 2**64), counter)
-        return out
+    def order(self, rows: int, seed: int, counter: int, block: int = 1) -> Array:
+        """0 .. rows - 1 in random order, int64; takes up to `rows` draws of the stream `seed`, from number `counter` on.
+
+        Runs of `block` rows stay together: with the copies of one step side by side these are as independent as any others, and
+        far memory is read in longer pieces.
+        """
+        order, blocks = np.empty(rows, np.int64), np.empty(-(-rows // block), np.int64)
+        kernels.shuffle(blocks, order, block, np.uint64(seed % 2**64), counter)
+        return order
 
     def gradient(self, records: Records, index: Array, coefs: Coefs, scale: Array | None = None) -> Array:
         """The gradient of the mean loss over the rows `index` goes into the optimiser's `grad`.
@@ -182,7 +188,7 @@ class FusedActorCritic:
         learning.total[:] = 0.0
         learning.steps[0] = self.optimiser.steps
         order = np.ascontiguousarray(order, np.int64)
-        rows = kernels.Rows(records.data, records.stride, records.raw, self._scale(scale), order)
+        rows = kernels.Rows(records.data, records.stride, records.raw, self._scale(scale), order, records.advantage)
         done = self._work(task, rows, NO_ACTING, len(order), size=size, learning=learning, update=bool(rates))
         self.optimiser.steps = int(learning.steps[0])
         return done
@@ -239,7 +245,7 @@ class FusedActorCritic:
         if obs.dtype not in (np.uint8, np.float32) or obs.size != len(obs) * inputs:
             raise ValueError(f"observations {obs.dtype} {obs.shape}: expected uint8 or float32, {inputs} numbers a row")
         data = np.ascontiguousarray(obs).reshape(-1).view(np.uint8)
-        return kernels.Rows(data, inputs * obs.itemsize, obs.dtype == np.float32, self._scale(scale), NO_INDEX)
+        return kernels.Rows(data, inputs * obs.itemsize, obs.dtype == np.float32, self._scale(scale), NO_INDEX, NOTHING)
 
     def _scale(self, scale: Array | None) -> Array:
         if scale is None:

@@ -94,14 +94,14 @@ class P(IntEnum):
     LOG_STD = 6  # in the parameters
     PARAMETERS = 7
     PACKED_STD = 8  # in the packed weights: log_std, then 1 / std
-    OUT = 9  # in the work space, rows of TILE samples: outputs, the value last
+    OUT = 9  # in a thread's work space, rows of TILE samples: outputs, the value last
     PROBABILITY = 10  # probabilities, or what log_std's gradient is made of
     ACTION = 11
     FACTS = 12  # old log-probability, weight, target, old value
     SUMS = 13  # the five parts of the loss
     UNIFORM = 14
     SCRATCH = 15
-    WORK = 16  # size of one group's work space
+    WORK = 16  # size of one thread's work space
     PACKED = 17
     GROUP = 18  # size of one group's gradient
     GROUP_STD = 19  # in a group's gradient

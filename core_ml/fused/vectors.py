@@ -264,17 +264,3 @@ def exponent(typingctx: Any, x: Any) -> Any:
         return builder.sitofp(builder.sub(bits, ir.Constant(INTS, [126] * LANES)), VECTOR)
 
     return lanes(lanes), generate
-
-
-@typed
-def prefetch(typingctx: Any, array: Any, at: Any) -> Any:
-    """prefetch(array, at): have the cache line of that element brought near; no effect on results."""
-
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        pointer = builder.bitcast(data(context, builder, array, *args), ir.IntType(8).as_pointer())
-        kind = ir.FunctionType(ir.VoidType(), [pointer.type, INT, INT, INT])
-        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        builder.call(function, [pointer, ir.Constant(INT, 0), ir.Constant(INT, 3), ir.Constant(INT, 1)])
-        return context.get_dummy_value()
-
-    return types.void(array, types.intp), generate

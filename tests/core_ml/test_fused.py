@@ -297,6 +297,8 @@ def test_orders_are_random_and_can_be_repeated() -> None:
     seen = np.unique(orders @ 10 ** np.arange(5), return_counts=True)[1]
     assert len(seen) == 120 and stats.chisquare(seen).pvalue > 1e-3
     assert (net.order(5, 3, 35) == orders[7]).all() and len(net.order(0, 3, 0)) == 0
+    runs = net.order(50, 3, 0, block=8)
+    assert (np.sort(runs) == np.arange(50)).all() and (np.diff(runs) != 1).sum() <= 6
 
 
 def test_what_does_not_fit_is_said() -> None:
