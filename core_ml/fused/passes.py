@@ -1,8 +1,8 @@
 """What happens to one tile of samples: rows are fetched, pass forward, meet the loss, and pass backward.
 
-A tile's activations lie in a thread's work space, one sample after the other (rows of features), so that all three products of a
-layer are the same register block and nothing is transposed but the few outputs, which the loss reads sample by sample in
-vectors. A layer's error takes the place of its activations.
+A tile's activations lie in a thread's work space, one sample after the other (rows of features), so that all three products
+of a layer are the same register block and nothing is transposed but the few outputs, which the loss reads in vectors of
+samples. A layer's error takes the place of its activations.
 """
 
 from __future__ import annotations
