@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import statistics
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +16,18 @@ from gumdrop.agents.runtime.peers import PEERS
 from gumdrop.envs.registry import presets, worlds
 
 pytestmark = pytest.mark.slow
+
+
+def test_start(proof: Callable[[str, dict[str, Any]], None]) -> None:
+    """How soon the command line answers: five whole processes each."""
+    seconds: dict[str, list[float]] = {"--help": [], "env list": []}
+    for _ in range(5):
+        for words, found in seconds.items():
+            began = time.perf_counter()
+            done = subprocess.run([sys.executable, "-m", "gumdrop.scripts.cli", *words.split()], capture_output=True)
+            found.append(round(time.perf_counter() - began, 3))
+            assert done.returncode == 0 and done.stdout
+    proof("start", {"seconds": seconds, "median": {words: statistics.median(found) for words, found in seconds.items()}})
 
 
 def test_worlds(proof: Callable[[str, dict[str, Any]], None]) -> None:

@@ -7,7 +7,6 @@ import os
 import pty
 import re
 import signal
-import statistics
 import subprocess
 import sys
 import time
@@ -347,17 +346,3 @@ def test_play_in_a_terminal() -> None:
     assert termios.tcgetattr(slave)[3] == before[3]
     os.close(master)
     os.close(slave)
-
-
-@pytest.mark.slow
-def test_how_soon_it_answers() -> None:
-    def median(*argv: str) -> float:
-        seconds = []
-        for _ in range(5):
-            began = time.perf_counter()
-            run(*argv)
-            seconds.append(time.perf_counter() - began)
-        return statistics.median(seconds)
-
-    assert median("--help") < 0.3
-    assert median("env", "list") < 1.5
