@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from copy import deepcopy
 from typing import Any
 
 import gymnasium
@@ -45,8 +46,8 @@ class Engine:
         self.id = id or world.name
         self.num_envs = num_envs
         self.num_agents = world.num_agents
-        self.observation_space = world.observation_space
-        self.action_space = world.action_space
+        self.observation_space = deepcopy(world.observation_space)  # a class may hold one for all, and spaces hold dice
+        self.action_space = deepcopy(world.action_space)
         self.threads = min(threads or len(os.sched_getaffinity(0)), numba.config.NUMBA_NUM_THREADS)
         n, a, shape = num_envs, self.num_agents, self.observation_space.shape
         assert shape is not None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
+from copy import deepcopy
 from typing import Any, SupportsFloat
 
 import gymnasium
@@ -335,8 +336,8 @@ class ParallelView(ParallelEnv[str, Array, Any]):  # type: ignore[misc]  # Petti
         self.possible_agents = [f"agent_{k}" for k in range(self.engine.num_agents)]
         self.agents: list[str] = []
         # each agent has spaces of its own, so that seeding one agent's sampling leaves the others' alone
-        self._observation_spaces = {agent: self.engine.world.observation_space for agent in self.possible_agents}
-        self._action_spaces = {agent: self.engine.world.action_space for agent in self.possible_agents}
+        self._observation_spaces = {agent: deepcopy(self.engine.observation_space) for agent in self.possible_agents}
+        self._action_spaces = {agent: deepcopy(self.engine.action_space) for agent in self.possible_agents}
         self._whole = isinstance(self.engine.action_space, gymnasium.spaces.Discrete)
         shape = () if self._whole else self.engine.action_space.shape or ()
         self._action = np.zeros((1, len(self.possible_agents), *shape), np.int64 if self._whole else np.float32)

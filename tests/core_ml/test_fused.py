@@ -82,11 +82,15 @@ class Case:
         grad = torch.cat([p.grad.reshape(-1) for p in model.parameters()]).numpy()  # type: ignore[union-attr]
         return grad, [float(x.detach()) for x in (policy, error, entropy.sum(), kl, clipped)]
 
-    def check_gradient(self, index: Array, coefs: Coefs, scale: Array | None = None, obs: Array | None = None) -> None:
+    def check_gradient(
+        self, index: Array, coefs: Coefs, scale: Array | None = None, obs: Array | None = None, floor: float = 0.0
+    ) -> None:
+        """Relative error of the whole gradient; `floor`: a size below which it cannot be judged, because rows cancel out or a
+        value happens to be its target: what is left then is the rounding of numbers of size one."""
         sums = self.net.gradient(self.records(), index, coefs, scale)
         grad, expected = self.exact_gradient(index, coefs, obs)
         found = self.optimiser.grad.numpy().astype(np.float64)
-        assert np.linalg.norm(found - grad) <= 1e-5 * np.linalg.norm(grad)
+        assert np.linalg.norm(found - grad) <= 1e-5 * max(float(np.linalg.norm(grad)), floor)
         np.testing.assert_allclose(sums, expected, rtol=1e-5, atol=1e-4)
 
 
@@ -117,7 +121,7 @@ def test_gradient_is_that_of_autograd(spec: MLPSpec, bytes_: bool, coefs: Coefs)
     case.check_gradient(np.random.default_rng(1).permutation(300)[:250], coefs)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(
     inputs=st.sampled_from([1, 2, 7, 8, 15, 16, 17, 33, 49]),
     hidden=st.lists(st.sampled_from([1, 3, 8, 16, 17, 64, 100]), min_size=1, max_size=3),
@@ -138,7 +142,7 @@ def test_any_shape(
         (sizes[0],) if gaussian else tuple(sizes),
     )  # fmt: skip
     case = Case(spec, rows, bytes_, seed)
-    case.check_gradient(np.arange(rows)[::-1], Coefs(value_clip=0.2))
+    case.check_gradient(np.arange(rows)[::-1], Coefs(value_clip=0.2), floor=0.03)
     outputs, value = case.net.outputs(case.obs)
     exact = copy.deepcopy(case.model).double().outputs(torch.from_numpy(case.obs).double()).detach().numpy()
     size = max(1.0, float(np.abs(exact).max()))
