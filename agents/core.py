@@ -6,7 +6,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable
 from functools import cache
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol, TypeVar
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import gymnasium
 import numpy as np
@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pydantic
 from pydantic import BaseModel, ConfigDict
 
-from ..envs.core import BatchEnv
+from ..envs.core import BatchEnv, Native
 from ..envs.registry import Broken, UnknownName, claim, explain, load_plugins, suggest
 
 Array = npt.NDArray[Any]
@@ -84,6 +84,30 @@ class Agent(Protocol):
         ...
 
     def load_state_dict(self, state: dict[str, Array]) -> None: ...
+
+
+class Kept(NamedTuple):
+    """Memory for T steps of N copies with A agents, for whoever acts and steps the world in one go."""
+
+    obs: Array  # (T, N, A, ...)
+    action: Array  # (T, N, A) int64 or (T, N, A, D) float32
+    reward: Array  # float32 (T, N, A)
+    terminated: Array  # bool (T, N)
+    truncated: Array  # bool (T, N)
+    final_obs: Array  # as obs; filled where truncated
+    ended_return: Array  # float64 (T, N, A), filled where an episode ended
+    ended_length: Array  # int64 (T, N)
+
+
+@runtime_checkable
+class Exploring(Protocol):
+    """An agent that can act in a native world without coming back to Python at each step."""
+
+    def explore(self, world: Native, kept: Kept) -> tuple[dict[str, Array], float] | None:
+        """Act and step all copies as often as `kept` has room for; it gets what happened, to the bit what `act` and the
+        world's `step` in turns would give. Returns the extras of acting, (T, N, A, ...), valid until the next call, and the
+        world's share of the time; None where the agent cannot do this, and nothing has happened then."""
+        ...
 
 
 class NonFinite(ArithmeticError):
@@ -157,3 +181,18 @@ def check_arrays(state: dict[str, Array], expected: dict[str, Array], what: str)
                 f"{what}: {name} is {state[name].dtype}{state[name].shape}, "
                 f"this configuration has {np.asarray(array).dtype}{np.shape(array)}"
             )
+
+
+def generator_state(rng: np.random.Generator) -> Array:
+    """The state of a PCG64 generator as an array for checkpoints, uint64 (6,)."""
+    state = rng.bit_generator.state
+    halves = [(state["state"][k] >> shift) & (2**64 - 1) for k in ("state", "inc") for shift in (64, 0)]
+    return np.array([*halves, state["has_uint32"], state["uinteger"]], np.uint64)
+
+
+def set_generator_state(rng: np.random.Generator, state: Array) -> None:
+    """Put back what `generator_state` gave."""
+    a, b, c, d, has, left = (int(v) for v in state)
+    rng.bit_generator.state = {
+        "bit_generator": "PCG64", "state": {"state": a << 64 | b, "inc": c << 64 | d}, "has_uint32": has, "uinteger": left
+    }  # fmt: skip

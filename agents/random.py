@@ -8,7 +8,7 @@ import gymnasium
 import numpy as np
 
 from ..envs.core import finite_bounds
-from .core import AgentConfig, Array, Mode, Rollout, Spaces, agent, check_arrays
+from .core import AgentConfig, Array, Mode, Rollout, Spaces, agent, check_arrays, generator_state, set_generator_state
 
 
 @agent("random")
@@ -38,13 +38,8 @@ class Random:
         return {}
 
     def state_dict(self) -> dict[str, Array]:
-        state = self.rng.bit_generator.state
-        halves = [(state["state"][k] >> shift) & (2**64 - 1) for k in ("state", "inc") for shift in (64, 0)]
-        return {"rng": np.array([*halves, state["has_uint32"], state["uinteger"]], np.uint64)}
+        return {"rng": generator_state(self.rng)}
 
     def load_state_dict(self, state: dict[str, Array]) -> None:
         check_arrays(state, self.state_dict(), "agent random")
-        a, b, c, d, has, left = (int(v) for v in state["rng"])
-        self.rng.bit_generator.state = {
-            "bit_generator": "PCG64", "state": {"state": a << 64 | b, "inc": c << 64 | d}, "has_uint32": has, "uinteger": left
-        }  # fmt: skip
+        set_generator_state(self.rng, state["rng"])

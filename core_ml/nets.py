@@ -35,33 +35,24 @@ class Tanh(nn.Module):
 ACTIVATIONS = {"tanh": Tanh, "relu": nn.ReLU}
 
 
-def orthogonal(layer: nn.Linear | nn.Conv2d, gain: float, generator: torch.Generator) -> nn.Linear | nn.Conv2d:
-    """Initialise `layer` with an orthogonal matrix times `gain` and zero bias (Saxe et al. 2014), in place."""
-    nn.init.orthogonal_(layer.weight, gain, generator=generator)
-    assert layer.bias is not None
-    nn.init.zeros_(layer.bias)
-    return layer
-
-
-def mlp(sizes: Sequence[int], activation: str, generator: torch.Generator) -> nn.Sequential:
+def mlp(sizes: Sequence[int], activation: str) -> nn.Sequential:
     """Fully connected layers of the given sizes, inputs first, an activation behind each."""
     layers: list[nn.Module] = []
     for i, o in zip(sizes[:-1], sizes[1:], strict=True):
-        layers += [orthogonal(nn.Linear(i, o), math.sqrt(2), generator), ACTIVATIONS[activation]()]
+        layers += [nn.Linear(i, o), ACTIVATIONS[activation]()]
     return nn.Sequential(*layers)
 
 
-def small_cnn(shape: tuple[int, ...], channels: int, width: int, activation: str, generator: torch.Generator) -> nn.Sequential:
+def small_cnn(shape: tuple[int, ...], channels: int, width: int, activation: str) -> nn.Sequential:
     """Two 3 x 3 convolutions and one full layer, for planes of shape (C, H, W); (H, W) counts as one plane."""
     c, h, w = shape if len(shape) == 3 else (1, *shape)
     act = ACTIVATIONS[activation]
-    gain = math.sqrt(2)
     return nn.Sequential(
         nn.Unflatten(1, (c, h, w)),
-        orthogonal(nn.Conv2d(c, channels, 3, padding=1), gain, generator), act(),
-        orthogonal(nn.Conv2d(channels, channels, 3, padding=1), gain, generator), act(),
+        nn.Conv2d(c, channels, 3, padding=1), act(),
+        nn.Conv2d(channels, channels, 3, padding=1), act(),
         nn.Flatten(),
-        orthogonal(nn.Linear(channels * h * w, width), gain, generator), act(),
+        nn.Linear(channels * h * w, width), act(),
     )  # fmt: skip
 
 
@@ -69,7 +60,8 @@ class ActorCritic(nn.Module):
     """Policy and value over flat observations (B, D) of any number type.
 
     `actions`: how many discrete actions, or with `continuous` how many action dimensions. With a shared trunk the two heads
-    read the same features (one forward pass); with separate trunks they share nothing.
+    read the same features (one forward pass); with separate trunks they share nothing. Parameters are torch's defaults;
+    `actor_critic` makes one whose parameters are somebody else's memory.
     """
 
     def __init__(
@@ -82,21 +74,20 @@ class ActorCritic(nn.Module):
         channels: int,
         activation: str,
         shared: bool,
-        generator: torch.Generator,
     ) -> None:
         super().__init__()
 
         def trunk() -> nn.Sequential:
             if network == "cnn":
-                first = small_cnn(shape, channels, hidden[0], activation, generator)
-                return nn.Sequential(*first, *mlp(hidden, activation, generator)) if len(hidden) > 1 else first
-            return mlp([math.prod(shape), *hidden], activation, generator)
+                first = small_cnn(shape, channels, hidden[0], activation)
+                return nn.Sequential(*first, *mlp(hidden, activation)) if len(hidden) > 1 else first
+            return mlp([math.prod(shape), *hidden], activation)
 
         self.policy_trunk = trunk()
         self.value_trunk: nn.Module = self.policy_trunk if shared else trunk()
         self.shared = shared
-        self.policy_head = orthogonal(nn.Linear(hidden[-1], actions), 0.01, generator)
-        self.value_head = orthogonal(nn.Linear(hidden[-1], 1), 1.0, generator)
+        self.policy_head = nn.Linear(hidden[-1], actions)
+        self.value_head = nn.Linear(hidden[-1], 1)
         self.log_std = nn.Parameter(torch.zeros(actions)) if continuous else None
 
     def outputs(self, obs: Tensor) -> Tensor:
@@ -124,3 +115,10 @@ class ActorCritic(nn.Module):
     def value(self, obs: Tensor) -> Tensor:
         value: Tensor = self.value_head(self.value_trunk(obs)).squeeze(-1)
         return value
+
+
+def actor_critic(*args: Any) -> ActorCritic:
+    """An `ActorCritic` without values for its parameters: whoever gives it memory gives them."""
+    with torch.device("meta"):  # no draws from torch's global generator
+        model = ActorCritic(*args)
+    return model.to_empty(device="cpu")

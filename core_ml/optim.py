@@ -5,26 +5,41 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import nn
+
+from .parameters import Parameters
 
 
 class FlatAdam:
     """Adam (Kingma & Ba 2015, algorithm 1) with clipping by global norm, for all parameters of a module.
 
-    Moves the module's parameters into `self.flat`, their gradients into `self.grad`; both stay in place for good.
+    Moves the module's parameters into `self.flat`, their gradients into `self.grad`; both are the arrays of `memory` and stay
+    in place for good. A given `memory`, of the same names and shapes, keeps what it holds; without one the module's own
+    parameters are taken over.
     """
 
-    def __init__(self, module: nn.Module, eps: float = 1e-5, betas: tuple[float, float] = (0.9, 0.999)) -> None:
-        self.names = [name for name, _ in module.named_parameters()]
-        self.parameters = [p for _, p in module.named_parameters()]
-        self.eps, self.betas, self.steps = eps, betas, 0
-        self.flat = torch.cat([p.detach().reshape(-1) for p in self.parameters])
-        self.grad, self.mean, self.square = (torch.zeros_like(self.flat) for _ in range(3))
-        start = 0
-        for p in self.parameters:
-            p.data = self.flat[start : start + p.numel()].view_as(p)
-            p.grad = self.grad[start : start + p.numel()].view_as(p)
-            start += p.numel()
+    def __init__(
+        self, module: nn.Module, eps: float = 1e-5, betas: tuple[float, float] = (0.9, 0.999), memory: Parameters | None = None
+    ) -> None:
+        shapes = {name: tuple(p.shape) for name, p in module.named_parameters()}
+        if memory is None:
+            dtype = next(module.parameters()).detach().numpy().dtype
+            memory = Parameters(shapes, eps, betas, dtype)
+            for part, p in zip(memory.views(memory.flat).values(), module.parameters(), strict=True):
+                part[...] = p.detach().numpy()
+        if list(memory.shapes.items()) != list(shapes.items()):
+            raise ValueError(f"the module has parameters {shapes}, the memory {memory.shapes}")
+        self.memory, self.eps, self.betas = memory, memory.eps, memory.betas
+        self.flat, self.grad, self.mean, self.square = map(
+            torch.from_numpy, (memory.flat, memory.grad, memory.mean, memory.square)
+        )
+        values, grads = memory.views(memory.flat), memory.views(memory.grad)
+        for name, p in module.named_parameters():
+            p.data, p.grad = torch.from_numpy(values[name]), torch.from_numpy(grads[name])
+
+    @property
+    def steps(self) -> int:
+        return self.memory.steps
 
     def zero_grad(self) -> None:
         self.grad.zero_()
@@ -36,7 +51,7 @@ class FlatAdam:
             return norm
         if max_grad_norm > 0 and norm > max_grad_norm:
             self.grad.mul_(max_grad_norm / (norm + 1e-6))
-        self.steps += 1
+        self.memory.steps += 1
         b1, b2 = self.betas
         self.mean.lerp_(self.grad, 1 - b1)
         self.square.mul_(b2).addcmul_(self.grad, self.grad, value=1 - b2)
@@ -44,18 +59,3 @@ class FlatAdam:
         denominator = self.square.sqrt().div_(scale).add_(self.eps)
         self.flat.addcdiv_(self.mean, denominator, value=-learning_rate / (1 - b1**self.steps))
         return norm
-
-    def bad_gradient(self) -> str | None:
-        """Name of the first parameter whose gradient is not finite."""
-        for name, p in zip(self.names, self.parameters, strict=True):
-            if p.grad is not None and not torch.isfinite(p.grad).all():
-                return name
-        return None
-
-    def state(self) -> dict[str, Tensor]:
-        return {"mean": self.mean, "square": self.square, "steps": torch.tensor(self.steps)}
-
-    def load(self, state: dict[str, Tensor]) -> None:
-        self.mean.copy_(state["mean"])
-        self.square.copy_(state["square"])
-        self.steps = int(state["steps"])

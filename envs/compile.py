@@ -12,18 +12,19 @@ import functools
 import hashlib
 import importlib
 import os
-import types
 from collections.abc import Callable
 from pathlib import Path
+from types import CellType, CodeType, FunctionType, ModuleType
 from typing import Any, NamedTuple
 
 import numba
 import numpy as np
+from numba import types
 from numba.core.caching import CacheImpl, CompileResultCacheImpl, FunctionCache
 
 from . import packing, specialise
 from .core import Array, World
-from .packing import Layout, plain, unpacking
+from .packing import Layout, packed_sizes, plain, unpacking
 from .specialise import Static, specialised
 
 if "NUMBA_THREADING_LAYER" not in os.environ:
@@ -54,6 +55,12 @@ def reset_all(table, reals):
 def observe_all(table, reals):
     s, c, b = {tuples}
     observe_span(0, b.active.shape[0], s, c, b)
+
+
+def step_at(lo, hi, table, reals, action, limit, autoreset):
+    table, reals = array_at(table, ({table},), int64), array_at(reals, ({reals},), float64)
+    step_rows(lo, hi, table, reals, array_at(action, (hi, {action}), {dtype}), limit, autoreset != 0)
+    return 0
 """
 
 
@@ -73,6 +80,13 @@ class Buffers(NamedTuple):
     ended_length: Array  # int64 (N,)
 
 
+class Action(NamedTuple):
+    """What an agent's action is made of."""
+
+    dtype: str
+    shape: tuple[int, ...]  # of one agent's
+
+
 class Kernels(NamedTuple):
     """Compiled loops over copies; table and reals are State, constants and buffers, packed."""
 
@@ -80,6 +94,16 @@ class Kernels(NamedTuple):
     step_threaded: Callable[..., None]
     reset: Callable[..., None]  # (table, reals): where b.active
     observe: Callable[..., None]  # (table, reals)
+    # For other compiled code: int64 (lo, hi, table, reals, action, limit, autoreset), all int64, arrays as addresses. It steps
+    # the copies lo..hi-1. Compiled by `address_of` only, because few want it.
+    step_at: Any
+
+
+def address_of(step_at: Any) -> int:
+    """Where the machine code of `Kernels.step_at` lies, callable as a C function."""
+    step_at.compile((types.int64,) * 7)
+    (compiled,) = step_at.overloads.values()
+    return int(compiled.library.get_pointer_to_function(compiled.fndesc.llvm_cfunc_wrapper_name))
 
 
 class _Locator:
@@ -147,7 +171,7 @@ def referenced(function: Callable[..., Any]) -> dict[str, Any]:
     while stack:
         one = stack.pop()
         names.update(one.co_names)
-        stack.extend(c for c in one.co_consts if isinstance(c, types.CodeType))
+        stack.extend(c for c in one.co_consts if isinstance(c, CodeType))
     found = {n: function.__globals__[n] for n in sorted(names) if n in function.__globals__}
     for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
         found[name] = cell.cell_contents
@@ -155,7 +179,7 @@ def referenced(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def is_helper(value: Any) -> bool:
-    return isinstance(value, types.FunctionType) and hasattr(value, "__gumdrop_helper__")
+    return isinstance(value, FunctionType) and hasattr(value, "__gumdrop_helper__")
 
 
 def rebound(function: Any, meanings: dict[str, Any]) -> Any:
@@ -163,9 +187,9 @@ def rebound(function: Any, meanings: dict[str, Any]) -> Any:
     if not meanings:
         return function
     cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
-    closure = tuple(types.CellType(meanings.get(name, cell.cell_contents)) for name, cell in cells)
+    closure = tuple(CellType(meanings.get(name, cell.cell_contents)) for name, cell in cells)
     scope = {**function.__globals__, **meanings}
-    again = types.FunctionType(function.__code__, scope, function.__name__, function.__defaults__, closure)
+    again = FunctionType(function.__code__, scope, function.__name__, function.__defaults__, closure)
     again.__kwdefaults__ = function.__kwdefaults__
     return again
 
@@ -195,7 +219,7 @@ def _spelling(value: Any, function: Any) -> str:
     if isinstance(value, enum.EnumMeta):
         members: Any = value.__members__
         return repr([(name, member.value) for name, member in members.items()])
-    if isinstance(value, types.ModuleType):
+    if isinstance(value, ModuleType):
         here = {n: getattr(value, n, None) for n in function.__code__.co_names} if value not in (np, numba) else {}
         return ", ".join(f"{n}={_spelling(v, function)}" for n, v in here.items() if not callable(v))
     if hasattr(value, "py_func"):  # somebody's own numba function
@@ -208,11 +232,11 @@ def _digest(functions: list[Callable[..., Any]], static: Static, extra: str) -> 
     sha = hashlib.sha256(extra.encode())
     seen: set[Any] = set()
 
-    def add_code(code: types.CodeType) -> None:
+    def add_code(code: CodeType) -> None:
         sha.update(code.co_code)
         sha.update(repr((code.co_names, code.co_varnames)).encode())
         for constant in code.co_consts:
-            if isinstance(constant, types.CodeType):
+            if isinstance(constant, CodeType):
                 add_code(constant)
             else:
                 sha.update(repr(constant).encode())
@@ -313,7 +337,9 @@ def make_spans(reset: Any, step: Any, observe: Any, bind: Any, agents: int) -> S
 
 
 @functools.cache
-def _kernels(world_class: type[World], constants: type, static: Static, spelling: str, agents: int, layout: Layout) -> Kernels:
+def _kernels(
+    world_class: type[World], constants: type, static: Static, spelling: str, agents: int, layout: Layout, action: Action
+) -> Kernels:
     rules = [world_class.reset, world_class.step, world_class.observe]
     reset, step, observe = (_compiled(rule, static) for rule in rules)
     inline = functools.partial(numba.njit, forceinline=True, **INNER)
@@ -321,9 +347,13 @@ def _kernels(world_class: type[World], constants: type, static: Static, spelling
     step_span, reset_span, observe_span = (inline(span) for span in make_spans(reset, step, observe, bind, agents))
     tuples, scope = unpacking(layout)
     scope |= {"__name__": __name__, "step_span": step_span, "reset_span": reset_span, "observe_span": observe_span}
-    exec(PROGRAM.format(tuples=tuples), scope)  # names and numbers of our own making only
+    scope |= {"int64": np.int64, "float32": np.float32, "float64": np.float64}
+    numbers, reals = packed_sizes(layout)
+    shape = ", ".join(map(str, (agents, *action.shape)))
+    program = PROGRAM.format(tuples=tuples, table=numbers, reals=reals, action=shape, dtype=action.dtype)
+    exec(program, scope)  # names and numbers of our own making only
 
-    what = repr((world_class.__module__, world_class.State._fields, spelling, agents, layout, numba.__version__))
+    what = repr((world_class.__module__, world_class.State._fields, spelling, agents, layout, action, numba.__version__))
     key = _digest([*rules, bind.py_func], static, what + OURS)
 
     def own(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -331,7 +361,7 @@ def _kernels(world_class: type[World], constants: type, static: Static, spelling
         function.__qualname__ = f"{function.__name__}_{key[:20]}"
         return function
 
-    step_rows = numba.njit(nogil=True, **INNER)(own(scope["step_rows"]))
+    step_rows = scope["step_rows"] = numba.njit(nogil=True, **INNER)(own(scope["step_rows"]))
 
     def step_all(table: Any, reals: Any, action: Any, limit: int, autoreset: bool) -> None:
         step_rows(0, action.shape[0], table, reals, action, limit, autoreset)
@@ -349,6 +379,7 @@ def _kernels(world_class: type[World], constants: type, static: Static, spelling
         finish(step_threaded, True),
         finish(scope["reset_all"], False),
         finish(scope["observe_all"], False),
+        finish(scope["step_at"], False),
     )
 
 
@@ -367,10 +398,10 @@ def kernel_key(world: World) -> Any:
     return type(world), type(c), static, repr(static), world.num_agents
 
 
-def kernels(world: World, layout: Layout) -> Kernels:
-    """The compiled loops of `world`, for packed State, constants and buffers of that layout.
+def kernels(world: World, layout: Layout, action: Action) -> Kernels:
+    """The compiled loops of `world`, for packed State, constants and buffers of that layout, and such actions.
 
     Worlds that differ in numbers that are not `static` share them.
     """
-    compiled: Kernels = _kernels(*kernel_key(world), layout)
+    compiled: Kernels = _kernels(*kernel_key(world), layout, action)
     return compiled

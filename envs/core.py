@@ -205,6 +205,27 @@ class Episodes(NamedTuple):
     length: Array  # int64 (E,)
 
 
+class Native(NamedTuple):
+    """N copies as other compiled code sees them: a C function that steps some of them, and the arrays that it fills.
+
+    Whoever holds it must hold the environment too.
+    """
+
+    step: int  # address of int64 (first, last, table, reals, action, limit, autoreset), all of them int64
+    table: int  # addresses and numbers to be handed on
+    reals: int
+    limit: int
+    action_shape: tuple[int, ...]  # (A,) or (A, D): a copy's; `action` above is the address of all copies' actions, unchecked
+    action_dtype: Any
+    obs: Array  # (N, A, numbers of an observation)
+    final_obs: Array
+    reward: Array  # float32 (N, A)
+    terminated: Array  # bool (N,)
+    truncated: Array
+    ended_return: Array  # float64 (N, A), where an episode ended
+    ended_length: Array  # int64 (N,)
+
+
 @runtime_checkable
 class BatchEnv(Protocol):
     """N copies of an environment with A agents each: our engine, or somebody else's environments (`foreign.py`).

@@ -256,6 +256,9 @@ class CudaEngine(Engine):
         self._stale.add("obs")
         self._pull("obs")
 
+    def native(self) -> None:
+        """These copies are not the host's to step."""
+
     def step_legal(self, action: Array, autoreset: bool = True) -> Step:
         """As `Engine.step_legal`. Of ended episodes something is copied only after a step that ended one."""
         self._device_action.copy_to_device(action)

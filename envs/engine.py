@@ -10,8 +10,8 @@ import gymnasium
 import numba
 import numpy as np
 
-from .compile import BLOCK, Buffers, kernels
-from .core import Array, Episodes, Scene, Step, World, Yardstick, flat_size
+from .compile import BLOCK, Action, Buffers, address_of, kernels
+from .core import Array, Episodes, Native, Scene, Step, World, Yardstick, flat_size
 from .packing import layout_of, pack, plain
 from .rng import copy_seeds, fresh_streams
 
@@ -88,7 +88,8 @@ class Engine:
     def _prepare(self) -> None:
         """Compile the rules for the device that steps them."""
         parts = self.state, self.constants, self._b
-        self._kernels = kernels(self.world, layout_of(*parts))
+        action = Action(self._action_dtype.name, self._action_shape[2:])
+        self._kernels = kernels(self.world, layout_of(*parts), action)
         self._packed = pack(*parts)
 
     def _pull(self, *names: str) -> None:
@@ -111,6 +112,14 @@ class Engine:
         else:
             self._kernels.step(*self._packed, action, self._limit, autoreset)
         return self._step
+
+    def native(self) -> Native | None:
+        """How compiled code may step these copies without coming back to Python."""
+        b, (table, reals) = self._b, self._packed
+        return Native(
+            address_of(self._kernels.step_at), table.ctypes.data, reals.ctypes.data, self._limit, self._action_shape[1:],
+            self._action_dtype, b.obs, b.final_obs, b.reward, b.terminated, b.truncated, b.ended_return, b.ended_length,
+        )  # fmt: skip
 
     def reset(self, seed: int | Array | None = None) -> Array:
         """Begin new episodes in all copies; without a seed the copies' random streams go on. Returns obs."""

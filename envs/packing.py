@@ -94,6 +94,13 @@ def pack(*tuples: Any) -> Packed:
     return Packed(np.array(table or [0], np.int64), np.array(reals or [0.0]))
 
 
+def packed_sizes(layout: Layout) -> tuple[int, int]:
+    """Entries of `table` and `reals` in a `Packed` of that layout."""
+    kinds = [kind for _, fields in layout for kind in fields]
+    table = sum(1 + kind[1] if isinstance(kind, tuple) else kind != "float" for kind in kinds)
+    return max(table, 1), max(kinds.count("float"), 1)
+
+
 def unpacking(layout: Layout) -> tuple[str, dict[str, Any]]:
     """An expression in `table` and `reals`, a `Packed`, whose value is the tuples again, and what its names mean.
 

@@ -3,33 +3,38 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
 import gymnasium
 import numpy as np
 from pydantic import Field, field_validator
 
-from ...envs.core import finite_bounds, flat_size
-from ..core import AgentConfig, Array, Mode, NonFinite, Rollout, Spaces, agent, check_arrays
+from ...envs.core import Native, finite_bounds, flat_size
+from ..core import (
+    AgentConfig,
+    Array,
+    Mode,
+    NonFinite,
+    Rollout,
+    Spaces,
+    agent,
+    check_arrays,
+    generator_state,
+    set_generator_state,
+)  # fmt: skip
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from ...core_ml.fused import FusedActorCritic, Records
-    from ...core_ml.nets import ActorCritic
-
-Epoch = Callable[[], tuple[list[float], list[float]]]
-SHARED_FROM = 1024  # rows of a forward pass; fewer are done sooner than a second thread is awake
+    from ...core_ml.eager import EagerActorCritic
+    from ...core_ml.fused import Acted, FusedActorCritic
 
 
 @agent("ppo")
 class PPO:
     """Clipped policy gradient with generalised advantages; one policy shared by all agents of a copy.
 
-    Work per `learn`: `epochs` passes over the rollout in `minibatches` parts. `learner` says who does it: "fused", compiled
-    kernels in which a tile of rows goes forward and backward while it is in the cache; or "torch", the reference, which
-    sums gradients over chunks of `chunk` rows. Both work on the same tensors and follow the same equations.
+    Work per `learn`: `epochs` passes over the rollout in `minibatches` parts. `learner` says who computes the network: "fused",
+    compiled kernels in which a tile of rows goes forward and backward while it is in the cache; or "torch", the reference,
+    which sums gradients over chunks of `chunk` rows. Both follow the same equations; with "fused" torch is not even imported.
     """
 
     class Config(AgentConfig):
@@ -67,12 +72,7 @@ class PPO:
             return hidden
 
     def __init__(self, config: Config, spaces: Spaces, seed: int, threads: int = 1) -> None:
-        import torch
-
-        from ...core_ml.nets import ActorCritic
         from ...core_ml.normalise import RunningNormaliser
-        from ...core_ml.optim import FlatAdam
-        from ...core_ml.parallel import Replicas
 
         self.config, self.spaces = config, spaces
         action = spaces.action
@@ -86,19 +86,15 @@ class PPO:
         shape = spaces.observation.shape or ()
         if config.network == "cnn" and len(shape) not in (2, 3):
             raise ValueError(f"a cnn needs observations of 2 or 3 dimensions, these are {shape}: set agent.network=mlp")
-        self.generator = torch.Generator().manual_seed(seed)
-        self.model = ActorCritic(
-            shape, actions, self.continuous, config.network,
-            config.hidden, config.channels, config.activation, config.shared_trunk, self.generator,
-        )  # fmt: skip
-        self.optimiser = FlatAdam(self.model)
-        self.replicas = Replicas(self.model, self.optimiser, threads)
+        self.rng = np.random.Generator(np.random.PCG64(seed))
+        self.learner, self.note = self._learner(shape, actions, threads)
+        self.learner.memory.initialise(self.rng)
         self.normaliser = RunningNormaliser(flat_size(spaces.observation)) if config.normalise_observation else None
-        self.fused, self.note = self._fused(actions, threads)
-        self._records: Records | None = None  # memory that the kernels learn from, kept from update to update
+        self._records: Any = None  # memory that is kept from update to update: what is learned from, and what acting gave out
+        self._acted: Acted | None = None
 
-    def _fused(self, actions: int, threads: int) -> tuple[FusedActorCritic | None, str]:
-        """The kernels that do this network, or None for torch; and a line for people about it."""
+    def _learner(self, shape: tuple[int, ...], actions: int, threads: int) -> tuple[FusedActorCritic | EagerActorCritic, str]:
+        """Who computes the network, and a line for people about it."""
         from ...core_ml.fused import FusedActorCritic, MLPSpec
 
         o = self.config
@@ -107,10 +103,14 @@ class PPO:
         misfit = "a cnn is torch's" if o.network == "cnn" else spec.fits()
         if o.learner == "fused" and misfit:
             raise ValueError(f"agent ppo: learner=fused cannot do this network, {misfit}: take learner=torch or auto")
-        if o.learner == "torch" or misfit:
-            return None, "learner: torch" + (f" ({misfit})" if misfit else "")
-        many = f"{threads} threads" if threads > 1 else "1 thread"
-        return FusedActorCritic(spec, self.optimiser, threads), f"learner: fused kernels, {many}"
+        if o.learner != "torch" and not misfit:
+            many = f"{threads} threads" if threads > 1 else "1 thread"
+            return FusedActorCritic(spec, threads=threads), f"learner: fused kernels, {many}"
+        from ...core_ml.eager import EagerActorCritic
+        from ...core_ml.nets import actor_critic
+
+        model = actor_critic(shape, actions, self.continuous, o.network, o.hidden, o.channels, o.activation, o.shared_trunk)
+        return EagerActorCritic(model, threads, o.chunk), "learner: torch" + (f" ({misfit})" if misfit else "")
 
     @property
     def num_steps(self) -> int:
@@ -119,87 +119,49 @@ class PPO:
     def initial(self, n: int) -> None:
         return None
 
-    def _features(self, obs: Array | Tensor) -> Tensor:
-        """(..., *observation) -> float32 (B, D); bytes become floats here, row by row, not in storage."""
-        import torch
-
-        rows = torch.as_tensor(obs).reshape(-1, flat_size(self.spaces.observation)).float()
-        if rows.data_ptr() % 64:  # numpy's memory: a matrix product's last bit depends on where its operands begin
-            rows = rows.clone()
-        return self.normaliser(rows) if self.normaliser else rows
-
     def act(self, obs: Array, carry: Any, mode: Mode, mask: Array | None = None) -> tuple[Array, Any, dict[str, Array]]:
-        if self.fused:
-            return self._act_fused(self.fused, obs, carry, mode)
-        import torch
-
-        from ...core_ml.parallel import one_thread_each
-
-        one_thread_each()
-        lead = obs.shape[:2]
-        with torch.inference_mode():
-            rows = self._features(obs)
-            if mode == "greedy":
-                return (
-                    self._legal(self.model.policy(rows).mode().numpy().reshape(*lead, *self._action_shape)),
-                    carry,
-                    {},
-                )
-            distribution, value = self.model.split(self._outputs(rows))
-            action = distribution.sample(self.generator)
-            log_prob = distribution.log_prob(action)
-        raw = action.numpy().reshape(*lead, *self._action_shape)
-        extras = {"log_prob": log_prob.numpy().reshape(lead), "value": value.numpy().reshape(lead)}
-        if self.continuous:
-            extras["raw_action"] = raw  # the gradient is that of the sampled action, the world gets the clipped one
-        return self._legal(raw), carry, extras
-
-    def _act_fused(self, fused: FusedActorCritic, obs: Array, carry: Any, mode: Mode) -> tuple[Array, Any, dict[str, Array]]:
-        lead, rows, scale = obs.shape[:2], self._plain(obs), self._scale()
+        lead, rows = obs.shape[:2], self._rows(obs)
         if mode == "greedy":
-            outputs = fused.outputs(rows, scale)[0]
-            return (
-                self._legal((outputs if self.continuous else outputs.argmax(1)).reshape(*lead, *self._action_shape)),
-                carry,
-                {},
-            )
-        acted = fused.act(rows, self._draw(), 0, scale)
+            outputs, _ = self.learner.outputs(rows, self._scale())
+            best = outputs if self.continuous else outputs.argmax(1)
+            return self._legal(best.reshape(*lead, *self._action_shape)), carry, {}
+        acted = self.learner.act(rows, int(self._draws(1)[0]), scale=self._scale())
         raw = acted.action.reshape(*lead, *self._action_shape)
+        return self._legal(raw), carry, self._extras(acted, lead)
+
+    def explore(self, world: Native, kept: Any) -> tuple[dict[str, Array], float] | None:
+        """As `act`, and the world's steps with it, for all of the rollout `kept`; see `core.Exploring`."""
+        from ...core_ml.fused import FusedActorCritic
+
+        if not isinstance(self.learner, FusedActorCritic) or not self.learner.explores(world):
+            return None
+        lead = kept.reward.shape
+        if self._acted is None or len(self._acted.value) != math.prod(lead):
+            self._acted = self.learner.buffers(math.prod(lead))
+        bounds = None
+        if isinstance(self.spaces.action, gymnasium.spaces.Box):
+            bounds = np.stack([bound.reshape(-1) for bound in finite_bounds(self.spaces.action)]).astype(np.float32)
+        share = self.learner.explore(world, kept, self._draws(lead[0]), self._acted, self._scale(), bounds)
+        return self._extras(self._acted, lead), share
+
+    def _extras(self, acted: Acted, lead: tuple[int, ...]) -> dict[str, Array]:
+        """What `learn` wants to know of acting."""
         extras = {"log_prob": acted.log_prob.reshape(lead), "value": acted.value.reshape(lead)}
-        return self._legal(raw), carry, extras | ({"raw_action": raw} if self.continuous else {})
+        if self.continuous:  # the gradient is that of the sampled action, the world gets the clipped one
+            extras["raw_action"] = acted.action.reshape(*lead, *self._action_shape)
+        return extras
 
-    def _draw(self) -> int:
-        """A seed for one call of the kernels: all randomness comes from the one generator."""
-        import torch
+    def _draws(self, count: int) -> Array:
+        """Seeds for calls of the learner, int64 (count,): all randomness comes from the one generator."""
+        return self.rng.integers(2**62, size=count)
 
-        return int(torch.randint(2**62, (), generator=self.generator))
-
-    def _plain(self, obs: Array) -> Array:
-        """(..., *observation) -> (B, D) of a number type that the kernels read: bytes stay bytes."""
+    def _rows(self, obs: Array) -> Array:
+        """(..., *observation) -> (B, D) of a number type that learners read: bytes stay bytes."""
         rows = obs.reshape(-1, flat_size(self.spaces.observation))
         return rows if rows.dtype in (np.uint8, np.float32) else rows.astype(np.float32)
 
     def _scale(self) -> Array | None:
-        """What the kernels normalise observations with, float32 (2, D): mean, 1 / deviation."""
         return self.normaliser.scale() if self.normaliser else None
-
-    def _values(self, obs: Array) -> Tensor:
-        """V of observations, float32 (B,)."""
-        import torch
-
-        if self.fused:
-            return torch.from_numpy(self.fused.outputs(self._plain(obs), self._scale())[1])
-        with torch.inference_mode():
-            return self.model.value(self._features(obs))
-
-    def _outputs(self, rows: Tensor) -> Tensor:
-        """The model's outputs for many rows, a share of them on each thread where there are enough."""
-        import torch
-
-        if len(rows) < SHARED_FROM or self.replicas.workers == 1:
-            return self.model.outputs(rows)
-        parts = rows.chunk(self.replicas.workers)
-        return torch.cat(self.replicas.each(_outputs_of, parts))
 
     @property
     def _action_shape(self) -> tuple[int, ...]:
@@ -211,166 +173,72 @@ class PPO:
         return action
 
     def learn(self, batch: Rollout, progress: float) -> dict[str, float]:
-        import torch
-
-        from ...core_ml.parallel import one_thread_each
+        from ...core_ml.fused import Coefs
         from ...core_ml.returns import explained_variance, gae
 
-        one_thread_each()
-        o = self.config
+        o, learner, scale = self.config, self.learner, self._scale()
         t, n, a = batch.reward.shape
-        value, reward = torch.from_numpy(batch.extras["value"]), torch.from_numpy(batch.reward)
-        terminated = torch.from_numpy(batch.terminated).unsqueeze(-1)
-        truncated = torch.from_numpy(batch.truncated).unsqueeze(-1)
+        value, log_prob = batch.extras["value"], batch.extras["log_prob"]
+        terminated, truncated = batch.terminated[:, :, None], batch.truncated[:, :, None]
 
         # Advantages. The step after t led to obs t+1, except where an episode was cut: there to final_obs.
-        next_value = torch.empty_like(value)
+        next_value = np.empty_like(value)
         next_value[:-1] = value[1:]
-        next_value[-1] = self._values(batch.last_obs).view(n, a)
+        next_value[-1] = learner.outputs(self._rows(batch.last_obs), scale)[1].reshape(n, a)
         if len(batch.final_obs):
-            next_value[truncated.squeeze(-1)] = self._values(batch.final_obs).view(-1, a)
-        advantage = gae(reward, value, next_value, terminated, terminated | truncated, o.gamma, o.gae_lambda)
+            next_value[batch.truncated] = learner.outputs(self._rows(batch.final_obs), scale)[1].reshape(-1, a)
+        advantage = gae(batch.reward, value, next_value, terminated, terminated | truncated, o.gamma, o.gae_lambda)
         target = advantage + value
 
         rows = t * n * a
+        size = math.ceil(rows / min(o.minibatches, rows))
         learning_rate = o.learning_rate * scheduled(o.schedule, progress)
         final = o.ent_coef if o.ent_coef_final is None else o.ent_coef_final
-        ent_coef = o.ent_coef + (final - o.ent_coef) * progress
-        prepare = self._with_kernels if self.fused else self._with_torch
-        epoch = prepare(batch, advantage, target, ent_coef, learning_rate, math.ceil(rows / min(o.minibatches, rows)))
+        coefs = Coefs(o.clip_coef, o.value_clip, o.vf_coef, o.ent_coef + (final - o.ent_coef) * progress)
+        action = (batch.extras["raw_action"] if self.continuous else batch.action).reshape(rows, *[-1] * self.continuous)
+        self._records = learner.records(self._rows(batch.obs), action, log_prob, advantage, target, value, self._records)
         norms: list[float] = []
         epochs = 0
         for _ in range(o.epochs):
-            sums, found = epoch()
-            norms += found
+            order = learner.order(rows, int(self._draws(1)[0]))
+            rates = learning_rate, o.max_grad_norm
+            sums, found = learner.epoch(self._records, order, size, coefs, *rates, o.normalise_advantage, scale)
+            norms += found.tolist()
             if not math.isfinite(norms[-1]):
                 self._name_the_source(sums)
             epochs += 1
             if o.target_kl is not None and sums[3] / rows > o.target_kl:
                 break
         if self.normaliser:  # after learning: the rollout was collected, and is learned from, with the same scale
-            self.normaliser.update(torch.from_numpy(batch.obs).view(rows, -1))
-        mean = [part / rows for part in sums]
+            self.normaliser.update(self._rows(batch.obs))
+        mean = (sums / rows).tolist()
         return {
             "loss/policy": mean[0], "loss/value": mean[1], "entropy": mean[2], "kl": mean[3], "clip_fraction": mean[4],
-            "explained_variance": float(explained_variance(value, target)), "learning_rate": learning_rate,
+            "explained_variance": explained_variance(value, target), "learning_rate": learning_rate,
             "grad_norm": sum(norms) / len(norms), "epochs": float(epochs),
         }  # fmt: skip
 
-    def _with_kernels(
-        self, batch: Rollout, advantage: Tensor, target: Tensor, ent_coef: float, learning_rate: float, size: int
-    ) -> Epoch:
-        """As `_with_torch`, by the fused kernels."""
-        from ...core_ml.fused import Coefs
-
-        assert self.fused
-        o, fused, scale = self.config, self.fused, self._scale()
-        action = batch.extras["raw_action"] if self.continuous else batch.action
-        log_prob, value = batch.extras["log_prob"].reshape(-1), batch.extras["value"].reshape(-1)
-        advantages, targets = advantage.numpy().reshape(-1), target.numpy().reshape(-1)
-        records = fused.records(self._plain(batch.obs), action, log_prob, advantages, targets, value, self._records)
-        self._records = records
-        coefs = Coefs(o.clip_coef, o.value_clip, o.vf_coef, ent_coef)
-
-        def epoch() -> tuple[list[float], list[float]]:
-            order = fused.order(advantage.numel(), self._draw(), 0)
-            sums, norms = fused.epoch(records, order, size, coefs, learning_rate, o.max_grad_norm, o.normalise_advantage, scale)
-            return sums.tolist(), norms.tolist()
-
-        return epoch
-
-    def _with_torch(
-        self, batch: Rollout, advantage: Tensor, target: Tensor, ent_coef: float, learning_rate: float, size: int
-    ) -> Epoch:
-        """One pass over the rollout's rows in random order, in minibatches of `size`, a step of Adam after each.
-
-        It returns policy loss, value loss, entropy, KL and clipped rows, summed over rows, and the gradients' norms; a norm
-        that is not finite is the last one, and its step was not made.
-        """
-        import torch
-
-        from ...core_ml.losses import ppo_policy, value_error
-
-        o, rows = self.config, advantage.numel()
-        # Everything as rows (T * N * A, ...), what belongs to a row side by side: one gather fetches it.
-        obs = torch.from_numpy(batch.obs).view(rows, -1)
-        action = torch.from_numpy(batch.extras["raw_action"] if self.continuous else batch.action)
-        action = action.view(rows, -1) if self.continuous else action.view(rows)
-        log_prob, value = (torch.from_numpy(batch.extras[name]) for name in ("log_prob", "value"))
-        facts = torch.stack([x.reshape(rows) for x in (log_prob, advantage, target, value)], 1)  # (rows, 4)
-
-        def gradient(model: ActorCritic, chunk: tuple[Tensor, Tensor, Tensor, int]) -> Tensor:
-            """Add one chunk's share of the minibatch's gradient; the summed parts of the loss, for the metrics."""
-            index, known, weight, whole = chunk
-            old_log_prob, _, goal, old_value = known.unbind(1)
-            distribution, new_value = model(self._features(obs.index_select(0, index)))
-            new_log_prob = distribution.log_prob(action.index_select(0, index))
-            policy_loss, kl, clipped = ppo_policy(new_log_prob, old_log_prob, weight, o.clip_coef)
-            value_loss = value_error(new_value, old_value, goal, o.value_clip)
-            entropy = distribution.entropy().sum()
-            loss = (policy_loss + o.vf_coef * value_loss - ent_coef * entropy) / whole
-            loss.backward()
-            return torch.stack([policy_loss.detach(), value_loss.detach(), entropy.detach(), kl, clipped])
-
-        def epoch() -> tuple[list[float], list[float]]:
-            sums, norms = torch.zeros(5), []
-            for part in torch.randperm(rows, generator=self.generator).split(size):
-                facts_part = facts.index_select(0, part)
-                weights = facts_part[:, 1]
-                if o.normalise_advantage and len(part) > 1:
-                    weights = (weights - weights.mean()) / (weights.std() + 1e-8)
-                self.replicas.zero_grad()
-                pieces = zip(part.split(o.chunk), facts_part.split(o.chunk), weights.split(o.chunk), strict=True)
-                for piece in self.replicas.each(gradient, [(*chunk, len(part)) for chunk in pieces]):
-                    sums += piece
-                self.replicas.gather()
-                norms.append(self.optimiser.step(learning_rate, o.max_grad_norm))
-                if not math.isfinite(norms[-1]):
-                    break
-            return sums.tolist(), norms
-
-        return epoch
-
-    def _name_the_source(self, sums: list[float]) -> None:
+    def _name_the_source(self, sums: Array) -> None:
         """Raise NonFinite with the first part of the loss, or the first gradient, that is not finite."""
-        for name, value in zip(("policy loss", "value loss", "entropy"), sums, strict=False):
+        for name, value in zip(("policy loss", "value loss", "entropy"), sums.tolist(), strict=False):
             if not math.isfinite(value):
                 raise NonFinite(f"{name} is {value}: lower agent.learning_rate, or look at the scale of rewards")
-        raise NonFinite(f"gradient of {self.optimiser.bad_gradient()} is not finite: lower agent.learning_rate")
+        raise NonFinite(f"gradient of {self.learner.memory.bad_gradient()} is not finite: lower agent.learning_rate")
+
+    def _state(self) -> dict[str, Array]:
+        """Everything but the generator; arrays of our own, not copies."""
+        normaliser = self.normaliser.state() if self.normaliser else {}
+        return self.learner.memory.state() | {f"normaliser.{name}": array for name, array in normaliser.items()}
 
     def state_dict(self) -> dict[str, Array]:
-        import torch  # noqa: F401  (tensors below)
-
-        state = {f"model.{k}": v for k, v in self.model.state_dict().items() if not self._alias(k)}
-        state |= {f"optimiser.{k}": v for k, v in self.optimiser.state().items()}
-        state |= {f"normaliser.{k}": v for k, v in self.normaliser.state().items()} if self.normaliser else {}
-        state["generator"] = self.generator.get_state()
-        return {k: v.detach().numpy().copy() for k, v in state.items()}
-
-    def _alias(self, name: str) -> bool:
-        """A shared trunk is one set of parameters under two names."""
-        return bool(self.config.shared_trunk) and name.startswith("value_trunk.")
+        return {name: array.copy() for name, array in self._state().items()} | {"rng": generator_state(self.rng)}
 
     def load_state_dict(self, state: dict[str, Array]) -> None:
-        import torch
-
         check_arrays(state, self.state_dict(), "agent ppo")
-        tensors = {k: torch.from_numpy(np.array(v)) for k, v in state.items()}
-        with torch.no_grad():
-            for name, parameter in self.model.state_dict().items():
-                if not self._alias(name):
-                    parameter.copy_(tensors[f"model.{name}"])
-        self.optimiser.load({k.removeprefix("optimiser."): v for k, v in tensors.items() if k.startswith("optimiser.")})
+        self.learner.memory.load(state)
         if self.normaliser:
-            self.normaliser.load({k.removeprefix("normaliser."): v for k, v in tensors.items() if "normaliser." in k})
-        self.generator.set_state(tensors["generator"])
-
-
-def _outputs_of(model: ActorCritic, rows: Tensor) -> Tensor:
-    import torch
-
-    with torch.inference_mode():  # a setting of each thread
-        return model.outputs(rows)
+            self.normaliser.load({name.removeprefix("normaliser."): array for name, array in state.items()})
+        set_generator_state(self.rng, state["rng"])
 
 
 def scheduled(schedule: str, progress: float) -> float:

@@ -14,7 +14,7 @@ from ...envs.registry import make, worlds
 from ...envs.views import GymView
 from ..core import make_agent
 from .collect import Collector
-from .system import choose_threads, cores, git_commit, processor, use_threads, versions
+from .system import choose_threads, cores, git_commit, processor, versions
 
 MAZE = {"size": 11, "slip": 0.1, "view": 7}  # the maze of the tables: fresh mazes, 7 x 7 byte view, auto-reset
 PPO: dict[str, Any] = {
@@ -231,7 +231,8 @@ def bench_train(
     """
     import torch
 
-    use_threads()
+    from ...core_ml.parallel import one_thread_each
+
     threads = choose_threads(copies)
     options: dict[str, Any] = dict(MAZE) if world == "maze" else {}
     cases = {"fused": PPO | {"learner": "fused"}, "torch": PPO | {"learner": "torch"}}
@@ -249,7 +250,7 @@ def bench_train(
         peaks.append(matrix_rate(0.3))
         if theirs:
             others.append(theirs())
-        use_threads()
+        one_thread_each()
     env = ours["fused"].env
     assert env.observation_space.shape is not None
     inputs, actions = int(np.prod(env.observation_space.shape)), int(getattr(env.action_space, "n", 0))

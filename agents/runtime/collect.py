@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ...envs.core import BatchEnv, Episodes
-from ..core import Agent, Array, NonFinite, Rollout, check_arrays
+from ..core import Agent, Array, Exploring, Kept, NonFinite, Rollout, check_arrays
 
 
 class Collector:
@@ -37,52 +37,85 @@ class Collector:
         self.obs = obs
         self.carry = self.agent.initial(self.env.num_envs)
 
-    def _buffer(self, name: str, steps: int, sample: Array) -> Array:
+    def _buffer(self, name: str, steps: int, shape: tuple[int, ...], dtype: Any) -> Array:
         if name not in self._store or len(self._store[name]) != steps:
-            self._store[name] = np.empty((steps, *sample.shape), sample.dtype)
+            self._store[name] = np.empty((steps, *shape), dtype)
         return self._store[name]
 
     def rollout(self, steps: int) -> Rollout:
         """`steps` steps of every copy. Raises NonFinite naming the copy, and the step, of a bad observation or reward."""
+        rollout = (self._explore(steps) if isinstance(self.agent, Exploring) else None) or self._step_by_step(steps)
+        self._check(rollout)
+        return rollout
+
+    def _explore(self, steps: int) -> Rollout | None:
+        """By the agent and the world themselves, if they can; the time is shared out as they say."""
+        world = self.env.native() if hasattr(self.env, "native") else None
+        if world is None:
+            return None
+        (n, a), shape, obs = world.reward.shape, self.obs.shape[1:], world.obs.dtype
+        shapes = {
+            "obs": ((n, *shape), obs), "action": ((n, *world.action_shape), world.action_dtype),
+            "reward": ((n, a), np.float32), "terminated": ((n,), np.bool_), "truncated": ((n,), np.bool_),
+            "final_obs": ((n, *shape), obs), "ended_return": ((n, a), np.float64), "ended_length": ((n,), np.int64),
+        }  # fmt: skip
+        kept = Kept(**{name: self._buffer(name, steps, *kind) for name, kind in shapes.items()})
+        began = time.perf_counter()
+        done = self.agent.explore(world, kept)  # type: ignore[attr-defined]
+        if done is None:
+            return None
+        extras, share = done
+        spent = time.perf_counter() - began
+        self.world_seconds += spent * share
+        self.policy_seconds += spent * (1 - share)
+        t, copy = np.nonzero(kept.terminated | kept.truncated)
+        self._count(t, Episodes(copy, kept.ended_return[t, copy], kept.ended_length[t, copy]))
+        self.obs = self.env.obs
+        final_obs = kept.final_obs[kept.truncated]
+        return Rollout(*kept[:5], self.obs, final_obs, extras)
+
+    def _step_by_step(self, steps: int) -> Rollout:
         clock = time.perf_counter
         finals: list[Array] = []
         extra_names: list[str] = []
+
+        def keep(name: str, t: int, value: Array) -> None:
+            self._buffer(name, steps, value.shape, value.dtype)[t] = value
+
         for t in range(steps):
             t0 = clock()
             action, self.carry, extras = self.agent.act(self.obs, self.carry, "sample")
             t1 = clock()
-            self._buffer("obs", steps, self.obs)[t] = self.obs
+            keep("obs", t, self.obs)
             step = self.env.step(action)
-            self._buffer("action", steps, action)[t] = action
-            self._buffer("reward", steps, step.reward)[t] = step.reward
-            self._buffer("terminated", steps, step.terminated)[t] = step.terminated
-            self._buffer("truncated", steps, step.truncated)[t] = step.truncated
+            for name, value in (("action", action), *step._asdict().items()):
+                if name not in ("obs", "final_obs"):
+                    keep(name, t, value)
             for name, value in extras.items():
-                self._buffer("+" + name, steps, value)[t] = value
+                keep("+" + name, t, value)
             extra_names = list(extras)
             if step.truncated.any():
                 finals.append(step.final_obs[step.truncated])
             ended = self.env.episodes()
             if len(ended.copy):
-                self._count(ended)
+                self._count(np.full(len(ended.copy), t), ended)
             self.obs = step.obs
             self.policy_seconds += t1 - t0
             self.world_seconds += clock() - t1
         store = self._store
         final_obs = np.concatenate(finals) if finals else np.empty((0, *self.obs.shape[1:]), self.obs.dtype)
-        self._check(store)
-        if self._float_obs and not np.isfinite(final_obs).all():
-            raise NonFinite(f"the last observation of an episode in {self.env.id} is not finite")
         return Rollout(
             store["obs"], store["action"], store["reward"], store["terminated"], store["truncated"], self.obs, final_obs,
             {name: store["+" + name] for name in extra_names},
         )  # fmt: skip
 
-    def _check(self, store: dict[str, Array]) -> None:
-        self._finite("reward", store["reward"])
+    def _check(self, rollout: Rollout) -> None:
+        self._finite("reward", rollout.reward)
         if self._float_obs:
-            self._finite("observation", store["obs"])
-            self._finite("observation", self.obs[None], len(store["obs"]))
+            self._finite("observation", rollout.obs)
+            self._finite("observation", self.obs[None], len(rollout.obs))
+            if not np.isfinite(rollout.final_obs).all():
+                raise NonFinite(f"the last observation of an episode in {self.env.id} is not finite")
 
     def _finite(self, what: str, values: Array, first: int = 0) -> None:
         """`values` (T, N, ...), the first of them `first` steps into the rollout."""
@@ -94,23 +127,35 @@ class Collector:
             t, copy = int(bad[0][0]) + first, int(bad[0][1])
             raise NonFinite(f"{what} of copy {copy} in {self.env.id} is {values[tuple(bad[0])]}, {t} steps into the rollout")
 
-    def _count(self, ended: Episodes) -> None:
-        """Book ended episodes. A cohort is one episode of every copy: its first that began after the last cohort was full.
+    def _count(self, t: Array, ended: Episodes) -> None:
+        """Book episodes that ended at times `t` (E,), earliest first.
 
-        The mean of whatever happens to end in an update would favour short episodes, most of all at the start, when all
-        copies begin together: random actions in a maze look close to optimal while only the lucky ones have ended.
+        A cohort is one episode of every copy: its first that began after the last cohort was full. The mean of whatever
+        happens to end in an update would favour short episodes, most of all at the start, when all copies begin together:
+        random actions in a maze look close to optimal while only the lucky ones have ended.
         """
-        self._ended += len(ended.copy)
-        first = self._fresh[ended.copy] & ~self._counted[ended.copy]
-        copies = ended.copy[first]
-        self._returns[copies], self._lengths[copies] = ended.return_[first].mean(1), ended.length[first]
-        self._counted[copies] = True
-        self._fresh[ended.copy] = True
-        if self._counted.all():
+        self._ended += len(t)
+        copy = ended.copy
+        while len(copy):
+            # A copy that is not counted yet is counted at its first end, or at its second if that began too early.
+            order = np.argsort(copy, kind="stable")
+            starts = np.flatnonzero(np.diff(copy[order], prepend=-1))
+            rank = np.empty(len(copy), np.int64)  # how many episodes of the same copy ended before
+            rank[order] = np.arange(len(copy)) - np.repeat(starts, np.diff(starts, append=len(copy)))
+            at = np.flatnonzero(~self._counted[copy] & (rank == np.where(self._fresh[copy], 0, 1)))
+            self._returns[copy[at]], self._lengths[copy[at]] = ended.return_[at].mean(1), ended.length[at]
+            self._counted[copy[at]] = True
+            if not self._counted.all():
+                self._fresh[copy] = True
+                return
             self._cohorts.append((float(self._returns.mean()), float(self._returns.std()), float(self._lengths.mean())))
+            now = t == t[at[-1]]  # when the last of them ended; at the same moment others began anew
             self._counted[:] = False
             self._fresh[:] = False
-            self._fresh[ended.copy] = True  # these begin anew right now
+            self._fresh[copy[now]] = True
+            later = t > t[at[-1]]
+            t, copy = t[later], copy[later]
+            ended = Episodes(copy, ended.return_[later], ended.length[later])
 
     def get_state(self) -> dict[str, Array]:
         """The cohort that is not full yet; everything else is handed out after each rollout."""

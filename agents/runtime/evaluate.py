@@ -15,7 +15,7 @@ from ...envs.registry import make
 from ...envs.rng import copy_seeds
 from ..core import Agent, Array, Mode, make_agent
 from . import checkpoint
-from .system import read_json, use_threads, write_json
+from .system import read_json, write_json
 
 HELD_OUT = 0x6865_6C64_2D6F_7574  # keeps evaluation seeds apart from training seeds ("held-out" in ASCII)
 BATCH = 1024  # episodes that run side by side
@@ -149,7 +149,6 @@ def load_run(folder: Path) -> tuple[Agent, RunConfig, list[str]]:
     config = read_run(folder / "config.yaml")
     found = checkpoint.load(folder)
     env = make(config.env_id, config.env_options, num_envs=1)
-    use_threads()
     agent = make_agent(config.agent_name, config.agent_options, env, config.seed, config.threads or 1)
     env.close()
     if "agent" not in found.tensors:

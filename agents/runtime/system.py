@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import functools
 import json
 import os
 import platform
@@ -68,32 +66,6 @@ def choose_threads(rows: int) -> int:
 
 
 THREADED_FROM = 512  # rows of a forward pass; see docs/decisions/003-threads.md for the measurement behind it
-
-
-@functools.cache
-def keep_memory() -> None:
-    """Tell glibc's allocator to keep freed memory instead of giving it back to the system after each tensor.
-
-    Fresh pages cost a fault each: a third of the time of a small network's gradient. Elsewhere than on glibc: nothing.
-    """
-    try:
-        libc = ctypes.CDLL("libc.so.6")
-        libc.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
-        libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
-        libc.mallopt(-2, 1 << 26)  # M_TOP_PAD
-    except (OSError, AttributeError):
-        pass
-
-
-def use_threads() -> None:
-    """One thread inside each of torch's operations, in this process: agents spread whole chunks of rows over threads.
-
-    To be called before an agent is made: the last bit of its orthogonal initialisation depends on it.
-    """
-    import torch
-
-    keep_memory()
-    torch.set_num_threads(1)
 
 
 def read_json(path: Path) -> dict[str, Any]:

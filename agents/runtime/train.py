@@ -24,7 +24,7 @@ from . import checkpoint
 from .collect import Collector
 from .evaluate import yardstick_sample
 from .live import Live
-from .system import choose_threads, git_commit, processor, read_json, use_threads, versions, write_json
+from .system import choose_threads, git_commit, processor, read_json, versions, write_json
 from .tracking import Tracker
 
 LOCK = ".lock"  # held by the process that trains in a folder
@@ -68,7 +68,6 @@ def build(config: RunConfig) -> tuple[BatchEnv, Agent, int]:
     """The environment, the untrained agent, and how many threads it works on."""
     threads = config.threads or choose_threads(config.num_envs)
     env = make(config.env_id, config.env_options, num_envs=config.num_envs, seed=config.seed, threads=threads)
-    use_threads()
     return env, make_agent(config.agent_name, config.agent_options, env, config.seed, threads), threads
 
 

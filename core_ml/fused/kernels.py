@@ -15,14 +15,14 @@ from .cache import kernel
 from .maths import exp, normal
 from .passes import backward, distribution, fetch, forward, loss, pack, unpack
 from .plan import GROUPS, TILE, Array, P
-from .threads import meet
-from .vectors import LANES, copy_bytes, float_raw, inner, load, put_raw, spread, store, where_less
+from .threads import CLOCK, CLOCK_ID, clock_gettime, meet
+from .vectors import LANES, call_at, copy_bytes, float_raw, inner, load, put_raw, spread, store, where_less
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # SplitMix64 (Steele, Lea & Flood 2014): its increment, and Stafford's variant 13
 MIX_1, MIX_2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 S27, S30, S31, S32, S41 = (np.uint64(v) for v in (27, 30, 31, 32, 41))
 TO_UNIT = np.float32(2.0**-23)
-OUTPUTS, SAMPLE, STATISTICS, GRADIENT = 0, 1, 2, 3  # what a group of tiles may be asked for
+OUTPUTS, SAMPLE, STATISTICS, GRADIENT, EXPLORE = 0, 1, 2, 3, 4  # what a group of tiles may be asked for
 MEAN, WEIGHT_SCALE = 0, 1  # of a minibatch's advantages
 CLIP, VALUE_CLIP, VALUE_WEIGHT, ENTROPY_WEIGHT, RATE, LARGEST, BETA_1, BETA_2, EPSILON = range(9)  # places in Learning.coefs
 
@@ -57,10 +57,40 @@ class Acting(NamedTuple):
 
     choice: Array  # int64 (B * parts,): discrete actions
     move: Array  # float32 (B * parts,): actions of a gaussian
+    legal: Array  # float32 (B * parts,): `move` within `bounds`, or empty
+    bounds: Array  # float32 (2 parts,): lowest, then highest
     log_prob: Array  # float32 (B,)
     entropy: Array
     value: Array
     outputs: Array  # float32 (B * actions,)
+
+
+class World(NamedTuple):
+    """N copies with A agents that a C function steps, and the memory for what happens to them in T steps. All arrays flat."""
+
+    step: int  # address of int64 (first, last, table, reals, actions, limit, autoreset), all of them int64
+    table: int
+    reals: int
+    limit: int
+    agents: int
+    actions: int  # address of Acting's `choice`, or `legal`
+    action_size: int  # bytes of an agent's action
+    obs: Array  # uint8 (N * A * stride,): what the function fills, up to ended_length
+    final_obs: Array
+    reward: Array  # float32 (N * A,)
+    terminated: Array  # bool (N,)
+    truncated: Array
+    ended_return: Array  # float64 (N * A,)
+    ended_length: Array  # int64 (N,)
+    kept_obs: Array  # uint8 (T * N * A * stride,): what was seen before each step
+    kept_final_obs: Array  # where truncated
+    kept_reward: Array
+    kept_terminated: Array
+    kept_truncated: Array
+    kept_return: Array  # where an episode ended
+    kept_length: Array
+    clock: Array  # int64 (4,): memory for the clock, nanoseconds in the world, nanoseconds in all, of the first thread
+    clock_at: int  # its address
 
 
 class Learning(NamedTuple):
@@ -128,6 +158,7 @@ def sample(whole: Any, packed: Any, work: Any, base: int, s: int) -> None:
 
 @inner
 def act_tile(net: Any, acting: Any, base: int, low: int, count: int, task: int, key: Any, counter: int) -> None:
+    """What `count` samples do, into rows `low`... of `acting`, with draws number `counter`... of the stream `key`."""
     whole, work = net.whole, net.work
     out, actions, parts = base + whole[P.OUT], whole[P.ACTIONS], whole[P.PARTS]
     for s in range(count):
@@ -139,7 +170,7 @@ def act_tile(net: Any, acting: Any, base: int, low: int, count: int, task: int, 
         return
     for s in range(count):
         for part in range(parts):
-            work[base + whole[P.UNIFORM] + part * TILE + s] = uniform(key, (counter + low + s) * parts + part)
+            work[base + whole[P.UNIFORM] + part * TILE + s] = uniform(key, (counter + s) * parts + part)
     known = base + whole[P.FACTS]
     for s in range(0, count, LANES):
         sample(whole, net.packed, work, base, s)
@@ -153,8 +184,44 @@ def act_tile(net: Any, acting: Any, base: int, low: int, count: int, task: int, 
             taken = work[base + whole[P.ACTION] + part * TILE + s]
             if whole[P.GAUSSIAN]:
                 acting.move[(low + s) * parts + part] = taken
+                if acting.legal.shape[0]:
+                    acting.legal[(low + s) * parts + part] = min(max(taken, acting.bounds[part]), acting.bounds[parts + part])
             else:
                 acting.choice[(low + s) * parts + part] = np.int64(taken)
+
+
+@inner
+def now(world: Any) -> int:
+    """Nanoseconds on some clock; 0 where the system has none."""
+    if CLOCK:
+        clock_gettime(CLOCK_ID, world.clock_at)
+    time: int = world.clock[0] * 1_000_000_000 + world.clock[1]
+    return time
+
+
+@inner
+def step_tile(world: Any, stride: int, t: int, first: int, count: int) -> None:
+    """Step number `t` of the copies whose agents are rows `first` .. `first` + `count` - 1, and what came of it."""
+    agents = world.agents
+    copies, low, high = world.terminated.shape[0], first // agents, (first + count) // agents
+    rows = t * copies * agents  # of the steps before
+    copy_bytes(world.kept_obs, (rows + first) * stride, world.obs, first * stride, count * stride)
+    actions = world.actions + rows * world.action_size
+    call_at(world.step, low, high, world.table, world.reals, actions, world.limit, 1)
+    for row in range(first, first + count):
+        world.kept_reward[rows + row] = world.reward[row]
+    for i in range(low, high):
+        at = t * copies + i
+        terminated, truncated = world.terminated[i], world.truncated[i]
+        world.kept_terminated[at] = terminated
+        world.kept_truncated[at] = truncated
+        if terminated or truncated:
+            world.kept_length[at] = world.ended_length[i]
+            for k in range(i * agents, (i + 1) * agents):
+                world.kept_return[rows + k] = world.ended_return[k]
+        if truncated:
+            begin, size = i * agents * stride, agents * stride
+            copy_bytes(world.kept_final_obs, rows * stride + begin, world.final_obs, begin, size)
 
 
 @inner
@@ -261,27 +328,31 @@ def adam(flat: Any, grad: Any, mean: Any, square: Any, steps: Any, coefs: Any) -
 
 @kernel
 def work(
-    thread: int, threads: int, gate: Any, task: int, update: bool, net: Any, rows: Any, acting: Any, learning: Any,
-    total: int, size: int, seed: Any, counter: int,
+    thread: int, threads: int, gate: Any, task: int, update: bool, net: Any, rows: Any, acting: Any, learning: Any, world: Any,
+    total: int, size: int, seeds: Any, counter: int,
 ) -> int:  # fmt: skip
-    """`task` (OUTPUTS, SAMPLE, GRADIENT, or STATISTICS and then GRADIENT) for `total` rows, `size` at a time.
+    """`task` (OUTPUTS, SAMPLE, EXPLORE, GRADIENT, or STATISTICS and then GRADIENT) for `total` rows, `size` at a time.
 
-    With `update` a step of Adam after each. Returns how many parts were finished before a gradient was not finite. All
-    `threads` threads call it with the same arguments but `thread`; the first of them does what cannot be shared.
+    With `update` a step of Adam after each. To EXPLORE, `size` is the agents of all copies, and `rows` are what the world
+    shows now, over and over. Part j of acting draws from stream seeds[j]. Returns how many parts were finished before a
+    gradient was not finite. All `threads` threads call it with the same arguments but `thread`; the first of them does what
+    cannot be shared.
     """
-    key, whole, coefs = mix(seed + GOLDEN), net.whole, learning.coefs
+    whole, coefs = net.whole, learning.coefs
     base = thread * whole[P.WORK]  # nothing that is left in a work space changes a result
     for low in range(0, total, size):
         high = min(low + size, total)
         groups = min(GROUPS, (high - low + TILE - 1) // TILE)
-        if thread == 0:
+        key = mix(seeds[low // size] + GOLDEN) if task == SAMPLE or task == EXPLORE else GOLDEN
+        together = task != EXPLORE or low == 0  # exploring threads have copies of their own and need not wait
+        if thread == 0 and together:
             refresh(net.layers, whole, net.flat, net.known, net.packed)
             net.scales[MEAN] = np.float32(0.0)
             net.scales[WEIGHT_SCALE] = np.float32(1.0)
         for part in range(task, GRADIENT + 1 if task == STATISTICS else task + 1):
             if part == STATISTICS and high - low < 2:
                 continue
-            if not meet(gate, threads):
+            if together and not meet(gate, threads):
                 return -1
             for g in range(thread * groups // threads, (thread + 1) * groups // threads):
                 grad = g * whole[P.GROUP]
@@ -297,7 +368,9 @@ def work(
                         net.sums[g * 8 + j] = 0.0
                 for at in range(first, last, TILE):
                     count = min(TILE, last - at)
-                    fetch(whole, net.work, base, rows.data, rows.stride, rows.raw, rows.order, at, count, rows.scale)
+                    began = now(world) if part == EXPLORE and thread == 0 else 0
+                    row = at - low if part == EXPLORE else at
+                    fetch(whole, net.work, base, rows.data, rows.stride, rows.raw, rows.order, row, count, rows.scale)
                     if part == GRADIENT:
                         know(net, rows, base, at, count)
                         net.sums[g * 8 + 7] = call_for(rows, at + count, min(at + count + TILE, last))
@@ -309,13 +382,20 @@ def work(
                         )  # fmt: skip
                         backward(net.layers, whole, net.packed, net.work, base, count, net.grads, grad)
                     else:
-                        act_tile(net, acting, base, at, count, part, key, counter)
+                        act_tile(net, acting, base, at, count, part, key, counter + at - low)
+                    if part == EXPLORE:
+                        acted = now(world) if thread == 0 else 0
+                        step_tile(world, rows.stride, low // size, row, count)
+                        if thread == 0:
+                            ended = now(world)
+                            world.clock[2] += ended - acted
+                            world.clock[3] += ended - began
             if part == STATISTICS:
                 if not meet(gate, threads):
                     return -1
                 if thread == 0:
                     advantage_scale(net, rows, groups, low, high - low)
-        if task < STATISTICS:
+        if task < STATISTICS or task == EXPLORE:
             continue
         if not meet(gate, threads):
             return -1

@@ -1,4 +1,4 @@
-"""An actor-critic whose parameters belong to torch and whose work is done by the kernels of this package."""
+"""An actor-critic whose work is done by the kernels of this package."""
 
 from __future__ import annotations
 
@@ -8,14 +8,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..optim import FlatAdam
+from ..parameters import Array, Parameters, aligned
 from . import kernels
-from .plan import GROUPS, TILE, Array, L, MLPSpec, P, aligned, parameters, plan
+from .plan import GROUPS, TILE, L, MLPSpec, P, plan
 from .threads import BROKEN, GATE
 
 SHARED_FROM = 512  # rows of one pass; fewer are done sooner than a second thread is awake
 NOTHING, NO_INDEX = np.empty(0, np.float32), np.empty(0, np.int64)
-NO_ACTING = kernels.Acting(NO_INDEX, NOTHING, NOTHING, NOTHING, NOTHING, NOTHING)
+NO_ACTING = kernels.Acting(NO_INDEX, NOTHING, NOTHING, NOTHING, NOTHING, NOTHING, NOTHING, NOTHING)
+NO_BYTES, NO_FLAGS, NO_SEEDS = np.empty(0, np.uint8), np.empty(0, np.bool_), np.zeros(1, np.uint64)
+NO_NUMBERS, CLOCK = np.empty(0), np.zeros(4, np.int64)
+NO_WORLD = kernels.World(
+    0, 0, 0, 0, 1, 0, 0, NO_BYTES, NO_BYTES, NOTHING, NO_FLAGS, NO_FLAGS, NO_NUMBERS, NO_INDEX,
+    NO_BYTES, NO_BYTES, NOTHING, NO_FLAGS, NO_FLAGS, NO_NUMBERS, NO_INDEX, CLOCK, CLOCK.ctypes.data,
+)  # fmt: skip
 
 
 class Coefs(NamedTuple):
@@ -46,19 +52,19 @@ class Records(NamedTuple):
 
 
 class FusedActorCritic:
-    """`spec` computed with the parameters of `optimiser`, on up to `threads` threads, whose number changes no bit.
+    """`spec` computed with `memory`, on up to `threads` threads, whose number changes no bit.
 
-    Nothing is copied from torch: whoever changes the parameters (a loaded checkpoint, torch's own step) is noticed at the
-    next call. Not for several threads of Python at a time: the work space is one.
+    Whoever else changes the parameters (a loaded checkpoint, torch's views of them) is noticed at the next call. Not for
+    several threads of Python at a time: the work space is one. Without `memory` all parameters are zero.
     """
 
-    def __init__(self, spec: MLPSpec, optimiser: FlatAdam, threads: int = 1) -> None:
+    def __init__(self, spec: MLPSpec, memory: Parameters | None = None, threads: int = 1) -> None:
         misfit = spec.fits()
-        if misfit is None and parameters(spec) != optimiser.flat.numel():
-            misfit = f"{spec} has {parameters(spec)} parameters, the optimiser {optimiser.flat.numel()}"
+        if misfit is None and memory and memory.shapes != spec.shapes:
+            misfit = f"{spec} has parameters {spec.shapes}, the memory {memory.shapes}"
         if misfit:
             raise ValueError(misfit)
-        self.spec, self.optimiser, self.threads = spec, optimiser, threads
+        self.spec, self.memory, self.threads = spec, memory or Parameters(spec.shapes), threads
         self.plan = plan(spec)
         self._pool: ThreadPoolExecutor | None = None
         self._pool_of = (0, 0)
@@ -67,13 +73,12 @@ class FusedActorCritic:
             at, stride = layer[L.SOURCE], layer[L.SOURCE_STRIDE]
             work[:, at : at + TILE * stride].reshape(GROUPS, TILE, stride)[:, :, layer[L.ONES]] = 1.0
         self._net = kernels.Net(
-            self.plan.layers, self.plan.whole, optimiser.flat.numpy(), np.full(optimiser.flat.numel(), np.nan, np.float32),
+            self.plan.layers, self.plan.whole, self.memory.flat, np.full(self.memory.flat.size, np.nan, np.float32),
             aligned(self.plan[P.PACKED]), work.reshape(-1), aligned(GROUPS * self.plan[P.GROUP]), np.zeros(GROUPS * 8),
             np.zeros(2, np.float32),
         )  # fmt: skip
         self._learning = kernels.Learning(
-            np.zeros(9), optimiser.grad.numpy(), optimiser.mean.numpy(), optimiser.square.numpy(), np.zeros(1, np.int64),
-            np.zeros(5), np.zeros(0),
+            np.zeros(9), self.memory.grad, self.memory.mean, self.memory.square, np.zeros(1, np.int64), np.zeros(5), np.zeros(0)
         )  # fmt: skip
 
     def outputs(self, obs: Array, scale: Array | None = None) -> tuple[Array, Array]:
@@ -92,7 +97,7 @@ class FusedActorCritic:
         action = np.empty((rows, parts) if gaussian or parts > 1 else rows, np.float32 if gaussian else np.int64)
         return Acted(action, *(np.empty(rows, np.float32) for _ in range(3)))
 
-    def act(self, obs: Array, seed: int, counter: int, scale: Array | None = None, out: Acted | None = None) -> Acted:
+    def act(self, obs: Array, seed: int, counter: int = 0, scale: Array | None = None, out: Acted | None = None) -> Acted:
         """Sampled actions for observations as in `outputs`, into `out` if given.
 
         Row i draws number `counter` + i of the stream `seed` (as many draws as an action has parts): the same in any batch.
@@ -105,8 +110,58 @@ class FusedActorCritic:
                     f"a buffer is {array.dtype} {array.shape}: expected {wanted.dtype} {wanted.shape}, in one piece"
                 )
         choice, move = self._actions(out.action)
-        self._work(kernels.SAMPLE, rows, kernels.Acting(choice, move, *out[1:], NOTHING), len(obs), seed, counter)
+        acting = kernels.Acting(choice, move, NOTHING, NOTHING, *out[1:], NOTHING)
+        self._work(kernels.SAMPLE, rows, acting, len(obs), seeds=np.array([seed % 2**64], np.uint64), counter=counter)
         return out
+
+    def explores(self, world: Any) -> bool:
+        """Whether `explore` can: a copy's agents must lie in one tile."""
+        return bool(TILE % world.reward.shape[1] == 0)
+
+    def explore(
+        self, world: Any, kept: Any, seeds: Array, acted: Acted, scale: Array | None = None, bounds: Array | None = None
+    ) -> float:
+        """Act and step the copies of a world, over and over, without coming back to Python; each thread has its own copies.
+
+        `world` is an `envs.core.Native`; what happens goes into `kept`, an object with arrays `obs`, `action`, `reward`,
+        `terminated`, `truncated`, `final_obs` (where truncated), `ended_return` and `ended_length` (where an episode ended),
+        whose first axis is T steps and whose others are those of the world's; and into `acted`, from `buffers(T * N * A)`.
+        Step t draws from seeds[t] as `act` does: `act` and a step in turns, from Python, give the same bits. `bounds`,
+        float32 (2, D): a gaussian's actions are cut to these for the world. Returns the world's share of the time.
+        """
+        steps, (copies, agents) = len(seeds), world.reward.shape
+        rows = self._rows(world.obs.reshape(copies * agents, -1), scale)
+        choice, move = self._actions(acted.action)
+        gaussian = self.spec.head == "gaussian"
+        actions, wanted = kept.action, (steps, copies, *world.action_shape)
+        if actions.shape != wanted or actions.dtype != world.action_dtype or not actions.flags.c_contiguous:
+            raise ValueError(
+                f"memory for actions is {actions.dtype} {actions.shape}: the world wants {world.action_dtype} {wanted}"
+            )
+        legal = actions.reshape(-1) if gaussian else NOTHING
+        if not gaussian:
+            choice = actions.reshape(-1)
+        if gaussian and (bounds is None or bounds.shape != (2, self.spec.parts) or bounds.dtype != np.float32):
+            raise ValueError(f"bounds must be float32 (2, {self.spec.parts})")
+        limits = NOTHING if bounds is None else np.ascontiguousarray(bounds).reshape(-1)
+        acting = kernels.Acting(choice, move, legal, limits, *acted[1:], NOTHING)
+        clock = np.zeros(4, np.int64)
+        flat: list[Any] = [
+            array.reshape(-1).view(np.uint8) if name.endswith("obs") else array.reshape(-1)
+            for source in (world, kept)
+            for name in ("obs", "final_obs", "reward", "terminated", "truncated", "ended_return", "ended_length")
+            for array in [getattr(source, name)]
+        ]
+        for here, there in zip(flat[:7], flat[7:], strict=True):
+            if there.size != steps * here.size or there.dtype != here.dtype:
+                raise ValueError(
+                    f"memory for {steps} steps is {there.dtype} {there.shape}, of one step {here.dtype} {here.shape}"
+                )
+        tables = world.step, world.table, world.reals, world.limit, agents, actions.ctypes.data, actions[0, 0, 0].nbytes
+        native = kernels.World(*[*tables, *flat, clock, clock.ctypes.data])
+        count = copies * agents
+        self._work(kernels.EXPLORE, rows, acting, steps * count, seeds=seeds.astype(np.uint64), size=count, world=native)
+        return float(clock[2] / clock[3]) if clock[3] else 0.0
 
     def records(
         self, obs: Array, action: Array, log_prob: Array, advantage: Array, target: Array, value: Array,
@@ -139,7 +194,7 @@ class FusedActorCritic:
             future.result()
         return out
 
-    def order(self, rows: int, seed: int, counter: int, block: int = 1) -> Array:
+    def order(self, rows: int, seed: int, counter: int = 0, block: int = 1) -> Array:
         """0 .. rows - 1 in random order, int64; takes up to `rows` draws of the stream `seed`, from number `counter` on.
 
         Runs of `block` rows stay together: with the copies of one step side by side these are as independent as any others, and
@@ -150,7 +205,7 @@ class FusedActorCritic:
         return order
 
     def gradient(self, records: Records, index: Array, coefs: Coefs, scale: Array | None = None) -> Array:
-        """The gradient of the mean loss over the rows `index` goes into the optimiser's `grad`.
+        """The gradient of the mean loss over the rows `index` goes into the memory's `grad`.
 
         Advantages are taken as they are. Returns float64 (5,): policy loss, value loss, entropy, KL divergence and clipped
         ratios, summed over rows.
@@ -170,7 +225,7 @@ class FusedActorCritic:
         """
         norms = np.zeros(-(-len(order) // max(size, 1)))
         task = kernels.STATISTICS if normalise else kernels.GRADIENT
-        rates = (learning_rate, max_grad_norm, *self.optimiser.betas, self.optimiser.eps)
+        rates = (learning_rate, max_grad_norm, *self.memory.betas, self.memory.eps)
         done = self._learn(task, records, order, size, coefs, scale, norms, rates)
         return self._learning.total.copy(), norms[: done + 1]
 
@@ -186,32 +241,21 @@ class FusedActorCritic:
         learning.coefs[:4] = coefs.clip_coef, value_clip, coefs.vf_coef, coefs.ent_coef
         learning.coefs[4 : 4 + len(rates)] = rates
         learning.total[:] = 0.0
-        learning.steps[0] = self.optimiser.steps
+        learning.steps[0] = self.memory.steps
         order = np.ascontiguousarray(order, np.int64)
         rows = kernels.Rows(records.data, records.stride, records.raw, self._scale(scale), order, records.advantage)
         done = self._work(task, rows, NO_ACTING, len(order), size=size, learning=learning, update=bool(rates))
-        self.optimiser.steps = int(learning.steps[0])
+        self.memory.steps = int(learning.steps[0])
         return done
 
     def _work(
-        self, task: int, rows: kernels.Rows, acting: kernels.Acting, total: int, seed: int = 0, counter: int = 0, size: int = 0,
-        learning: kernels.Learning | None = None, update: bool = False,
+        self, task: int, rows: kernels.Rows, acting: kernels.Acting, total: int, seeds: Array = NO_SEEDS, counter: int = 0,
+        size: int = 0, learning: kernels.Learning | None = None, update: bool = False, world: kernels.World = NO_WORLD,
     ) -> int:  # fmt: skip
         size = size or max(total, 1)
         threads = self._threads(size)
         gate = np.zeros(GATE, np.int64)
-        last: Any = (
-            task,
-            update,
-            self._net,
-            rows,
-            acting,
-            learning or self._learning,
-            total,
-            size,
-            np.uint64(seed % 2**64),
-            counter,
-        )
+        last: Any = (task, update, self._net, rows, acting, learning or self._learning, world, total, size, seeds, counter)
         if threads == 1:
             return int(kernels.work(0, 1, gate, *last))
         pool = self._workers(threads - 1)

@@ -14,6 +14,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ..parameters import mlp_shapes
+
 Array = npt.NDArray[Any]
 
 TILE = 96  # samples whose activations are worked on at a time: they stay in the cache; a multiple of ROWS, WIDE_ROWS and LANES
@@ -45,6 +47,16 @@ class MLPSpec:
     def parts(self) -> int:
         """Numbers that make an action."""
         return self.actions if self.head == "gaussian" else len(self.sizes)
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Names and shapes of the parameters."""
+        return mlp_shapes(self.inputs, self.hidden, self.actions, self.head == "gaussian", self.shared)
+
+    @property
+    def parameters(self) -> int:
+        """How many there are."""
+        return sum(map(math.prod, self.shapes.values()))
 
     def fits(self) -> str | None:
         """Why the kernels cannot do this network; None if they can."""
@@ -138,7 +150,7 @@ class Tile(NamedTuple):
 def plan(spec: MLPSpec) -> Plan:
     """Tables for `spec`. Parameters lie as `ActorCritic.named_parameters()` lists them."""
     actions, last = spec.actions, spec.hidden[-1]
-    policy = parameters(spec) - (last + 1) * (actions + 1)
+    policy = spec.parameters - (last + 1) * (actions + 1)
     value = policy + (last + 1) * actions
     input_stride = _stride(_up(spec.inputs, HALF), spec.inputs)
     at = actions if spec.head == "gaussian" else 0  # log_std comes first
@@ -185,7 +197,7 @@ def plan(spec: MLPSpec) -> Plan:
     whole = dict.fromkeys(P, 0)
     whole |= {
         P.INPUTS: spec.inputs, P.INPUT_STRIDE: input_stride, P.RELU: int(spec.activation == "relu"),
-        P.GAUSSIAN: int(spec.head == "gaussian"), P.ACTIONS: actions, P.PARTS: spec.parts, P.PARAMETERS: parameters(spec),
+        P.GAUSSIAN: int(spec.head == "gaussian"), P.ACTIONS: actions, P.PARTS: spec.parts, P.PARAMETERS: spec.parameters,
         P.PACKED_STD: packed, P.PACKED: packed + 2 * actions, P.GROUP_STD: group, P.GROUP: _up(group + actions, COLUMNS),
     }  # fmt: skip
     for place, many in (
@@ -201,20 +213,3 @@ def plan(spec: MLPSpec) -> Plan:
         np.array([[row[column] for column in L] for row in rows], np.int64),
         np.array([*(whole[p] for p in P if p != P.SIZES), *sizes], np.int64),
     )
-
-
-def parameters(spec: MLPSpec) -> int:
-    """How many parameters `spec` has."""
-    sizes = [spec.inputs, *spec.hidden]
-    trunk = sum((i + 1) * o for i, o in zip(sizes[:-1], sizes[1:], strict=True))
-    towers = 1 if spec.shared else 2
-    std = spec.actions if spec.head == "gaussian" else 0
-    return std + towers * trunk + (sizes[-1] + 1) * (spec.actions + 1)
-
-
-def aligned(*shape: int) -> Array:
-    """float32 zeros that begin at a cache line."""
-    size = math.prod(shape)
-    room = np.zeros(size + 16, np.float32)
-    skip = -room.ctypes.data % 64 // 4
-    return room[skip : skip + size].reshape(shape)

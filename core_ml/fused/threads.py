@@ -7,6 +7,7 @@ looks a few thousand times, which takes some microseconds, and from then on leav
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import llvmlite.binding
@@ -16,8 +17,10 @@ from .vectors import data, inner, typed
 
 ARRIVED, BROKEN, GATE = 0, 1, 2  # places in a gate, int64 (GATE,), zero before the threads set out
 LOOKS = 4000
-YIELD = llvmlite.binding.address_of_symbol("sched_yield") is not None
+YIELD, CLOCK = (llvmlite.binding.address_of_symbol(name) is not None for name in ("sched_yield", "clock_gettime"))
+CLOCK_ID = int(getattr(time, "CLOCK_MONOTONIC", 0))
 sched_yield: Any = types.ExternalFunction("sched_yield", types.int32()) if YIELD else None
+clock_gettime: Any = types.ExternalFunction("clock_gettime", types.int32(types.int32, types.int64)) if CLOCK else None
 
 
 @typed

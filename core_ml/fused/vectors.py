@@ -176,6 +176,18 @@ def put_raw(typingctx: Any, array: Any, at: Any, value: Any) -> Any:
 
 
 @typed
+def call_at(typingctx: Any, address: Any, a: Any, b: Any, c: Any, d: Any, e: Any, f: Any, g: Any) -> Any:
+    """call_at(address, a, ... g): the C function at `address`, whose seven arguments and result are int64."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        word = ir.IntType(64)
+        kind = ir.FunctionType(word, [word] * (len(args) - 1))
+        return builder.call(builder.inttoptr(args[0], kind.as_pointer()), args[1:])
+
+    return types.int64(*([types.int64] * 8)), generate
+
+
+@typed
 def store(typingctx: Any, array: Any, at: Any, value: Any) -> Any:
     """store(array, at, vector)"""
 

@@ -18,40 +18,41 @@ from gumdrop.core_ml.distributions import Categorical, Gaussian
 from gumdrop.core_ml.losses import ppo_policy, value_error
 from gumdrop.core_ml.normalise import RunningNormaliser
 from gumdrop.core_ml.optim import FlatAdam
+from gumdrop.core_ml.parameters import orthogonal
 from gumdrop.core_ml.returns import explained_variance, gae
 from gumdrop.envs.registry import make
 
 
 def test_gae_by_hand() -> None:
     """gamma = lambda = 1/2; step 1 terminates, step 3 is truncated (its next state is worth 8)."""
-    reward = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0])
-    value = torch.tensor([10.0, 20.0, 30.0, 40.0, 50.0])
-    next_value = torch.tensor([20.0, 99.0, 40.0, 8.0, 60.0])
-    terminated = torch.tensor([False, True, False, False, False])
-    done = torch.tensor([False, True, False, True, False])
+    reward, value = np.array([1.0, 2.0, 3.0, 4.0, 5.0]), np.array([10.0, 20.0, 30.0, 40.0, 50.0])
+    next_value = np.array([20.0, 99.0, 40.0, 8.0, 60.0])
+    terminated = np.array([False, True, False, False, False])
+    done = np.array([False, True, False, True, False])
     got = gae(reward, value, next_value, terminated, done, 0.5, 0.5)
     # deltas: 1+10-10=1; 2-20=-18; 3+20-30=-7; 4+4-40=-32; 5+30-50=-15
     np.testing.assert_allclose(got, [1 - 18 / 4, -18, -7 - 32 / 4, -32, -15])
+    assert gae(*(x.astype(np.float32) for x in (reward, value, next_value)), terminated, done, 0.5, 0.5).dtype == np.float32
 
 
 def test_gae_against_the_definition() -> None:
     """A_t = sum_l (gamma lambda)^l delta_{t+l} up to the end of the episode, written as the double sum."""
-    g = torch.Generator().manual_seed(0)
+    rng = np.random.default_rng(0)
     t, n, gamma, lam = 9, 4, 0.9, 0.7
-    reward, value, next_value = (torch.randn(t, n, generator=g, dtype=torch.float64) for _ in range(3))
-    terminated, truncated = (torch.rand(t, n, generator=g) < 0.2 for _ in range(2))
+    reward, value, next_value = rng.normal(size=(3, t, n))
+    terminated, truncated = rng.random((2, t, n)) < 0.2
     done = terminated | truncated
-    want = torch.zeros(t, n, dtype=torch.float64)
+    want = np.zeros((t, n))
     for i in range(n):
         for start in range(t):
             weight = 1.0
             for k in range(start, t):
-                future = 0.0 if terminated[k, i] else gamma * float(next_value[k, i])
-                want[start, i] += weight * (float(reward[k, i]) + future - float(value[k, i]))
+                future = 0.0 if terminated[k, i] else gamma * next_value[k, i]
+                want[start, i] += weight * (reward[k, i] + future - value[k, i])
                 weight *= gamma * lam
                 if done[k, i]:
                     break
-    torch.testing.assert_close(gae(reward, value, next_value, terminated, done, gamma, lam), want)
+    np.testing.assert_allclose(gae(reward, value, next_value, terminated, done, gamma, lam), want, rtol=1e-12)
 
 
 def test_policy_loss_by_hand() -> None:
@@ -114,17 +115,33 @@ def test_adam_against_torch() -> None:
 def test_normaliser_equals_numpy_and_starts_as_identity() -> None:
     rows = np.random.default_rng(0).normal(3, 5, (1000, 2)).astype(np.float32)
     normaliser = RunningNormaliser(2)
-    torch.testing.assert_close(normaliser(torch.from_numpy(rows)), torch.from_numpy(rows))
+    assert normaliser.scale() is None
     for part in np.array_split(rows, 7):
-        normaliser.update(torch.from_numpy(part))
-    want = (rows - rows.mean(0, dtype=np.float64)) / rows.std(0, dtype=np.float64)
-    np.testing.assert_allclose(normaliser(torch.from_numpy(rows)), want, atol=1e-4)
+        normaliser.update(part)
+    scale = normaliser.scale()
+    assert scale is not None and scale.dtype == np.float32
+    np.testing.assert_allclose(scale[0], rows.mean(0, dtype=np.float64), rtol=1e-6)
+    np.testing.assert_allclose(scale[1], 1 / rows.std(0, dtype=np.float64), rtol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(5, 9), (9, 5), (6, 6), (4, 2, 3, 3), (1, 7)], ids=str)
+def test_initial_weights_are_orthogonal_and_uniform(shape: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(0)
+    rows, columns = shape[0], math.prod(shape[1:])
+    found = np.stack([orthogonal(shape, 2.0, rng).reshape(rows, columns) for _ in range(2000)])
+    small = found if rows <= columns else found.transpose(0, 2, 1)
+    unit = np.tile(4.0 * np.eye(small.shape[1]), (2000, 1, 1))
+    np.testing.assert_allclose(small @ small.transpose(0, 2, 1), unit, atol=1e-12)
+    # Uniform: no entry is biased. Var = gain^2 / long side.
+    bound = 5 * 2.0 / math.sqrt(max(rows, columns)) / math.sqrt(2000)
+    assert np.abs(found.mean(0)).max() < bound
 
 
 def test_explained_variance_and_schedule() -> None:
-    target = torch.tensor([1.0, 2.0, 3.0])
-    assert float(explained_variance(target, target)) == 1
-    assert float(explained_variance(torch.zeros(3), target)) == pytest.approx(0)
+    target = np.array([1.0, 2.0, 3.0])
+    assert explained_variance(target, target) == 1
+    assert explained_variance(np.zeros(3), target) == pytest.approx(0)
+    assert explained_variance(target, np.ones(3)) == 0
     assert [scheduled(s, 0.5) for s in ("constant", "linear", "cosine")] == pytest.approx([1, 0.5, 0.5])
     assert scheduled("linear", 1.0) == 0
 
@@ -284,6 +301,6 @@ def test_continuous_actions_are_clipped_for_the_world_only() -> None:
     env = make("Pendulum-v1", num_envs=2, seed=0)
     agent = make_agent("ppo", {"num_steps": 8}, env, 0)
     assert isinstance(env.action_space, gymnasium.spaces.Box)
-    agent.model.log_std.data.fill_(3.0)  # type: ignore[attr-defined]
+    agent.learner.memory.views(agent.learner.memory.flat)["log_std"][:] = 3.0  # type: ignore[attr-defined]
     action, _, extras = agent.act(env.obs, None, "sample")
     assert (np.abs(action) <= 2).all() and (np.abs(extras["raw_action"]) > 2).any()

@@ -147,7 +147,7 @@ def test_a_bad_number_stops_the_run_and_is_named(what: str, tmp_path: Path, monk
         def bad_learn(batch: Any, progress: float) -> Any:
             calls.append(0)
             if len(calls) == 4 and what == "gradient":
-                agent.model.policy_head.weight.register_hook(lambda g: g * np.nan)  # type: ignore[attr-defined]
+                agent.learner.model.policy_head.weight.register_hook(lambda g: g * np.nan)  # type: ignore[attr-defined]
             if len(calls) == 4 and what == "loss":
                 batch.extras["log_prob"][3, 1] = np.nan
             return learn(batch, progress)

@@ -19,11 +19,12 @@ from scipy import stats
 
 from gumdrop.core_ml.distributions import Categorical, Gaussian
 from gumdrop.core_ml.fused import Coefs, FusedActorCritic, MLPSpec, Records
-from gumdrop.core_ml.fused.plan import TILE, parameters
+from gumdrop.core_ml.fused.plan import TILE
 from gumdrop.core_ml.losses import ppo_policy, value_error
-from gumdrop.core_ml.nets import ActorCritic
+from gumdrop.core_ml.nets import actor_critic
 from gumdrop.core_ml.normalise import RunningNormaliser
 from gumdrop.core_ml.optim import FlatAdam
+from gumdrop.core_ml.parameters import Parameters
 
 Array = Any
 pytestmark = pytest.mark.xdist_group("fused")  # one worker compiles, the others would wait
@@ -34,15 +35,13 @@ class Case:
 
     def __init__(self, spec: MLPSpec, rows: int, bytes_: bool = False, seed: int = 0, threads: int = 1) -> None:
         self.spec, rng = spec, np.random.default_rng(seed)
-        generator = torch.Generator().manual_seed(seed)
         gaussian = spec.head == "gaussian"
-        self.model = ActorCritic(
-            (spec.inputs,), spec.actions, gaussian, "mlp", spec.hidden, 1, spec.activation, spec.shared, generator
-        )
-        self.optimiser = FlatAdam(self.model)
-        with torch.no_grad():
-            self.optimiser.flat.add_(0.1 * torch.randn(self.optimiser.flat.shape, generator=generator))
-        self.net = FusedActorCritic(spec, self.optimiser, threads)
+        self.memory = Parameters(spec.shapes)
+        self.memory.initialise(rng)
+        self.memory.flat += (0.1 * rng.standard_normal(spec.parameters)).astype(np.float32)
+        self.model = actor_critic((spec.inputs,), spec.actions, gaussian, "mlp", spec.hidden, 1, spec.activation, spec.shared)
+        self.optimiser = FlatAdam(self.model, memory=self.memory)
+        self.net = FusedActorCritic(spec, self.memory, threads)
         self.obs: Array = rng.integers(0, 4, (rows, spec.inputs)).astype(np.uint8)
         if not bytes_:
             self.obs = rng.normal(size=(rows, spec.inputs)).astype(np.float32)
@@ -159,14 +158,14 @@ def test_acting_reports_what_it_did(spec: MLPSpec) -> None:
         np.testing.assert_allclose(found, exact, atol=1e-6 * max(1.0, np.abs(exact).max()))
 
 
-def test_observations_are_normalised_as_torch_does() -> None:
+def test_observations_are_normalised() -> None:
     case = Case(replace(BASE, inputs=49), 300, bytes_=True)
     normaliser = RunningNormaliser(49)
-    normaliser.update(torch.from_numpy(case.obs[:40]).float())
+    normaliser.update(case.obs[:40])
     case.obs[200:] = 200  # far out: clipped at 10
-    std = (normaliser.square / normaliser.count).sqrt().clamp_min(1e-6)
-    scale = np.stack([normaliser.mean.numpy(), 1 / std.numpy()]).astype(np.float32)
-    scaled = normaliser(torch.from_numpy(case.obs).float()).numpy()
+    scale = normaliser.scale()
+    assert scale is not None
+    scaled = np.clip((case.obs - scale[0]) * scale[1], -10, 10)
     assert (scaled == 10).any()
     case.check_gradient(np.arange(300), Coefs(), scale, scaled)
     small = Case(replace(BASE, inputs=3), 50)
@@ -252,13 +251,13 @@ def test_a_gradient_that_is_not_finite_changes_nothing() -> None:
     assert math.isfinite(norms[0]) and math.isnan(norms[1]) and len(norms) == 2 and case.optimiser.steps == 1
     assert not torch.equal(before, case.optimiser.flat) and torch.isfinite(case.optimiser.flat).all()
     assert math.isnan(sums[1]) and math.isfinite(sums[0])
-    assert case.optimiser.bad_gradient() is not None
+    assert case.memory.bad_gradient() is not None
     case.obs[3, 2] = np.inf
     case.net.gradient(case.records(), np.arange(10), Coefs())
-    assert case.optimiser.bad_gradient() is not None
+    assert case.memory.bad_gradient() is not None
     case.facts[150, 2] = 0.0
     case.net.gradient(case.records(), np.arange(10, 200), Coefs())
-    assert case.optimiser.bad_gradient() is None  # nothing of it is left in the work space
+    assert case.memory.bad_gradient() is None  # nothing of it is left in the work space
 
 
 def test_choices_come_as_often_as_they_should() -> None:
@@ -307,7 +306,7 @@ def test_what_does_not_fit_is_said() -> None:
     assert replace(BASE, hidden=(8,) * 4).fits() and replace(BASE, hidden=(300,)).fits() and BASE.fits() is None
     case = Case(BASE, 10)
     with pytest.raises(ValueError, match="parameters"):
-        FusedActorCritic(replace(BASE, inputs=6), case.optimiser)
+        FusedActorCritic(replace(BASE, inputs=6), case.memory)
     with pytest.raises(ValueError, match="expected uint8 or float32"):
         case.net.act(case.obs.astype(np.float64), 0, 0)
     with pytest.raises(ValueError, match="expected int64"):
@@ -321,17 +320,17 @@ def test_what_does_not_fit_is_said() -> None:
 
 @pytest.mark.parametrize("spec", OPTIONS.values(), ids=OPTIONS.keys())
 def test_parameters_lie_as_torch_lists_them(spec: MLPSpec) -> None:
-    assert parameters(spec) == Case(spec, 1).optimiser.flat.numel()
+    case = Case(spec, 1)
+    assert {name: tuple(p.shape) for name, p in case.model.named_parameters()} == spec.shapes
+    assert spec.parameters == sum(p.numel() for p in case.model.parameters())
 
 
 def test_the_second_process_compiles_nothing_and_a_forked_child_works() -> None:
     code = """
-import os, numpy as np, torch
+import os, sys, numpy as np
 from gumdrop.core_ml.fused import FusedActorCritic, MLPSpec, kernels
-from gumdrop.core_ml.nets import ActorCritic
-from gumdrop.core_ml.optim import FlatAdam
-model = ActorCritic((3,), 2, False, "mlp", (8,), 1, "tanh", True, torch.Generator())
-net = FusedActorCritic(MLPSpec(3, (8,)), FlatAdam(model), 2)
+net = FusedActorCritic(MLPSpec(3, (8,)), threads=2)
+assert "torch" not in sys.modules
 obs = np.zeros((2000, 3), np.uint8)
 net.act(obs, 0, 0)
 print(sum(kernels.work.stats.cache_hits.values()), sum(kernels.work.stats.cache_misses.values()), flush=True)
