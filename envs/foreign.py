@@ -212,14 +212,16 @@ class GymCopy:
         limit = env.spec.max_episode_steps or 0 if env.spec else 0
         self.facts = Facts(1, box, _action(env.action_space, id), env.action_space, limit)
         self._flatten = _flatten(env.observation_space) if flat else None
+        self._whole = isinstance(env.action_space, Discrete)
 
     def reset(self, seed: int, obs: Array) -> None:
         seen = self.env.reset(seed=seed)[0]
         obs[0] = seen if self._flatten is None else self._flatten(seen)
 
     def step(self, action: Array, obs: Array, reward: Array) -> tuple[bool, bool]:
-        # a copy: an environment may keep the array that it was given
-        seen, reward[0], terminated, truncated, _ = self.env.step(action[0].copy())
+        # A copy: an environment may keep the array that it was given. As int a number passes Discrete's check ten times faster.
+        theirs = int(action[0]) if self._whole else action[0].copy()
+        seen, reward[0], terminated, truncated, _ = self.env.step(theirs)
         obs[0] = seen if self._flatten is None else self._flatten(seen)
         return bool(terminated), bool(truncated and not terminated)
 

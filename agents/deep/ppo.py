@@ -75,7 +75,7 @@ class PPO:
         from ...core_ml.normalise import RunningNormaliser
 
         self.config, self.spaces = config, spaces
-        action = spaces.action
+        self._inputs, action = flat_size(spaces.observation), spaces.action
         self.continuous = isinstance(action, gymnasium.spaces.Box)
         if isinstance(action, gymnasium.spaces.Discrete):
             actions = int(action.n)
@@ -89,7 +89,7 @@ class PPO:
         self.rng = np.random.Generator(np.random.PCG64(seed))
         self.learner, self.note = self._learner(shape, actions, threads)
         self.learner.memory.initialise(self.rng)
-        self.normaliser = RunningNormaliser(flat_size(spaces.observation)) if config.normalise_observation else None
+        self.normaliser = RunningNormaliser(self._inputs) if config.normalise_observation else None
         self._records: Any = None  # memory that is kept from update to update: what is learned from, and what acting gave out
         self._acted: Acted | None = None
 
@@ -99,7 +99,7 @@ class PPO:
 
         o = self.config
         head: Literal["gaussian", "categorical"] = "gaussian" if self.continuous else "categorical"
-        spec = MLPSpec(flat_size(self.spaces.observation), o.hidden, o.activation, o.shared_trunk, head, (actions,))
+        spec = MLPSpec(self._inputs, o.hidden, o.activation, o.shared_trunk, head, (actions,))
         misfit = "a cnn is torch's" if o.network == "cnn" else spec.fits()
         if o.learner == "fused" and misfit:
             raise ValueError(f"agent ppo: learner=fused cannot do this network, {misfit}: take learner=torch or auto")
@@ -125,7 +125,7 @@ class PPO:
             outputs, _ = self.learner.outputs(rows, self._scale())
             best = outputs if self.continuous else outputs.argmax(1)
             return self._legal(best.reshape(*lead, *self._action_shape)), carry, {}
-        acted = self.learner.act(rows, int(self._draws(1)[0]), scale=self._scale())
+        acted = self.learner.act(rows, self._draw(), scale=self._scale())
         raw = acted.action.reshape(*lead, *self._action_shape)
         return self._legal(raw), carry, self._extras(acted, lead)
 
@@ -138,10 +138,11 @@ class PPO:
         lead = kept.reward.shape
         if self._acted is None or len(self._acted.value) != math.prod(lead):
             self._acted = self.learner.buffers(math.prod(lead))
+        seeds = np.array([self._draw() for _ in range(lead[0])])
         bounds = None
         if isinstance(self.spaces.action, gymnasium.spaces.Box):
             bounds = np.stack([bound.reshape(-1) for bound in finite_bounds(self.spaces.action)]).astype(np.float32)
-        share = self.learner.explore(world, kept, self._draws(lead[0]), self._acted, self._scale(), bounds)
+        share = self.learner.explore(world, kept, seeds, self._acted, self._scale(), bounds)
         return self._extras(self._acted, lead), share
 
     def _extras(self, acted: Acted, lead: tuple[int, ...]) -> dict[str, Array]:
@@ -151,13 +152,13 @@ class PPO:
             extras["raw_action"] = acted.action.reshape(*lead, *self._action_shape)
         return extras
 
-    def _draws(self, count: int) -> Array:
-        """Seeds for calls of the learner, int64 (count,): all randomness comes from the one generator."""
-        return self.rng.integers(2**62, size=count)
+    def _draw(self) -> int:
+        """A seed for one call of the learner: all randomness comes from the one generator."""
+        return int(self.rng.integers(2**62))
 
     def _rows(self, obs: Array) -> Array:
         """(..., *observation) -> (B, D) of a number type that learners read: bytes stay bytes."""
-        rows = obs.reshape(-1, flat_size(self.spaces.observation))
+        rows = obs.reshape(-1, self._inputs)
         return rows if rows.dtype in (np.uint8, np.float32) else rows.astype(np.float32)
 
     def _scale(self) -> Array | None:
@@ -200,7 +201,7 @@ class PPO:
         norms: list[float] = []
         epochs = 0
         for _ in range(o.epochs):
-            order = learner.order(rows, int(self._draws(1)[0]))
+            order = learner.order(rows, self._draw())
             rates = learning_rate, o.max_grad_norm
             sums, found = learner.epoch(self._records, order, size, coefs, *rates, o.normalise_advantage, scale)
             norms += found.tolist()

@@ -103,16 +103,21 @@ class FusedActorCritic:
         Row i draws number `counter` + i of the stream `seed` (as many draws as an action has parts): the same in any batch.
         """
         rows = self._rows(obs, scale)
-        out = out or self.buffers(len(obs))
-        for array, wanted in zip(out, self.buffers(len(obs)), strict=True):
-            if array.shape != wanted.shape or array.dtype != wanted.dtype or not array.flags.c_contiguous:
-                raise ValueError(
-                    f"a buffer is {array.dtype} {array.shape}: expected {wanted.dtype} {wanted.shape}, in one piece"
-                )
+        if out is None:
+            out = self.buffers(len(obs))
+        else:
+            self._check_buffers(out, len(obs))
         choice, move = self._actions(out.action)
         acting = kernels.Acting(choice, move, NOTHING, NOTHING, *out[1:], NOTHING)
         self._work(kernels.SAMPLE, rows, acting, len(obs), seeds=np.array([seed % 2**64], np.uint64), counter=counter)
         return out
+
+    def _check_buffers(self, out: Acted, rows: int) -> None:
+        for array, wanted in zip(out, self.buffers(rows), strict=True):
+            if array.shape != wanted.shape or array.dtype != wanted.dtype or not array.flags.c_contiguous:
+                raise ValueError(
+                    f"a buffer is {array.dtype} {array.shape}: expected {wanted.dtype} {wanted.shape}, in one piece"
+                )
 
     def explores(self, world: Any) -> bool:
         """Whether `explore` can: a copy's agents must lie in one tile."""
@@ -144,6 +149,7 @@ class FusedActorCritic:
         if gaussian and (bounds is None or bounds.shape != (2, self.spec.parts) or bounds.dtype != np.float32):
             raise ValueError(f"bounds must be float32 (2, {self.spec.parts})")
         limits = NOTHING if bounds is None else np.ascontiguousarray(bounds).reshape(-1)
+        self._check_buffers(acted, steps * copies * agents)
         acting = kernels.Acting(choice, move, legal, limits, *acted[1:], NOTHING)
         clock = np.zeros(4, np.int64)
         flat: list[Any] = [
