@@ -221,6 +221,17 @@ class _Trainee:
         return {"steps_per_second": steps / spent, "world": world / spent, "policy": policy / spent, "learn": learn / spent}
 
 
+def _best_rate(peer: peers_train.Peer, seconds: float) -> tuple[float, int]:
+    """Steps per second of a peer with the number of torch's threads with which it is fastest now, and that number."""
+    import torch
+
+    found = []
+    for threads in peer.threads:
+        torch.set_num_threads(threads)
+        found.append((rate(peer.burst, seconds / len(peer.threads)), threads))
+    return max(found)
+
+
 def bench_train(
     world: str = "maze",
     copies: int = COPIES,
@@ -232,9 +243,10 @@ def bench_train(
     """Environment steps per second of PPO, learning included, with the split of time; all contenders in turns.
 
     Each of "fused" and "torch" (the two learners), "fused, one epoch", with `baseline` stable-baselines3, and the packages
-    of `peers_train.py` that `vs` names works `seconds` in all, in `rounds` rounds, a peer at least for one update in each.
-    Ratios are medians over rounds; a peer's `times_slower` is that of `ours`, our learner with the same network, by it. In
-    each round the rate of a large matrix product is measured, too, with as many threads: what the processor could do.
+    of `peers_train.py` that `vs` names works `seconds` in all, in `rounds` rounds. A peer works as long as an update takes,
+    at least, and its figure is the better one of those with fewer and with more of torch's threads. Ratios are medians over
+    rounds; `times_slower` compares a peer with `ours`, our learner of the same network. In each round the rate of a large
+    matrix product is measured, too, with as many threads: what the processor could do.
     """
     import torch
 
@@ -253,7 +265,7 @@ def bench_train(
     for one in ours.values():
         one.run(min(1.0, seconds))  # warm up
     seen: dict[str, list[dict[str, float]]] = {name: [] for name in ours}
-    others: list[list[float]] = [[] for _ in peers]
+    others: list[list[tuple[float, int]]] = [[] for _ in peers]  # steps per second, threads
     peaks = []
     for _ in range(rounds):
         for name, one in ours.items():
@@ -261,8 +273,7 @@ def bench_train(
         torch.set_num_threads(threads)
         peaks.append(matrix_rate(0.3))
         for peer, found in zip(peers, others, strict=True):
-            torch.set_num_threads(peer.threads)
-            found.append(rate(peer.burst, seconds / rounds))
+            found.append(_best_rate(peer, seconds / rounds))
         use_threads()
     env = ours[FUSED].env
     assert env.observation_space.shape is not None
@@ -288,18 +299,17 @@ def bench_train(
         "device": processor(), "versions": versions(), "git_commit": git_commit(),
     }  # fmt: skip
     if baseline:
-        result["sb3_steps_per_second"] = float(np.median(others[0]))
-        result["fused_to_sb3"] = times(FUSED, others[0])
+        sb3 = [steps for steps, _ in others[0]]
+        result |= {"sb3_steps_per_second": float(np.median(sb3)), "fused_to_sb3": times(FUSED, sb3)}
     if peers or vs:
-        result["peers"] = [
-            {
-                "package": peer.package, "version": peer.version, "what": peer.what, "threads": peer.threads,
-                "steps_per_second": float(np.median(found)), "rounds": found,
-                "ours": peer.ours, "times_slower": times(peer.ours, found),
-            }
-            for peer, found in zip(peers, others, strict=True)
-        ]  # fmt: skip
-        result["not_measured"] = missing
+        result |= {"peers": [], "not_measured": missing}
+        for peer, found in zip(peers, others, strict=True):
+            theirs = [steps for steps, _ in found]
+            result["peers"].append({
+                "package": peer.package, "version": peer.version, "what": peer.what,
+                "steps_per_second": float(np.median(theirs)), "rounds": theirs, "threads": [n for _, n in found],
+                "ours": peer.ours, "times_slower": times(peer.ours, theirs),
+            })  # fmt: skip
     for one in ours.values():
         one.env.close()
     return result

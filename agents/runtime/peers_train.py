@@ -36,7 +36,7 @@ class Peer(NamedTuple):
     version: str
     what: str  # how it collects and learns
     ours: str  # the learner of ours with the same network
-    threads: int  # inside each of torch's operations: the number with which it is fastest
+    threads: tuple[int, ...]  # inside each of torch's operations: which it is tried with
     burst: Callable[[], int]  # rollout and update; returns how many environment steps that were
 
 
@@ -126,7 +126,7 @@ def skrl(task: Task) -> Iterator[Peer]:
     quiet = {"timesteps": o["num_steps"], "disable_progressbar": True, "headless": True, "close_environment_at_exit": False}
     trainer = SequentialTrainer(env=Env(copies.env), agents=agent, cfg=quiet)
     what = "PPO, one trunk, SequentialTrainer, RandomMemory"
-    yield _warm(Peer("skrl", version("skrl"), what, FUSED, cores(), _updates(trainer.train, task)))
+    yield _warm(Peer("skrl", version("skrl"), what, FUSED, _either(), _updates(trainer.train, task)))
 
 
 def rsl_rl(task: Task) -> Iterator[Peer]:
@@ -190,11 +190,12 @@ def rsl_rl(task: Task) -> Iterator[Peer]:
         runner = OnPolicyRunner(Env(), config, device="cpu")
     what = "PPO, two networks, OnPolicyRunner, a categorical distribution of ours"
     burst = _updates(lambda: runner.learn(1), task)
-    yield _warm(Peer("rsl_rl", version("rsl-rl-lib"), what, TWO_TRUNKS, cores(), burst))
+    yield _warm(Peer("rsl_rl", version("rsl-rl-lib"), what, TWO_TRUNKS, _either(), burst))
 
 
 def stable_baselines3(task: Task, steps: int = 16_384) -> Peer:
-    """As most people use it: 8 copies through our Gymnasium view, its own defaults throughout."""
+    """As most people use it: 8 copies through our Gymnasium view, its own defaults throughout. Batches are too small for
+    a second thread."""
     import gymnasium
     from stable_baselines3 import PPO
     from stable_baselines3.common.vec_env import DummyVecEnv
@@ -209,7 +210,7 @@ def stable_baselines3(task: Task, steps: int = 16_384) -> Peer:
         return steps
 
     what = "PPO, 8 copies through the Gymnasium view, its defaults"
-    return Peer("stable_baselines3", version("stable_baselines3"), what, FUSED, 1, burst)
+    return Peer("stable_baselines3", version("stable_baselines3"), what, FUSED, (1,), burst)
 
 
 PEERS: dict[str, Callable[[Task], Iterator[Peer]]] = {f.__name__: f for f in (skrl, rsl_rl)}
@@ -221,6 +222,12 @@ def _trunk(inputs: int, hidden: tuple[int, ...]) -> Any:
 
     layers = [(Linear(i, o), Tanh()) for i, o in zip((inputs, *hidden), hidden, strict=False)]
     return Sequential(*(module for pair in layers for module in pair))
+
+
+def _either() -> tuple[int, ...]:
+    """One thread and all. Alone on a machine all are faster, by half; where something else takes a core, torch's threads
+    wait for each other and all are several times slower than one."""
+    return (1, cores()) if cores() > 1 else (1,)
 
 
 def _updates(update: Callable[[], Any], task: Task) -> Callable[[], int]:
