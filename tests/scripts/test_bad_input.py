@@ -281,6 +281,7 @@ OTHERS = [
         ("bench env cndy", "did you mean candy?"),
         ("bench env candy --copies 0", "--copies"),
         ("bench train --seconds 0", "--seconds"),
+        ("bench train --vs skrll", "did you mean skrl?"),
         ("eval", "missing argument"),
         ("eval soud", "did you mean sound?"),
         ("eval pppo", "did you mean ppo?"),
