@@ -375,7 +375,7 @@ def _do(job: Job, pipe: Any) -> None:
         pipe.send(("done",))
     except Interrupted:
         pipe.send(("stopped",))
-    except (MemoryError, Exception) as error:
+    except Exception as error:
         if os.environ.get("GUMDROP_DEBUG"):
             import traceback
 
