@@ -105,7 +105,9 @@ class PPO:
             raise ValueError(f"agent ppo: learner=fused cannot do this network, {misfit}: take learner=torch or auto")
         if o.learner != "torch" and not misfit:
             many = f"{threads} threads" if threads > 1 else "1 thread"
-            return FusedActorCritic(spec, threads=threads), f"learner: fused kernels, {many}"
+            fused = FusedActorCritic(spec, threads=threads)
+            wait = "; they compile now, once on this machine, which takes 10 to 20 seconds" if fused.compiles else ""
+            return fused, f"learner: fused kernels, {many}{wait}"
         from ...core_ml.eager import EagerActorCritic
         from ...core_ml.nets import actor_critic
 

@@ -78,3 +78,9 @@ def kernel(function: Callable[..., Any]) -> Any:
     except OSError:
         pass  # a read-only home: compile anew in every process
     return dispatcher
+
+
+def kept(dispatcher: Any) -> bool:
+    """Whether some form of the kernel lies on disk: if not, its first call takes seconds."""
+    file = getattr(dispatcher._cache, "_cache_file", None)
+    return file is not None and Path(file._index_path).exists()

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..parameters import Array, Parameters, aligned
 from . import kernels
+from .cache import kept
 from .plan import GROUPS, TILE, L, MLPSpec, P, plan
 from .threads import BROKEN, GATE
 
@@ -80,6 +81,11 @@ class FusedActorCritic:
         self._learning = kernels.Learning(
             np.zeros(9), self.memory.grad, self.memory.mean, self.memory.square, np.zeros(1, np.int64), np.zeros(5), np.zeros(0)
         )  # fmt: skip
+
+    @property
+    def compiles(self) -> bool:
+        """Whether the first call will compile, for ten seconds and more."""
+        return not kept(kernels.work)
 
     def outputs(self, obs: Array, scale: Array | None = None) -> tuple[Array, Array]:
         """Logits or means float32 (B, actions), and values float32 (B,), of observations (B, ...).

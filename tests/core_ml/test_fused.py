@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -343,3 +344,14 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     Case(BASE, 1).net.outputs(np.zeros((1, 5), np.uint8))  # compiled and kept, if it was not
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, env=os.environ)
     assert done.stdout.split() == ["1", "0", "7"], done.stderr
+
+
+def test_who_will_have_to_compile_knows_it(tmp_path: Path) -> None:
+    code = "from gumdrop.core_ml.fused import FusedActorCritic, MLPSpec; print(FusedActorCritic(MLPSpec(3)).compiles)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "GUMDROP_CACHE": str(tmp_path)}
+    )
+    assert done.stdout.strip() == "True", done.stderr
+    net = Case(BASE, 1).net
+    net.outputs(np.zeros((1, 5), np.uint8))
+    assert not net.compiles
