@@ -99,6 +99,7 @@ class Kernels(NamedTuple):
     step_at: Any
 
 
+@functools.cache
 def address_of(step_at: Any) -> int:
     """Where the machine code of `Kernels.step_at` lies, callable as a C function."""
     step_at.compile((types.int64,) * 7)
