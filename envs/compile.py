@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 import numba
 import numpy as np
 from numba import types
-from numba.core.caching import CacheImpl, CompileResultCacheImpl, FunctionCache
 
+from ..native.cache import keep_on_disk
 from . import packing, specialise
 from .core import Array, World
 from .packing import Layout, packed_sizes, plain, unpacking
@@ -105,63 +105,6 @@ def address_of(step_at: Any) -> int:
     step_at.compile((types.int64,) * 7)
     (compiled,) = step_at.overloads.values()
     return int(compiled.library.get_pointer_to_function(compiled.fndesc.llvm_cfunc_wrapper_name))
-
-
-class _Locator:
-    """Where numba keeps a kernel: the user's cache folder, under the hash of everything it is made from."""
-
-    _py_file = "gumdrop"  # numba names it when it warns that a kernel cannot be kept
-
-    def __init__(self, key: str) -> None:
-        self._key = key
-
-    def get_cache_path(self) -> str:
-        return str(cache_folder())
-
-    def get_source_stamp(self) -> str:
-        return self._key
-
-    def get_disambiguator(self) -> str:
-        return self._key[:20]
-
-    def ensure_cache_path(self) -> None:
-        cache_folder().mkdir(parents=True, exist_ok=True)
-
-
-def cache_folder() -> Path:
-    """Folder of compiled kernels; GUMDROP_CACHE moves it."""
-    base = os.environ.get("GUMDROP_CACHE") or os.path.join(
-        os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "gumdrop"
-    )
-    return Path(base) / "kernels"
-
-
-def _keep_on_disk(dispatcher: Any, key: str) -> Any:
-    """Give `dispatcher` a disk cache that is valid exactly as long as `key` stands. Uses numba's own file format."""
-
-    class Impl(CompileResultCacheImpl):  # type: ignore[misc]
-        def __init__(self, py_func: Any) -> None:
-            self._locator = _Locator(key)
-            self._filename_base = CacheImpl.get_filename_base(self, py_func.__name__, "")
-
-    class DiskCache(FunctionCache):  # type: ignore[misc]
-        _impl_class = Impl
-
-        def _index_key(self, sig: Any, codegen: Any) -> Any:
-            return sig, codegen.magic_tuple(), key
-
-        def load_overload(self, sig: Any, target_context: Any) -> Any:
-            try:
-                return super().load_overload(sig, target_context)
-            except Exception:  # a damaged file, or rules from a module that cannot be imported here: compile anew
-                return None
-
-    try:
-        cache_folder().mkdir(parents=True, exist_ok=True)
-        dispatcher._cache = DiskCache(dispatcher.py_func)
-    except OSError:
-        pass  # a read-only home: compile anew in every process
-    return dispatcher
 
 
 def referenced(function: Callable[..., Any]) -> dict[str, Any]:
@@ -373,7 +316,7 @@ def _kernels(
             step_rows(block * BLOCK, min(n, (block + 1) * BLOCK), table, reals, action, limit, autoreset)
 
     def finish(function: Callable[..., Any], parallel: bool) -> Any:
-        return _keep_on_disk(numba.njit(nogil=True, parallel=parallel)(own(function)), key)
+        return keep_on_disk(numba.njit(nogil=True, parallel=parallel)(own(function)), key)
 
     return Kernels(
         finish(step_all, False),

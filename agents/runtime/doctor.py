@@ -102,7 +102,7 @@ def _in_netrc(host: str) -> bool:
 
 
 def _kernel_cache() -> list[Finding]:
-    from ...envs.compile import cache_folder
+    from ...native.cache import cache_folder
 
     folder = cache_folder()
     way = "point GUMDROP_CACHE to a folder that can be written: until then each start compiles anew"

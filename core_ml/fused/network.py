@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ...native.cache import kept
 from ..parameters import Array, Parameters, aligned
 from . import kernels
-from .cache import kept
 from .plan import GROUPS, TILE, L, MLPSpec, P, plan
 from .threads import BROKEN, GATE
 

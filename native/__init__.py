@@ -1,0 +1,1 @@
+"""What worlds and learners share of compiled code; knows neither."""
