@@ -11,7 +11,7 @@ import difflib
 import functools
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -118,8 +118,12 @@ def parse(text: str, what: str) -> Any:
 
 def dump(config: RunConfig) -> str:
     """`config` in full as YAML; `read_run` gives it back equal."""
+    return _yaml(config.model_dump())
+
+
+def _yaml(data: dict[str, Any]) -> str:
     text: str = yaml.dump(
-        config.model_dump(),
+        data,
         Dumper=_Dumper,
         sort_keys=False,
         allow_unicode=True,
@@ -132,6 +136,21 @@ def dump(config: RunConfig) -> str:
 def read_run(path: Path) -> RunConfig:
     """The resolved configuration in `path`, written by `dump`. Raises ConfigError."""
     return _checked(_read_mapping(path), f"{path}: ")
+
+
+def dump_group(config: RunConfig, seeds: Sequence[int]) -> str:
+    """`config` and the seeds it is trained with as YAML; `read_group` gives both back."""
+    return dump(config) + _yaml({"seeds": list(seeds)})
+
+
+def read_group(path: Path) -> tuple[RunConfig, list[int]]:
+    """The resolved configuration and the seeds in `path`, written by `dump_group`. Raises ConfigError."""
+    data = _read_mapping(path)
+    seeds = data.pop("seeds", None)
+    sound = isinstance(seeds, list) and seeds and all(type(seed) is int and 0 <= seed < 2**63 for seed in seeds)
+    if not sound or len(set(seeds)) < len(seeds):
+        raise ConfigError(f"{path}: seeds: should be a list of different whole numbers from 0")
+    return _checked(data, f"{path}: "), seeds
 
 
 def presets() -> dict[str, Path]:

@@ -95,7 +95,7 @@ class Workers:
         # also at the interpreter's end, and before multiprocessing waits for its children there
         self._finalize = util.Finalize(self, _end, args=(self._workers,), exitpriority=100)
         try:
-            with _signals_held_back():
+            with signals_held_back():
                 for w in range(count):
                     self._workers.append(_Worker(context, w, range(bounds[w], bounds[w + 1]), args))
             self._answers(max(START, timeout))  # imported
@@ -252,7 +252,7 @@ def _registration(id: str) -> bytes | None:
 
 
 @contextlib.contextmanager
-def _signals_held_back() -> Iterator[None]:
+def signals_held_back() -> Iterator[None]:
     """Processes started meanwhile begin without Ctrl-C and SIGTERM, until they have decided to ignore them."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
@@ -384,7 +384,7 @@ def call_apart(function: Callable[[str, dict[str, Any]], str], id: str, options:
     context = multiprocessing.get_context("spawn")
     conn, theirs = context.Pipe()
     with conn:
-        with theirs, _signals_held_back():
+        with theirs, signals_held_back():
             process = context.Process(target=_call, args=(theirs, function, id, options, _registration(id)))
             process.start()
         try:

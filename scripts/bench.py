@@ -28,12 +28,8 @@ def env(
         check_env(id, {})
     from ..agents.runtime.bench import bench_env, way_name
     from ..agents.runtime.peers import PEERS
-    from ..envs.registry import suggest
 
-    packages = [name.strip() for name in vs.split(",")] if vs else []
-    for name in packages:
-        if name not in PEERS:
-            raise Refused(f"--vs {name!r:.80}{suggest(name, [*PEERS])}")
+    packages = _packages(vs, [*PEERS])
     with only_json(json):
         result = bench_env(ids, copies, threads or [1, 2], seconds, packages, device)
     if json:
@@ -52,6 +48,17 @@ def env(
             print(f"{name}: {reason}")
 
 
+def _packages(vs: str | None, known: list[str]) -> list[str]:
+    """The names in `--vs`."""
+    from ..envs.registry import suggest
+
+    names = [name.strip() for name in vs.split(",")] if vs else []
+    for name in names:
+        if name not in known:
+            raise Refused(f"--vs {name!r:.80}{suggest(name, known)}")
+    return names
+
+
 def _rates(rows: list[dict[str, Any]], ways: list[str]) -> list[list[object]]:
     """World, options, agents, and for each of `ways` steps per second; agent steps where there are several agents."""
     out: list[list[object]] = []
@@ -68,13 +75,28 @@ def _rates(rows: list[dict[str, Any]], ways: list[str]) -> list[list[object]]:
 def train(
     seconds: Annotated[float, typer.Option("--seconds", min=1, max=3600, help="For each side.")] = 20.0,
     baseline: Annotated[bool, typer.Option(help="Also measure stable-baselines3, alternately.")] = True,
+    vs: Annotated[
+        str | None, typer.Option("--vs", metavar="NAMES", help="Also measure skrl,rsl_rl on our engine, alternately.")
+    ] = None,
+    device: Annotated[
+        str, typer.Option("--device", help="cpu, or cuda: world and learner on a GPU, and nothing else.")
+    ] = "cpu",
     json: Json = False,
 ) -> None:
-    """Measure PPO training in environment steps a second, learning included."""
-    from ..agents.runtime.bench import bench_train
+    """Measure PPO training in environment steps a second, learning included, in turns with other packages' PPO."""
+    from ..agents.runtime.bench import bench_device, bench_train
+    from ..agents.runtime.peers_train import PEERS
 
+    packages = _packages(vs, [*PEERS])
+    if device != "cpu":
+        if packages:
+            raise Refused(f"--vs {vs}: other packages' PPO is measured on the processor only: leave out --device")
+        with only_json(json):
+            result = bench_device(seconds=seconds, device=device)
+        _print(result, json)
+        return
     with only_json(json):
-        result = bench_train(seconds=seconds, baseline=baseline)
+        result = bench_train(seconds=seconds, baseline=baseline, vs=packages)
     _print(result, json)
 
 

@@ -24,7 +24,7 @@ def _add(to: typer.Typer, function: Any, example: str) -> None:
     to.command(epilog=f"Example: {example}", context_settings=HELP)(function)
 
 
-_add(app, train.train, "gumdrop train candy-ppo env.size=7 agent.gamma=0.98 --seed 1")
+_add(app, train.train, "gumdrop train candy-ppo env.size=7 agent.gamma=0.98 --seed 1 --seeds 10")
 _add(app, resume.resume, "gumdrop resume candy-ppo-0001")
 _add(app, eval.eval, "gumdrop eval candy-ppo-0001 --episodes 1000")
 _add(app, rollout.rollout, "gumdrop rollout candy-ppo-0001 --out episode.gif")

@@ -72,28 +72,49 @@ def figure(value: Any, digits: int = 3) -> str:
 
 
 def runs_in(root: Path) -> list[str]:
-    """Names of the run folders in `root`."""
+    """Names of the runs and groups of runs in `root`."""
     try:
-        return sorted(path.name for path in root.iterdir() if (path / "config.yaml").is_file())
+        return sorted(path.name for path in root.iterdir() if is_run(path) or is_group(path))
     except OSError:
         return []
 
 
 def is_run(path: Path) -> bool:
+    return _holds(path, "config.yaml")
+
+
+def is_group(path: Path) -> bool:
+    """Whether `path` is what `train --seeds` makes: a folder of runs."""
+    return _holds(path, "group.yaml")
+
+
+def _holds(path: Path, file: str) -> bool:
     try:
-        return (path / "config.yaml").is_file()
+        return (path / file).is_file()
     except (OSError, ValueError):
         return False
 
 
-def find_run(name: str, root: Path, others: Sequence[str] = ()) -> Path:
-    """The folder of run `name`, under `root` or a path. Raises Refused; `others` join the suggestions."""
+def run_name(folder: Path) -> str:
+    """What a run is called in a table; the name of its group stands before a seed's."""
+    return f"{folder.parent.name}/{folder.name}" if is_group(folder.parent) else folder.name
+
+
+def find_run(name: str, root: Path, others: Sequence[str] = (), groups: bool = False) -> Path:
+    """The folder of run `name`, under `root` or a path. Raises Refused; `others` join the suggestions.
+
+    `groups`: whether a group of runs is wanted, too.
+    """
     from ..envs.registry import suggest
 
     if name.strip():
         for path in (root / name, Path(name)):
-            if is_run(path):
+            if is_run(path) or groups and is_group(path):
                 return path
+            if is_group(path):
+                seeds = sorted(run.name for run in path.iterdir() if is_run(run))
+                which = f": name one of them, such as {path / seeds[0]}" if seeds else "; none of them has begun"
+                raise Refused(f"{path} is a group of runs{which}")
     what = name if len(name) <= 80 else f"{name[:77]}..."
     runs = runs_in(root)
     near = suggest(name[:100], [*runs, *others])

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .common import Json, Refused, RunsFolder, check_out, emit, figure, find_run, only_json, table
+from .common import Json, Refused, RunsFolder, check_out, emit, figure, find_run, only_json, run_name, table
 
 
 def compare(
@@ -59,7 +59,7 @@ def row(folder: Path) -> dict[str, Any]:
     agent = evaluation.get("agent")
     agent = agent if isinstance(agent, dict) else {}
     return {
-        "run": folder.name,
+        "run": run_name(folder),
         "env": config.env["id"],
         "agent": config.agent["name"],
         "seed": config.seed,

@@ -1,4 +1,4 @@
-"""`gumdrop resume`: go on with a run that was stopped."""
+"""`gumdrop resume`: go on with a run, or a group of runs, that was stopped."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from .common import Json, RunsFolder, check_agent, check_env, find_run
-from .train import Report, finish
+from .common import Json, RunsFolder, check_agent, check_env, find_run, is_group
+from .train import Report, finish, finish_group
 
 
 def resume(
@@ -18,13 +18,23 @@ def resume(
     report: Report = True,
     no_live: Annotated[bool, typer.Option("--no-live", help="No live view.")] = False,
 ) -> None:
-    """Go on with a run from its newest intact checkpoint, to the same end as if it had never stopped."""
-    from ..configs.loader import read_run
+    """Go on with a run, or a group of them, from the newest intact checkpoint, to the same end as if it had never stopped."""
+    from ..configs.loader import read_group, read_run
 
-    folder = find_run(run, directory)
-    config = read_run(folder / "config.yaml")
+    folder = find_run(run, directory, groups=True)
+    seeds: list[int] = []
+    if is_group(folder):
+        config, seeds = read_group(folder / "group.yaml")
+    else:
+        config = read_run(folder / "config.yaml")
     check_env(config.env_id, config.env_options)
     check_agent(config.agent_name, config.agent_options)
-    from ..agents.runtime.train import train
+    live = False if no_live else None
+    if seeds:
+        from ..agents.runtime.group import train_group
 
-    finish(folder, lambda: train(config, folder, live=False if no_live else None, resume=True), json, report)
+        finish_group(folder, lambda: train_group(config, seeds, folder, live, resume=True, evaluate=report), json)
+    else:
+        from ..agents.runtime.train import train
+
+        finish(folder, lambda: train(config, folder, live, resume=True), json, report)

@@ -6,11 +6,11 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 
-from .common import Json, Refused, RunsFolder, check_agent, check_env, emit, figure, only_json, split_words
+from .common import Json, Refused, RunsFolder, check_agent, check_env, emit, figure, only_json, split_words, table
 
 Report = Annotated[bool, typer.Option("--report/--no-report", help="Then evaluate, draw an episode and write report.html.")]
 
@@ -36,6 +36,17 @@ def train(
     json: Json = False,
     no_live: Annotated[bool, typer.Option("--no-live", help="No live view.")] = False,
     report: Report = True,
+    seeds: Annotated[
+        int | None,
+        typer.Option(
+            "--seeds",
+            metavar="K",
+            min=1,
+            max=10_000,
+            help="Train K seeds, from --seed on, one on each core; evaluate each.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Train an agent from a preset or from --env and --agent; the run folder holds everything."""
     from ..configs.loader import parse_value, presets, resolve
@@ -62,14 +73,20 @@ def train(
     check_agent(agent_name, options)
     default = preset if preset and not env and not agent else f"{id}-{agent_name}"
     folder = new_folder(directory, resolved.name, default)
-    from ..agents.runtime.train import train as run
+    from ..agents.runtime import train as runtime
 
     resolved = resolved.model_copy(update={"name": folder.name})
+    live = False if no_live else None
     try:
-        finish(folder, lambda: run(resolved, folder, live=False if no_live else None), json, report)
+        if seeds is None:
+            finish(folder, lambda: runtime.train(resolved, folder, live), json, report)
+        else:
+            from ..agents.runtime.group import train_group
+
+            numbers = range(resolved.seed, resolved.seed + seeds)
+            finish_group(folder, lambda: train_group(resolved, numbers, folder, live, evaluate=report), json)
     finally:
-        if folder.is_dir() and not any(folder.iterdir()):  # refused before anything was written
-            folder.rmdir()
+        runtime.remove_unused(folder)  # refused before anything was begun
 
 
 def new_folder(root: Path, name: str, default: str) -> Path:
@@ -97,20 +114,15 @@ def new_folder(root: Path, name: str, default: str) -> Path:
 
 
 def finish(folder: Path, work: Callable[[], dict[str, Any]], json: bool, report: bool) -> None:
-    """Do the training and print its result; an interruption becomes its exit status."""
-    from ..agents.runtime.train import Interrupted
+    """Do the training and print its result."""
 
-    try:
-        with only_json(json):
-            summary = work()
-            if report:
-                print("evaluating ...", file=sys.stderr)
-            evaluation = conclude(folder) if report else None
-    except Interrupted as stop:
-        if json:
-            emit({"run": str(folder), "status": "interrupted"})
-        print(f"stopped and saved: `gumdrop resume {folder}` goes on", file=sys.stderr)
-        raise typer.Exit(stop.exit_code) from None
+    def whole() -> tuple[dict[str, Any], dict[str, Any] | None]:
+        summary = work()
+        if report:
+            print("evaluating ...", file=sys.stderr)
+        return summary, conclude(folder) if report else None
+
+    summary, evaluation = _unless_stopped(folder, whole, json)
     if json:
         emit({"run": str(folder), **summary, **({"evaluation": evaluation} if evaluation else {})})
         return
@@ -127,6 +139,53 @@ def finish(folder: Path, work: Callable[[], dict[str, Any]], json: bool, report:
         print(f"next:       gumdrop rollout {folder} --seed 5, gumdrop compare {folder} OTHER --out compare.html")
     else:
         print(f"next:       gumdrop eval {folder}, gumdrop rollout {folder}, gumdrop report {folder}")
+
+
+def finish_group(folder: Path, work: Callable[[], dict[str, Any]], json: bool) -> None:
+    """Train many seeds and print what came out; exit status 1 if any failed."""
+    document = _unless_stopped(folder, work, json)
+    rows = document["seeds"]
+    if json:
+        emit({"run": str(folder), **document})
+    else:
+        cells = [
+            (row["run"], row["status"], figure(row["env_steps"]), figure(row["seconds"], 1), figure(row["return"]),
+             _percent(row["share_of_optimal"]))
+            for row in rows
+        ]  # fmt: skip
+        table(cells, ("run", "status", "steps", "seconds", "return", "of optimal"))
+        for name, show in (("return", figure), ("share_of_optimal", _percent)):
+            if over := document[name]:
+                low, high = over["ci95"] or (None, None)
+                interval = f" (95 %: {show(low)} to {show(high)}, {document['interval']})" if over["ci95"] else ""
+                print(f"mean {name.replace('_', ' ')} {show(over['mean'])}{interval}")
+        print(f"run folder: {folder}")
+        print(f"next:       gumdrop rollout {folder / rows[0]['run']}, gumdrop report {folder / rows[0]['run']}")
+    failed = sum(row["status"] == "failed" for row in rows)
+    if failed:
+        print(f"{failed} of {len(rows)} seeds failed: `gumdrop resume {folder}` goes on with them", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f} %"
+
+
+T = TypeVar("T")
+
+
+def _unless_stopped(folder: Path, work: Callable[[], T], json: bool) -> T:
+    """Do the work; an interruption becomes one line and its exit status."""
+    from ..agents.runtime.train import Interrupted
+
+    try:
+        with only_json(json):
+            return work()
+    except Interrupted as stop:
+        if json:
+            emit({"run": str(folder), "status": "interrupted"})
+        print(f"stopped and saved: `gumdrop resume {folder}` goes on", file=sys.stderr)
+        raise typer.Exit(stop.exit_code) from None
 
 
 def conclude(folder: Path, episodes: int = 2) -> dict[str, Any]:

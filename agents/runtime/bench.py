@@ -1,4 +1,4 @@
-"""Speed, measured: worlds alone, and PPO with learning, against stable-baselines3 in the same run."""
+"""Speed, measured: worlds alone, and PPO with learning, each in turns with other packages in the same run."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ from ...envs.core import Array, finite_bounds
 from ...envs.registry import make, worlds
 from ...envs.views import GymView
 from ..core import make_agent
-from .collect import Collector
-from .system import choose_threads, cores, git_commit, processor, versions
+from . import peers_train
+from .collect import collector_of
+from .peers import PEERS, find, single
+from .peers_train import FUSED, TWO_TRUNKS
+from .system import choose_threads, cores, git_commit, processor, versions, where
 
 MAZE = {"size": 11, "slip": 0.1, "view": 7}  # the maze of the tables: fresh mazes, 7 x 7 byte view, auto-reset
 PPO: dict[str, Any] = {
@@ -71,8 +74,6 @@ def bench_env(
     single-copy views take turns with the rows, and `times_faster` is the median over rounds of ours by theirs.
     On `device` "cuda" the figures are those of GPU_WAYS instead of threads. Raises ValueError where there is no GPU.
     """
-    from .peers import find, single
-
     ways = (
         [str(n) for n in sorted({min(n, cores(), LAUNCHED) for n in threads or (1, 2)})] if device == "cpu" else list(GPU_WAYS)
     )
@@ -86,7 +87,7 @@ def bench_env(
         own = ways if hasattr(env, "threads") else ["1"]  # a stranger's environment knows no threads of ours
         contenders |= {f"{len(rows)} {way}": _burst(env, way) for way in own}
         rows.append({"world": id, "options": options, "copies": copies, "agents": env.num_agents})
-    peers, missing = find(vs or [], copies)
+    peers, missing = find(PEERS, vs or [], copies)
     contenders |= {f"peer {k}": peer.burst for k, peer in enumerate(peers)}
     if vs:
         views = {id: single(GymView(id, **_options(id))) for id in SINGLE}
@@ -186,11 +187,11 @@ def matrix_rate(seconds: float = 1.0) -> float:
     return float(np.median([rate(product, seconds / 3) for _ in range(3)]))
 
 
-def useful_flops(inputs: int, hidden: tuple[int, ...], actions: int, epochs: int) -> int:
+def useful_flops(inputs: int, hidden: tuple[int, ...], actions: int, epochs: int, trunks: int = 1) -> int:
     """Floating point operations that PPO needs per environment step: one forward pass to act, and per epoch a forward
     pass and a backward pass (twice a forward, less the first layer's input gradient). A multiply-add counts two."""
     sizes = [inputs, *hidden]
-    layers = [i * o for i, o in zip(sizes[:-1], sizes[1:], strict=True)] + [hidden[-1] * (actions + 1)]
+    layers = [trunks * i * o for i, o in zip(sizes[:-1], sizes[1:], strict=True)] + [hidden[-1] * (actions + 1)]
     forward = 2 * sum(layers)
     return forward + epochs * (3 * forward - 2 * layers[0])
 
@@ -198,10 +199,12 @@ def useful_flops(inputs: int, hidden: tuple[int, ...], actions: int, epochs: int
 class _Trainee:
     """PPO on copies of a world, updated for a while at a time."""
 
-    def __init__(self, world: str, options: dict[str, Any], copies: int, threads: int, ppo: dict[str, Any]) -> None:
-        self.env = make(world, options, num_envs=copies)
-        self.agent = make_agent("ppo", ppo, self.env, 0, threads)
-        self.collector = Collector(self.env, self.agent)
+    def __init__(
+        self, world: str, options: dict[str, Any], copies: int, threads: int, ppo: dict[str, Any], device: str = "cpu"
+    ) -> None:
+        self.env = make(world, options, num_envs=copies, device=device)
+        self.agent = make_agent("ppo", ppo, self.env, 0, threads, device)
+        self.collector = collector_of(self.env, self.agent, device)
         self.collector.begin(self.env.reset(0))
 
     def run(self, duration: float) -> dict[str, float]:
@@ -220,14 +223,32 @@ class _Trainee:
         return {"steps_per_second": steps / spent, "world": world / spent, "policy": policy / spent, "learn": learn / spent}
 
 
+def _best_rate(peer: peers_train.Peer, seconds: float) -> tuple[float, int]:
+    """Steps per second of a peer with the number of torch's threads with which it is fastest now, and that number."""
+    import torch
+
+    found = []
+    for threads in peer.threads:
+        torch.set_num_threads(threads)
+        found.append((rate(peer.burst, seconds / len(peer.threads)), threads))
+    return max(found)
+
+
 def bench_train(
-    world: str = "maze", copies: int = COPIES, seconds: float = 20.0, rounds: int = 5, baseline: bool = True
+    world: str = "maze",
+    copies: int = COPIES,
+    seconds: float = 20.0,
+    rounds: int = 5,
+    baseline: bool = True,
+    vs: list[str] | None = None,
 ) -> dict[str, Any]:
     """Environment steps per second of PPO, learning included, with the split of time; all contenders in turns.
 
-    Each of "fused" and "torch" (the two learners), "fused, one epoch", and with `baseline` stable-baselines3 (a rollout and
-    an update of 16,384 steps) works `seconds` in all, in `rounds` rounds. Ratios are medians over rounds. In each round the
-    rate of a large matrix product is measured, too, with as many threads: what the processor could do.
+    Each of "fused" and "torch" (the two learners), "fused, one epoch", with `baseline` stable-baselines3, and the packages
+    of `peers_train.py` that `vs` names works `seconds` in all, in `rounds` rounds. A peer works as long as an update takes,
+    at least, and its figure is the better one of those with fewer and with more of torch's threads. Ratios are medians over
+    rounds; `times_slower` compares a peer with `ours`, our learner of the same network. In each round the rate of a large
+    matrix product is measured, too, with as many threads: what the processor could do.
     """
     import torch
 
@@ -235,67 +256,83 @@ def bench_train(
 
     threads = choose_threads(copies)
     options: dict[str, Any] = dict(MAZE) if world == "maze" else {}
-    cases = {"fused": PPO | {"learner": "fused"}, "torch": PPO | {"learner": "torch"}}
-    cases["fused, one epoch"] = cases["fused"] | {"epochs": 1}
+    task = peers_train.Task(world, options, copies, PPO)
+    peers, missing = find(peers_train.PEERS, vs or [], task)
+    if baseline:
+        peers.insert(0, peers_train.stable_baselines3(task))
+    cases = {FUSED: PPO | {"learner": "fused"}, "torch": PPO | {"learner": "torch"}}
+    cases["fused, one epoch"] = cases[FUSED] | {"epochs": 1}
+    if any(peer.ours == TWO_TRUNKS for peer in peers):
+        cases[TWO_TRUNKS] = cases[FUSED] | {"shared_trunk": False}
     ours = {name: _Trainee(world, options, copies, threads, ppo) for name, ppo in cases.items()}
-    theirs = _sb3(world, options) if baseline else None
     for one in ours.values():
-        one.run(1.0)  # warm up
+        one.run(min(1.0, seconds))  # warm up
     seen: dict[str, list[dict[str, float]]] = {name: [] for name in ours}
-    others, peaks = [], []
+    others: list[list[tuple[float, int]]] = [[] for _ in peers]  # steps per second, threads
+    peaks = []
     for _ in range(rounds):
         for name, one in ours.items():
             seen[name].append(one.run(seconds / rounds))
         torch.set_num_threads(threads)
         peaks.append(matrix_rate(0.3))
-        if theirs:
-            others.append(theirs())
+        for peer, found in zip(peers, others, strict=True):
+            found.append(_best_rate(peer, seconds / rounds))
         one_thread_each()
-    env = ours["fused"].env
+    env = ours[FUSED].env
     assert env.observation_space.shape is not None
     inputs, actions = int(np.prod(env.observation_space.shape)), int(getattr(env.action_space, "n", 0))
     learners: dict[str, Any] = {}
-    for name, found in seen.items():
-        flops = useful_flops(inputs, PPO["hidden"], actions, int(cases[name]["epochs"]))
-        shares = [m["steps_per_second"] * flops / peak for m, peak in zip(found, peaks, strict=True)]
+    for name, measured in seen.items():
+        trunks = 1 if cases[name]["shared_trunk"] else 2
+        flops = useful_flops(inputs, PPO["hidden"], actions, int(cases[name]["epochs"]), trunks)
+        shares = [m["steps_per_second"] * flops / peak for m, peak in zip(measured, peaks, strict=True)]
         learners[name] = {
-            "steps_per_second": float(np.median([m["steps_per_second"] for m in found])),
-            "rounds": [m["steps_per_second"] for m in found],
-            "time_split": {k: float(np.median([m[k] for m in found])) for k in ("world", "policy", "learn")},
+            "steps_per_second": float(np.median([m["steps_per_second"] for m in measured])),
+            "rounds": [m["steps_per_second"] for m in measured],
+            "time_split": {k: float(np.median([m[k] for m in measured])) for k in ("world", "policy", "learn")},
             "useful_flops_per_step": flops, "share_of_matrix_product_rate": float(np.median(shares)),
         }  # fmt: skip
 
-    def times(a: list[float], b: list[float]) -> float:
-        return float(np.median([x / y for x, y in zip(a, b, strict=True)]))
+    def times(name: str, theirs: list[float]) -> float:
+        return float(np.median([x / y for x, y in zip(learners[name]["rounds"], theirs, strict=True)]))
 
-    fused = learners["fused"]["rounds"]
     result: dict[str, Any] = {
         "world": world, "options": options, "copies": copies, "ppo": dict(PPO), "threads": threads, "learners": learners,
-        "fused_to_torch": times(fused, learners["torch"]["rounds"]), "matrix_product_flops": float(np.median(peaks)),
+        "fused_to_torch": times(FUSED, learners["torch"]["rounds"]), "matrix_product_flops": float(np.median(peaks)),
         "device": processor(), "versions": versions(), "git_commit": git_commit(),
     }  # fmt: skip
-    if others:
-        result["sb3_steps_per_second"] = float(np.median(others))
-        result["fused_to_sb3"] = times(fused, others)
+    if baseline:
+        sb3 = [steps for steps, _ in others[0]]
+        result |= {"sb3_steps_per_second": float(np.median(sb3)), "fused_to_sb3": times(FUSED, sb3)}
+    if peers or vs:
+        result |= {"peers": [], "not_measured": missing}
+        for peer, found in zip(peers, others, strict=True):
+            theirs = [steps for steps, _ in found]
+            result["peers"].append({
+                "package": peer.package, "version": peer.version, "what": peer.what,
+                "steps_per_second": float(np.median(theirs)), "rounds": theirs, "threads": [n for _, n in found],
+                "ours": peer.ours, "times_slower": times(peer.ours, theirs),
+            })  # fmt: skip
     for one in ours.values():
         one.env.close()
     return result
 
 
-def _sb3(world: str, options: dict[str, Any], steps: int = 16_384) -> Callable[[], float]:
-    """Steps per second of stable-baselines3's PPO: 8 copies through our Gymnasium view, its own defaults."""
-    import gymnasium
-    from stable_baselines3 import PPO as Theirs
-    from stable_baselines3.common.vec_env import DummyVecEnv
+def bench_device(copies: int = 65_536, seconds: float = 20.0, rounds: int = 5, device: str = "cuda") -> dict[str, Any]:
+    """Environment steps per second of PPO on the maze of the tables with world and learner on `device`, learning included.
 
-    from ...envs import gym_id
-
-    env = DummyVecEnv([lambda: gymnasium.make(gym_id(world), **options)] * 8)
-    model = Theirs("MlpPolicy", env, seed=0, device="cpu")
-
-    def run() -> float:
-        began = time.perf_counter()
-        model.learn(steps, reset_num_timesteps=False)
-        return steps / (time.perf_counter() - began)
-
-    return run
+    The median over `rounds`. World and policy are one CUDA graph there, so the split of time knows only acting and learning.
+    Raises ValueError where there is no GPU.
+    """
+    one = _Trainee("maze", dict(MAZE), copies, 1, PPO, device)
+    for _ in range(4):  # updates: two that warm up, the one that captures, the first that only replays
+        one.run(1e-9)
+    found = [one.run(seconds / rounds) for _ in range(rounds)]
+    one.env.close()
+    return {
+        "world": "maze", "options": dict(MAZE), "copies": copies, "ppo": dict(PPO),
+        "steps_per_second": float(np.median([m["steps_per_second"] for m in found])),
+        "rounds": [m["steps_per_second"] for m in found],
+        "time_split": {name: float(np.median([m[key] for m in found])) for name, key in (("act", "policy"), ("learn", "learn"))},
+        "device": where(device), "versions": versions(), "git_commit": git_commit(),
+    }  # fmt: skip

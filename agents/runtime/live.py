@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TextIO
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -44,6 +44,111 @@ class Lines(NamedTuple):
     meaning: str
 
 
+class View(Protocol):
+    """Whatever follows one run: it is entered when training begins and told of every update."""
+
+    def __enter__(self) -> Any: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
+
+    def update(self, metrics: Mapping[str, Any], timing: Mapping[str, Any]) -> None: ...
+
+    def note(self, line: str) -> None: ...
+
+
+class Screen:
+    """Where a view is shown: a panel on a terminal, lines elsewhere. What goes wrong there never reaches the caller.
+
+    `draw`: the panel for so many columns and rows. `line`: the state as one plain line. `plain`, `every`, `stream`, `clock`
+    as for `Live`.
+    """
+
+    def __init__(
+        self,
+        draw: Callable[[int, int], RenderableType],
+        line: Callable[[], str],
+        plain: bool | None,
+        every: float,
+        stream: TextIO | None,
+        clock: Callable[[], float],
+    ) -> None:
+        self.draw, self.line = draw, line
+        self.plain, self.every, self.stream, self.clock = plain, every, stream, clock
+        self._printed = 0.0
+        self._pending = False
+        self._first = True
+        self._live: Any = None
+
+    def open(self, first: str) -> None:
+        """Begin; where there are lines, `first` is the first one."""
+        out = self.stream or sys.stderr
+        if self.plain is None:
+            self.plain = not _is_terminal(out)
+        if not self.plain:
+            with suppress(Exception):
+                self._live = self._open(out)
+        if self._live is None:
+            self.plain = True
+            self._write(first)
+
+    def close(self) -> None:
+        with suppress(Exception):
+            if self._live is not None:
+                self._live.stop()
+            elif self._pending:
+                self._write(self.line())
+        self._live, self._pending = None, False
+
+    def changed(self) -> None:
+        """There is something new: a panel draws itself, a line is due every few seconds."""
+        if self._live is None:
+            now = self.clock()
+            self._pending = True
+            if self._first or now - self._printed >= self.every:
+                self._write(self.line())
+                self._printed, self._pending, self._first = now, False, False
+
+    def note(self, line: str) -> None:
+        """One line above the panel, or between the lines."""
+        with suppress(Exception):
+            if self._live is not None:
+                from rich.text import Text
+
+                self._live.console.print(Text(str(line)))
+            else:
+                self._write(str(line))
+
+    def _write(self, line: str) -> None:
+        with suppress(OSError, ValueError):  # a closed pipe, a closed file
+            print(line, file=self.stream or sys.stderr, flush=True)
+
+    def _open(self, out: TextIO) -> Any:
+        from rich.console import Console
+        from rich.live import Live as RichLive
+
+        console = Console(file=out, force_terminal=True if self.plain is False else None)
+        # stdout stays untouched: it may carry one JSON document
+        live = RichLive(
+            console=console,
+            get_renderable=self._safe,
+            refresh_per_second=REFRESH,
+            redirect_stdout=False,
+            transient=False,
+        )
+        live.start()
+        return live
+
+    def _safe(self) -> RenderableType:
+        """The drawing thread must survive whatever a row held, and rows that change while it reads them."""
+        from rich.text import Text
+
+        width, height = (80, 25) if self._live is None else self._live.console.size
+        for _ in range(2):
+            with suppress(Exception):
+                return self.draw(width, height)
+        return Text("...")
+
+
 class Live:
     """Live view of a training run; use it as a context manager.
 
@@ -64,10 +169,8 @@ class Live:
         self.total_steps = total_steps
         self.title = title
         self.yardstick = yardstick
-        self.plain = plain
-        self.every = every
-        self.stream = stream
         self.clock = clock
+        self.screen = Screen(lambda width, height: self.panel(width), self.line, plain, every, stream, clock)
         self.metrics: dict[str, float] = {}
         self.timing: dict[str, float] = {}
         self.curves: dict[str, deque[float]] = {
@@ -75,54 +178,32 @@ class Live:
         }
         self.times: deque[dict[str, float]] = deque(maxlen=RECENT + 1)
         self.episodes = 0.0  # ended since this view began; a row counts those of its own update
-        self._started = self._updated = self._printed = clock()
-        self._pending = False
-        self._first = True
-        self._live: Any = None
+        self._started = self._updated = clock()
 
     def __enter__(self) -> Live:
         self._started = self._updated = self.clock()
-        out = self.stream or sys.stderr
-        if self.plain is None:
-            self.plain = not _is_terminal(out)
-        if not self.plain:
-            with suppress(Exception):
-                self._live = self._open(out)
-        if self._live is None:
-            self.plain = True
-            self._write(f"{self.title}: {_whole(self.total_steps)} steps")
+        self.screen.open(f"{self.title}: {whole(self.total_steps)} steps")
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        with suppress(Exception):
-            if self._live is not None:
-                self._live.stop()
-            elif self._pending:
-                self._write(self.line())
-        self._live, self._pending = None, False
+        self.screen.close()
+
+    @property
+    def plain(self) -> bool | None:
+        return self.screen.plain
 
     def update(self, metrics: Mapping[str, Any], timing: Mapping[str, Any]) -> None:
         """Take the rows of one update (see metrics.jsonl and timing.jsonl). Keys may be missing, values may be NaN."""
         with suppress(Exception):  # a view must not stop what it shows
-            self._take(metrics, timing)
-            if self._live is None:
-                now = self.clock()
-                self._pending = True
-                if self._first or now - self._printed >= self.every:
-                    self._write(self.line())
-                    self._printed, self._pending, self._first = now, False, False
+            self.take(metrics, timing)
+            self.screen.changed()
 
     def note(self, line: str) -> None:
         """One line above the panel, or between the lines."""
-        with suppress(Exception):
-            if self._live is not None:
-                from rich.text import Text
+        self.screen.note(line)
 
-                self._live.console.print(Text(str(line)))
-            else:
-                self._write(str(line))
-
-    def _take(self, metrics: Mapping[str, Any], timing: Mapping[str, Any]) -> None:
+    def take(self, metrics: Mapping[str, Any], timing: Mapping[str, Any]) -> None:
+        """Remember the rows of one update, without showing them."""
         new = {key: float(value) for key, value in metrics.items() if _finite(value)}
         self.metrics = {**self.metrics, **new}
         self.episodes += new.get("episodes", 0.0)
@@ -132,10 +213,6 @@ class Live:
                 curve.append(new[key])
         self.times.append({"env_steps": self.env_steps, **self.timing})
         self._updated = self.clock()
-
-    def _write(self, line: str) -> None:
-        with suppress(OSError, ValueError):  # a closed pipe, a closed file
-            print(line, file=self.stream or sys.stderr, flush=True)
 
     # ---- figures ----
 
@@ -199,9 +276,9 @@ class Live:
     def line(self) -> str:
         """The state as one plain line."""
         done = 100 * min(1.0, self.env_steps / max(self.total_steps, 1))
-        words = [f"{_clock(self.elapsed):>6}", f"{_whole(self.env_steps)} steps ({done:.0f} %)"]
+        words = [f"{duration(self.elapsed):>6}", f"{whole(self.env_steps)} steps ({done:.0f} %)"]
         if self.speed is not None:
-            words.append(f"{_whole(self.speed)} steps/s")
+            words.append(f"{whole(self.speed)} steps/s")
         value, lines = self.metrics.get("return_mean"), self._lines()
         if value is not None:
             place = ""
@@ -213,38 +290,13 @@ class Live:
             if key in self.metrics:
                 words.append(f"{name} {self.metrics[key]:{form}}")
         if self.left is not None:
-            words.append(f"{_clock(self.left)} left")
+            words.append(f"{duration(self.left)} left")
         return "  ".join(words)
 
     # ---- the panel ----
 
-    def _open(self, out: TextIO) -> Any:
-        from rich.console import Console
-        from rich.live import Live as RichLive
-
-        console = Console(file=out, force_terminal=True if self.plain is False else None)
-        # stdout stays untouched: it may carry one JSON document
-        live = RichLive(
-            console=console,
-            get_renderable=self._safe,
-            refresh_per_second=REFRESH,
-            redirect_stdout=False,
-            transient=False,
-        )
-        live.start()
-        return live
-
-    def _safe(self) -> RenderableType:
-        """The drawing thread must survive whatever a row held, and rows that change while it reads them."""
-        for _ in range(2):
-            with suppress(Exception):
-                return self.panel(self._live.console.width if self._live is not None else 80)
-        return f"{self.title}: {self.env_steps:.0f} steps"
-
     def panel(self, width: int = 80) -> RenderableType:
         """The whole view for a terminal `width` columns wide."""
-        from rich import box
-        from rich.panel import Panel
         from rich.table import Table
         from rich.text import Text
 
@@ -260,31 +312,24 @@ class Live:
         if self._lines() is not None:
             table.add_row("", self._position(room))
         if "episodes" in self.metrics:
-            table.add_row("episodes", Text(_whole(self.episodes)))
+            table.add_row("episodes", Text(whole(self.episodes)))
         for name, key, form in CURVES:
             if self.curves[key]:
                 figure = Text(f"{self.curves[key][-1]:<11{form}}")
                 table.add_row(name, figure.append(sparkline(self.curves[key], min(40, room - 12)), style=DIM))
-        return Panel(
-            table, title=Text(f" {self.title} ", style="bold"), title_align="left", width=wide + 4,
-            box=box.ROUNDED, border_style=DIM, padding=(0, 1),
-        )  # fmt: skip
+        return framed(table, self.title, wide + 4)
 
     def _progress(self, room: int) -> Text:
-        from rich.text import Text
-
         share = min(1.0, self.env_steps / max(self.total_steps, 1))
-        words = f"  {100 * share:3.0f} %  {_whole(self.env_steps)} / {_whole(self.total_steps)} steps"
-        size = max(6, room - len(words))
-        full = round(size * share)
-        return Text("━" * full, GOOD).append("━" * (size - full), DIM).append(words, "default")
+        words = f"  {100 * share:3.0f} %  {whole(self.env_steps)} / {whole(self.total_steps)} steps"
+        return progress_bar(share, max(6, room - len(words))).append(words, "default")
 
     def _speed(self) -> Text:
         from rich.text import Text
 
-        words = Text("starting ..." if self.speed is None else f"{_whole(self.speed)} steps/s", "bold")
-        words.append(f"   elapsed {_clock(self.elapsed)}", "not bold")
-        return words if self.left is None else words.append(f"   left {_clock(self.left)}", "not bold")
+        words = Text("starting ..." if self.speed is None else f"{whole(self.speed)} steps/s", "bold")
+        words.append(f"   elapsed {duration(self.elapsed)}", "not bold")
+        return words if self.left is None else words.append(f"   left {duration(self.left)}", "not bold")
 
     def _time(self, room: int) -> Text:
         from rich.text import Text
@@ -325,6 +370,26 @@ class Live:
         return bar.append("┤", DIM).append(tail, DIM).append(percent, "bold")
 
 
+def framed(content: RenderableType, title: str, width: int) -> RenderableType:
+    """A panel around a view."""
+    from rich import box
+    from rich.panel import Panel
+    from rich.text import Text
+
+    return Panel(
+        content, title=Text(f" {title} ", style="bold"), title_align="left", width=width,
+        box=box.ROUNDED, border_style=DIM, padding=(0, 1),
+    )  # fmt: skip
+
+
+def progress_bar(share: float, size: int) -> Text:
+    """━━━━━━ of which `share`, between 0 and 1, is done."""
+    from rich.text import Text
+
+    full = round(size * share)
+    return Text("━" * full, GOOD).append("━" * (size - full), DIM)
+
+
 def sparkline(values: Any, width: int) -> str:
     """Block characters for a series of finite numbers, oldest left, averaged into at most `width` columns."""
     series = list(values)
@@ -359,11 +424,11 @@ def _is_terminal(out: TextIO) -> bool:
     return True
 
 
-def _whole(number: float) -> str:
+def whole(number: float) -> str:
     return f"{number:,.0f}"
 
 
-def _clock(seconds: float) -> str:
+def duration(seconds: float) -> str:
     whole = int(seconds)
     if whole >= 3600:
         return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"

@@ -5,11 +5,13 @@ Each peer does what its own documentation shows for speed, with its own automati
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
+P = TypeVar("P")
+T = TypeVar("T")
 BURST = 64  # steps of a single environment, or of a batch, between two looks at the clock
 
 
@@ -122,13 +124,13 @@ def gymnax(copies: int) -> Iterator[Peer]:
 PEERS: dict[str, Callable[[int], Iterator[Peer]]] = {f.__name__: f for f in (minigrid, gymnasium, envpool, pufferlib, gymnax)}
 
 
-def find(names: list[str], copies: int) -> tuple[list[Peer], dict[str, str]]:
-    """The peers of the packages `names`, and for each package that does not run here the reason."""
-    found: list[Peer] = []
+def find(makers: Mapping[str, Callable[[T], Iterator[P]]], names: list[str], task: T) -> tuple[list[P], dict[str, str]]:
+    """The peers that `makers` give of the packages `names`, and for each package that does not run here the reason."""
+    found: list[P] = []
     missing: dict[str, str] = {}
     for name in names:
         try:
-            found += PEERS[name](copies)
+            found += makers[name](task)
         except ImportError as error:
             missing[name] = f"not installed: {error}"
         except Exception as error:  # somebody else's code: whatever it raises is its reason

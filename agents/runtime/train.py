@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -23,7 +23,7 @@ from ..core import Agent, NonFinite, check_arrays, make_agent
 from . import checkpoint
 from .collect import collector_of
 from .evaluate import yardstick_sample
-from .live import Live
+from .live import Live, View
 from .system import choose_threads, git_commit, read_json, versions, where, write_json
 from .tracking import Tracker
 
@@ -39,20 +39,26 @@ class Interrupted(Exception):
 
 
 class _Stop:
-    """Remembers the first SIGINT or SIGTERM; the second one ends the process at once."""
+    """Remembers the first SIGINT or SIGTERM; the second one ends the process at once, after a call of `last`."""
 
     signum = 0
 
+    def __init__(self, last: Callable[[], None]) -> None:
+        self.last = last
+
     def __call__(self, signum: int, frame: FrameType | None) -> None:
         if self.signum:
-            os._exit(128 + signum)
+            try:
+                self.last()
+            finally:
+                os._exit(128 + signum)
         self.signum = signum
 
 
 @contextmanager
-def stop_on_signals() -> Iterator[_Stop]:
+def stop_on_signals(last: Callable[[], None] = lambda: None) -> Iterator[_Stop]:
     """While it lasts, Ctrl-C and SIGTERM are only noted. Outside the main thread signals stay as they are."""
-    stop = _Stop()
+    stop = _Stop(last)
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
@@ -72,7 +78,7 @@ def build(config: RunConfig) -> tuple[BatchEnv, Agent, int]:
     return env, make_agent(config.agent_name, config.agent_options, env, config.seed, threads, config.device), threads
 
 
-def train(config: RunConfig, folder: Path, live: Live | bool | None = None, resume: bool = False) -> dict[str, Any]:
+def train(config: RunConfig, folder: Path, live: View | bool | None = None, resume: bool = False) -> dict[str, Any]:
     """Train as `config` says, in `folder`; with `resume` go on from its newest intact checkpoint. Returns the summary.
 
     `live`: None chooses a view for the terminal, False shows nothing. Raises Interrupted after a signal (saved first),
@@ -82,15 +88,21 @@ def train(config: RunConfig, folder: Path, live: Live | bool | None = None, resu
     fresh = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with _one_process(folder):
+        with one_process(folder):
             return _train(config, folder, live, resume)
     except BaseException:
-        if fresh and {path.name for path in folder.iterdir()} <= {LOCK}:  # nothing was begun: the name stays free
-            shutil.rmtree(folder, ignore_errors=True)
+        if fresh:
+            remove_unused(folder)
         raise
 
 
-def _train(config: RunConfig, folder: Path, live: Live | bool | None, resume: bool) -> dict[str, Any]:
+def remove_unused(folder: Path) -> None:
+    """Remove a run folder in which nothing was begun: its name stays free."""
+    if folder.is_dir() and {path.name for path in folder.iterdir()} <= {LOCK}:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _train(config: RunConfig, folder: Path, live: View | bool | None, resume: bool) -> dict[str, Any]:
     env, agent, threads = build(config)
     config = config.model_copy(update={"threads": threads})
     per_update = config.num_envs * agent.num_steps
@@ -220,7 +232,7 @@ def counters(found: checkpoint.Checkpoint) -> tuple[int, float, int, dict[str, i
 
 
 @contextmanager
-def _one_process(folder: Path) -> Iterator[None]:
+def one_process(folder: Path) -> Iterator[None]:
     """Hold the run folder's lock; raise ValueError where another process trains in it."""
     import fcntl
 

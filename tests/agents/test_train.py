@@ -216,7 +216,7 @@ def test_damaged_summaries_and_evaluations_are_made_anew(text: str, tmp_path: Pa
 
 def test_two_processes_do_not_train_in_one_folder(tmp_path: Path) -> None:
     tmp_path.joinpath("run").mkdir()
-    with train._one_process(tmp_path / "run"), pytest.raises(ValueError, match="another process"):
+    with train.one_process(tmp_path / "run"), pytest.raises(ValueError, match="another process"):
         train.train(run_config("bandit"), tmp_path / "run", live=False)
 
 

@@ -9,7 +9,18 @@ from typing import Any
 import pytest
 
 from gumdrop.configs import loader
-from gumdrop.configs.loader import ConfigError, dump, parse, parse_options, parse_value, presets, read_run, resolve
+from gumdrop.configs.loader import (
+    ConfigError,
+    dump,
+    dump_group,
+    parse,
+    parse_options,
+    parse_value,
+    presets,
+    read_group,
+    read_run,
+    resolve,
+)
 from gumdrop.configs.schema import RunConfig, check_name
 
 
@@ -258,6 +269,16 @@ def test_several_faults_are_told_at_once(tmp_path: Path) -> None:
         "steps: should be a number (got 'x')",
         "seed: should be greater than or equal to 0 (got -1)",
     ]
+
+
+def test_a_group_is_a_configuration_and_seeds(tmp_path: Path) -> None:
+    config = resolve("candy-ppo", None, [], {"seed": 7, "name": "many"})
+    assert read_group(write(tmp_path, dump_group(config, range(7, 10)))) == (config, [7, 8, 9])
+    for seeds in ("", "seeds: []", "seeds: 3", "seeds: [1, 1]", "seeds: [-1]", "seeds: [true]", f"seeds: [{2**63}]"):
+        with pytest.raises(ConfigError, match="seeds: should be a list of different whole numbers"):
+            read_group(write(tmp_path, dump(config) + seeds))
+    with pytest.raises(ConfigError, match="stepz"):
+        read_group(write(tmp_path, "stepz: 1\nseeds: [1]"))
 
 
 def test_options_of_one_thing() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from gumdrop.agents.runtime import peers_train
 from gumdrop.agents.runtime.bench import bench_env, bench_train
 from gumdrop.agents.runtime.peers import PEERS
 from gumdrop.envs.registry import presets, worlds
@@ -46,6 +47,9 @@ def test_presets(proof: Callable[[str, dict[str, Any]], None]) -> None:
 
 
 def test_training(proof: Callable[[str, dict[str, Any]], None]) -> None:
-    result = bench_train(seconds=30.0)
+    """Both learners, in turns with the peers that are installed here."""
+    result = bench_train(seconds=30.0, vs=[*peers_train.PEERS])
     proof("bench-train", result)
     assert result["fused_to_torch"] > 1 and result["fused_to_sb3"] > 1
+    assert result["peers"][0]["package"] == "stable_baselines3"
+    assert all(peer["times_slower"] > 1 for peer in result["peers"])

@@ -194,6 +194,12 @@ TRAIN = [
         (["candy-ppo", "--track", "wandbb"], "did you mean wandb?"),
         (["candy-ppo", "--stepz", "5"], "--steps"),
         (["candy-ppo", "--steps"], "--steps"),
+        (["candy-ppo", "--seeds", "0"], "--seeds"),
+        (["candy-ppo", "--seeds", "10001"], "--seeds"),
+        (["candy-ppo", "--seeds", "1.5"], "--seeds"),
+        (["candy-ppo", "--seeds", "2", "threads=2"], "one core"),
+        (["candy-ppo", "--seeds", "2", "--seed", str(2**63 - 1)], "seeds"),
+        (["candy-ppo", "--seeds", "2", "--name", "sound"], "gumdrop resume sound"),
         (["candy-ppo", "-c", "missing.yaml"], "no such file"),
         (["candy-ppo", "-c", "runs"], "folder"),
         (["candy-ppo", "-c", "x" * 5000], "long"),
@@ -281,6 +287,7 @@ OTHERS = [
         ("bench env cndy", "did you mean candy?"),
         ("bench env candy --copies 0", "--copies"),
         ("bench train --seconds 0", "--seconds"),
+        ("bench train --vs skrll", "did you mean skrl?"),
         ("eval", "missing argument"),
         ("eval soud", "did you mean sound?"),
         ("eval pppo", "did you mean ppo?"),
@@ -557,6 +564,20 @@ def test_damaged_configurations_of_runs(
     folder = copy_of(bench, tmp_path)
     (folder / "runs" / "sound" / "config.yaml").write_bytes(text)
     refused(Case([verb, *["sound"] * (2 if verb == "compare" else 1)]), folder, capsys, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    "text", [*CONFIGS.values(), *(f"seeds: {seeds}\n".encode() for seeds in ("[]", "3", "[1, 1]", "[-1]", "[true]", "[a]"))]
+)
+def test_damaged_configurations_of_groups(
+    text: bytes, bench: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = copy_of(bench, tmp_path)
+    (folder / "runs" / "many").mkdir()
+    (folder / "runs" / "many" / "group.yaml").write_bytes(text)
+    refused(Case(["resume", "many"]), folder, capsys, monkeypatch)
+    for verb in ("eval", "rollout", "report"):
+        refused(Case([verb, "many"], "a group of runs; none of them has begun"), folder, capsys, monkeypatch)
 
 
 @pytest.mark.parametrize("file", ["summary.json", "evaluation.json", "metrics.jsonl"])

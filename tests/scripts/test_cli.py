@@ -200,6 +200,43 @@ def test_a_run_from_train_to_compare(folder: Path, capsys: pytest.CaptureFixture
     assert "finished" in capsys.readouterr().err
 
 
+def test_many_seeds_from_train_to_compare(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = document(capsys, *RANDOM, "--seed", "3", "--seeds", "2", "eval_episodes=30")
+    assert made["run"] == "runs/bandit-random-0001" and made["status"] == "finished"
+    assert [(row["seed"], row["run"]) for row in made["seeds"]] == [(3, "seed-3"), (4, "seed-4")]
+    low, high = made["return"]["ci95"]
+    assert low <= made["return"]["mean"] <= high and json.loads((folder / made["run"] / "group.json").read_text())
+
+    name = "bandit-random-0001/seed-4"
+    assert document(capsys, "eval", name, "--episodes", "5")["episodes"] == 5
+    assert document(capsys, "rollout", f"runs/{name}")["episodes"][0]["length"] == 100
+    assert document(capsys, "report", name)["report"] == f"runs/{name}/report.html"
+    compared = document(capsys, "compare", name, "bandit-random-0001/seed-3", "--out", "a.html")
+    assert [row["run"] for row in compared["runs"]] == [name, "bandit-random-0001/seed-3"]
+    for verb, words in (("eval", "a group of runs: name one"), ("resume", "finished"), ("report", "seed-3")):
+        assert main([verb, "bandit-random-0001"]) == 2
+        assert words in capsys.readouterr().err
+    assert main(["resume", name]) == 2
+    assert "finished" in capsys.readouterr().err
+
+
+def test_a_failed_seed_gives_exit_status_1(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gumdrop.agents.runtime import group
+
+    row = {"status": "finished", "env_steps": 256, "seconds": 1.0, "return": 5.0, "share_of_optimal": None}
+    rows = [{**row, "seed": 0, "run": "seed-0"}, {**row, "seed": 1, "run": "seed-1", "status": "failed", "error": "nan"}]
+    over = {"return": {"mean": 5.0, "ci95": [4.0, 6.0]}, "share_of_optimal": None, "interval": "Student t over training seeds"}
+    monkeypatch.setattr(group, "train_group", lambda *_, **__: {"status": "failed", "seeds": rows, **over})
+    assert main([*RANDOM, "--seeds", "2"]) == 1
+    out, err = capsys.readouterr()
+    assert "mean return 5.000 (95 %: 4.000 to 6.000, Student t over training seeds)" in out
+    assert err == "1 of 2 seeds failed: `gumdrop resume runs/bandit-random-0001` goes on with them\n"
+    assert main([*RANDOM, "--seeds", "2", "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["seeds"] == rows
+
+
 def test_an_explicit_name_is_never_overwritten(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "runs" / "mine").mkdir(parents=True)
     (folder / "runs" / "mine" / "note").write_text("keep me")
@@ -223,6 +260,7 @@ def test_a_refused_agent_leaves_no_folder(folder: Path, monkeypatch: pytest.Monk
     def refuse(*_: Any, **__: Any) -> None:
         raise ValueError("no")
 
+    assert main([*RANDOM, "--steps", "3"]) == 2  # less than one update
     monkeypatch.setattr(runtime, "train", refuse)
     main(RANDOM)
     assert list((folder / "runs").iterdir()) == []
