@@ -78,9 +78,7 @@ def train(
     vs: Annotated[
         str | None, typer.Option("--vs", metavar="NAMES", help="Also measure skrl,rsl_rl on our engine, alternately.")
     ] = None,
-    device: Annotated[
-        str, typer.Option("--device", help="cpu, or cuda: world and learner on a GPU, and nothing else.")
-    ] = "cpu",
+    device: Annotated[str, typer.Option("--device", help="cpu; or cuda: only world and learner on a GPU.")] = "cpu",
     json: Json = False,
 ) -> None:
     """Measure PPO training in environment steps a second, learning included, in turns with other packages' PPO."""

@@ -329,10 +329,11 @@ def bench_device(copies: int = 65_536, seconds: float = 20.0, rounds: int = 5, d
         one.run(1e-9)
     found = [one.run(seconds / rounds) for _ in range(rounds)]
     one.env.close()
+    split = {name: float(np.median([m[name] for m in found])) for name in ("policy", "learn")}
     return {
         "world": "maze", "options": dict(MAZE), "copies": copies, "ppo": dict(PPO),
         "steps_per_second": float(np.median([m["steps_per_second"] for m in found])),
         "rounds": [m["steps_per_second"] for m in found],
-        "time_split": {name: float(np.median([m[key] for m in found])) for name, key in (("act", "policy"), ("learn", "learn"))},
+        "time_split": {"act": split["policy"], "learn": split["learn"]},
         "device": where(device), "versions": versions(), "git_commit": git_commit(),
     }  # fmt: skip
