@@ -17,7 +17,11 @@ from .collect import Collector
 
 def shared(array: Any, device: torch.device) -> Tensor:
     """A numba device array as a tensor over the same memory; in numba's simulator that is the host's."""
-    return torch.as_tensor(array, device=device) if device.type == "cuda" else torch.from_numpy(array._ary)
+    if device.type != "cuda":
+        return torch.from_numpy(array._ary)
+    tensor = torch.as_tensor(array, device=device)
+    assert tensor.data_ptr() == array.__cuda_array_interface__["data"][0], "torch has made a copy"
+    return tensor
 
 
 class DeviceCollector(Collector):
@@ -51,7 +55,7 @@ class DeviceCollector(Collector):
         self._work()
         self.engine.changed()
         with self.learner.place.here():
-            # Not for a graph: how many episodes have ended is for the data to say. The host waits here, and nowhere else.
+            # Not for a graph: how many episodes have ended is for the data to say, and the host waits for them.
             t, copy = torch.nonzero(kept.terminated | kept.truncated, as_tuple=True)
             ended = [x.cpu().numpy() for x in (t, copy, self._ended_return[t, copy], self._ended_length[t, copy])]
             sound, action = bool(self._sound), self.learner.legal(kept.action)
