@@ -110,6 +110,19 @@ class Exploring(Protocol):
         ...
 
 
+@runtime_checkable
+class OnDevice(Protocol):
+    """An agent that works where `DeviceCollector` has the world step; its class names the devices it knows in `devices`."""
+
+    devices: ClassVar[tuple[str, ...]]
+    learner: Any  # core_ml.device.DeviceActorCritic
+
+    def ready(self, steps: int, obs: Any) -> Any:
+        """The learner's memory (`core_ml.device.Memory`) for `steps` steps of copies that show `obs` (N, A, ...), a tensor on
+        the device; from now on the learner acts with fresh random numbers."""
+        ...
+
+
 class NonFinite(ArithmeticError):
     """A NaN or infinity appeared; the message names where."""
 
@@ -163,10 +176,16 @@ def agent_config(name: str, options: dict[str, Any]) -> AgentConfig:
     return config
 
 
-def make_agent(name: str, options: dict[str, Any], env: BatchEnv, seed: int, threads: int = 1) -> Agent:
-    """An untrained agent for `env`; all its randomness comes from `seed`. It may work on `threads` threads."""
-    config = agent_config(name, options)
-    made: Agent = agents()[name](config, Spaces.of(env), seed, threads)
+def make_agent(name: str, options: dict[str, Any], env: BatchEnv, seed: int, threads: int = 1, device: str = "cpu") -> Agent:
+    """An untrained agent for `env`; all its randomness comes from `seed`. It may work on `threads` threads.
+
+    Raises ValueError where it cannot work on `device`.
+    """
+    config, cls = agent_config(name, options), agents()[name]
+    if device not in getattr(cls, "devices", ("cpu",)):
+        raise ValueError(f"agent {name} cannot work on device {device!r}: take device=cpu")
+    elsewhere = {} if device == "cpu" else {"device": device}
+    made: Agent = cls(config, Spaces.of(env), seed, threads, **elsewhere)
     return made
 
 

@@ -42,6 +42,7 @@ class RunConfig(BaseModel):
     steps: Whole = Field(1_000_000, ge=1, le=10**15, description="environment steps: copies x time steps")
     seed: Whole = Field(0, ge=0, lt=2**63, description="the one seed that everything random is derived from")
     eval_episodes: Whole = Field(1000, ge=1, le=10**7, description="held-out episodes of an evaluation")
+    device: Literal["cpu", "cuda"] = Field("cpu", description="where world and learner work: the processor or a GPU")
     threads: Whole = Field(0, ge=0, le=1024, description="processor threads; 0: chosen by rule")
     checkpoint_updates: Whole = Field(0, ge=0, description="updates between checkpoints; 0: by time")
     checkpoint_seconds: Real = Field(20.0, gt=0, description="seconds between checkpoints")

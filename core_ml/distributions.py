@@ -29,10 +29,12 @@ class Categorical(NamedTuple):
         return cls(logits.log_softmax(-1))
 
     def sample(self, generator: torch.Generator) -> Tensor:
-        """Inverse distribution function of one uniform number a row."""
+        return self.quantile(torch.rand(len(self.log_p), 1, generator=generator))
+
+    def quantile(self, u: Tensor) -> Tensor:
+        """Inverse distribution function at `u` (B, 1) in [0, 1): what makes actions of uniform numbers."""
         cumulative = self.log_p.exp().cumsum(-1)
-        u = torch.rand(len(cumulative), 1, generator=generator) * cumulative[:, -1:]
-        return (cumulative[:, :-1] <= u).sum(-1)
+        return (cumulative[:, :-1] <= u * cumulative[:, -1:]).sum(-1)
 
     def mode(self) -> Tensor:
         return self.log_p.argmax(-1)

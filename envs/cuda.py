@@ -2,7 +2,8 @@
 
 State, constants and buffers live on the device. `step` brings its results to the host, so that everything which works
 with an `Engine` works with a `CudaEngine`; `step_device` leaves them where they are, for torch and others that read
-``__cuda_array_interface__``. ``NUMBA_ENABLE_CUDASIM=1`` runs the same kernels in numba's simulator, without a GPU.
+``__cuda_array_interface__``; `step_shared` only puts a step on somebody's stream. ``NUMBA_ENABLE_CUDASIM=1`` runs the
+same kernels in numba's simulator, without a GPU.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import math
 import types
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
@@ -178,6 +179,19 @@ def _argument(value: Any) -> Any:
     return value
 
 
+class Shared(NamedTuple):
+    """What `step_shared` reads and fills: the engine's own arrays on the device, with `__cuda_array_interface__`."""
+
+    action: Any  # int64 (N, A) or float32 (N, A, D): write here, legal ones only
+    obs: Any  # (N, A, *observation shape)
+    final_obs: Any
+    reward: Any  # float32 (N, A)
+    terminated: Any  # bool (N,)
+    truncated: Any
+    ended_return: Any  # float64 (N, A), where an episode ended
+    ended_length: Any  # int64 (N,)
+
+
 class CudaEngine(Engine):
     """N copies of a world on a GPU; interface, results and checkpoints are those of `Engine`, bit for bit.
 
@@ -211,21 +225,23 @@ class CudaEngine(Engine):
         self._illegal = cuda.to_device(np.array([n], np.int64))
         self._grid = (2, 4) if config.ENABLE_CUDASIM else ((n + THREADS - 1) // THREADS, THREADS)
         self._programs = _programs(*kernel_key(self.world))
-        self._launches: dict[str, Any] = {}
+        self._launches: dict[tuple[str, int], Any] = {}
         b, wide = self._device_b, (n, self.num_agents, *shape)
         self._device_step = Step(b.obs.reshape(*wide), b.reward, b.terminated, b.truncated, b.final_obs.reshape(*wide))
 
-    def _launch(self, name: str, program: Any, *args: Any) -> None:
-        """Run a kernel over all copies; compile it first where it is the first time."""
+    def _launch(self, name: str, program: Any, *args: Any, stream: int = 0) -> None:
+        """Run a kernel over all copies, on a CUDA stream of that handle; compile it first where it is the first time."""
         args = tuple(_argument(value) for value in args)
-        if name not in self._launches:
+        if (name, stream) not in self._launches:
             with _exact_arithmetic(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # numba warns of small grids
-                self._launches[name] = program.specialize(*args)[self._grid]
-        self._launches[name](*args)
+                where = (*self._grid, cuda.external_stream(stream)) if stream else self._grid
+                self._launches[name, stream] = program.specialize(*args)[where]
+        self._launches[name, stream](*args)
 
-    def _run(self, name: str, *args: Any) -> None:
-        self._launch(name, getattr(self._programs, name), self._device_state, self._device_constants, self._device_b, *args)
+    def _run(self, name: str, *args: Any, stream: int = 0) -> None:
+        arrays = self._device_state, self._device_constants, self._device_b
+        self._launch(name, getattr(self._programs, name), *arrays, *args, stream=stream)
 
     def _pull(self, *names: str) -> None:
         for name in self._stale.intersection(names):
@@ -285,6 +301,27 @@ class CudaEngine(Engine):
         self._run("step", action, self._limit, autoreset)
         self._stale |= EVERYTHING
         return self._device_step
+
+    def shared(self) -> Shared:
+        """The arrays of `step_shared`; they stay where they are for good."""
+        step, b = self._device_step, self._device_b
+        return Shared(
+            self._device_action, step.obs, step.final_obs, step.reward, step.terminated, step.truncated, b.ended_return,
+            b.ended_length,
+        )  # fmt: skip
+
+    def step_shared(self, stream: int = 0) -> None:
+        """Put a step of all copies, with the actions in `shared().action`, on a CUDA stream of that handle (0: numba's own).
+
+        Nothing is checked and nothing awaited, so that the launch may be captured into a CUDA graph, if it is not the
+        first one on that stream: that compiles. Python does not run when a graph is replayed: call `changed` afterwards.
+        """
+        self._run("step", self._device_action, self._limit, True, stream=stream)
+
+    def changed(self) -> None:
+        """Tell that `step_shared` has been at work: waits for it, and the host reads everything afresh."""
+        self.synchronize()
+        self._stale |= EVERYTHING
 
     def to_device(self, action: Array) -> Any:
         """A copy of `action`, checked, on the device: what `step_device` takes without copying."""

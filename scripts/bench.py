@@ -78,13 +78,21 @@ def train(
     vs: Annotated[
         str | None, typer.Option("--vs", metavar="NAMES", help="Also measure skrl,rsl_rl on our engine, alternately.")
     ] = None,
+    device: Annotated[str, typer.Option("--device", help="cpu; or cuda: only world and learner on a GPU.")] = "cpu",
     json: Json = False,
 ) -> None:
     """Measure PPO training in environment steps a second, learning included, in turns with other packages' PPO."""
-    from ..agents.runtime.bench import bench_train
+    from ..agents.runtime.bench import bench_device, bench_train
     from ..agents.runtime.peers_train import PEERS
 
     packages = _packages(vs, [*PEERS])
+    if device != "cpu":
+        if packages:
+            raise Refused(f"--vs {vs}: other packages' PPO is measured on the processor only: leave out --device")
+        with only_json(json):
+            result = bench_device(seconds=seconds, device=device)
+        _print(result, json)
+        return
     with only_json(json):
         result = bench_train(seconds=seconds, baseline=baseline, vs=packages)
     _print(result, json)

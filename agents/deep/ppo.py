@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import gymnasium
 import numpy as np
@@ -24,8 +24,7 @@ from ..core import (
 )  # fmt: skip
 
 if TYPE_CHECKING:
-    from ...core_ml.eager import EagerActorCritic
-    from ...core_ml.fused import Acted, FusedActorCritic
+    from ...core_ml.fused import Acted, Coefs
 
 
 @agent("ppo")
@@ -35,7 +34,10 @@ class PPO:
     Work per `learn`: `epochs` passes over the rollout in `minibatches` parts. `learner` says who computes the network: "fused",
     compiled kernels in which a tile of rows goes forward and backward while it is in the cache; or "torch", the reference,
     which sums gradients over chunks of `chunk` rows. Both follow the same equations; with "fused" torch is not even imported.
+    On `device` "cuda" it is torch on a GPU (`core_ml/device.py`), which learns from rollouts of `DeviceCollector`.
     """
+
+    devices: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
 
     class Config(AgentConfig):
         num_steps: int = Field(32, ge=1, le=100_000, description="steps per copy between updates")
@@ -71,10 +73,10 @@ class PPO:
                 raise ValueError("hidden widths must lie in 1..8192")
             return hidden
 
-    def __init__(self, config: Config, spaces: Spaces, seed: int, threads: int = 1) -> None:
+    def __init__(self, config: Config, spaces: Spaces, seed: int, threads: int = 1, device: str = "cpu") -> None:
         from ...core_ml.normalise import RunningNormaliser
 
-        self.config, self.spaces = config, spaces
+        self.config, self.spaces, self.device = config, spaces, device
         self._inputs, action = flat_size(spaces.observation), spaces.action
         self.continuous = isinstance(action, gymnasium.spaces.Box)
         if isinstance(action, gymnasium.spaces.Discrete):
@@ -87,17 +89,28 @@ class PPO:
         if config.network == "cnn" and len(shape) not in (2, 3):
             raise ValueError(f"a cnn needs observations of 2 or 3 dimensions, these are {shape}: set agent.network=mlp")
         self.rng = np.random.Generator(np.random.PCG64(seed))
-        self.learner, self.note = self._learner(shape, actions, threads)
+        self.learner: Any  # a FusedActorCritic, EagerActorCritic or DeviceActorCritic
+        self.learner, self.note = self._learner(shape, actions, threads, device)
         self.learner.memory.initialise(self.rng)
         self.normaliser = RunningNormaliser(self._inputs) if config.normalise_observation else None
         self._records: Any = None  # memory that is kept from update to update: what is learned from, and what acting gave out
         self._acted: Acted | None = None
 
-    def _learner(self, shape: tuple[int, ...], actions: int, threads: int) -> tuple[FusedActorCritic | EagerActorCritic, str]:
+    def _learner(self, shape: tuple[int, ...], actions: int, threads: int, device: str) -> tuple[Any, str]:
         """Who computes the network, and a line for people about it."""
         from ...core_ml.fused import FusedActorCritic, MLPSpec
 
         o = self.config
+        network = shape, actions, self.continuous, o.network, o.hidden, o.channels, o.activation, o.shared_trunk
+        if device != "cpu":
+            from ...core_ml.device import DeviceActorCritic
+            from ...core_ml.nets import actor_critic
+
+            if o.learner == "fused" or o.normalise_observation:
+                fault = "learner=fused" if o.learner == "fused" else "normalise_observation=true"
+                raise ValueError(f"agent ppo: {fault} is for the processor: leave it out, or take device=cpu")
+            there = DeviceActorCritic(actor_critic(*network), device, self._bounds())
+            return there, f"learner: torch on {there.place.device}"
         head: Literal["gaussian", "categorical"] = "gaussian" if self.continuous else "categorical"
         spec = MLPSpec(self._inputs, o.hidden, o.activation, o.shared_trunk, head, (actions,))
         misfit = "a cnn is torch's" if o.network == "cnn" else spec.fits()
@@ -111,8 +124,7 @@ class PPO:
         from ...core_ml.eager import EagerActorCritic
         from ...core_ml.nets import actor_critic
 
-        model = actor_critic(shape, actions, self.continuous, o.network, o.hidden, o.channels, o.activation, o.shared_trunk)
-        return EagerActorCritic(model, threads, o.chunk), "learner: torch" + (f" ({misfit})" if misfit else "")
+        return EagerActorCritic(actor_critic(*network), threads, o.chunk), "learner: torch" + (f" ({misfit})" if misfit else "")
 
     @property
     def num_steps(self) -> int:
@@ -141,11 +153,15 @@ class PPO:
         if self._acted is None or len(self._acted.value) != math.prod(lead):
             self._acted = self.learner.buffers(math.prod(lead))
         seeds = np.array([self._draw() for _ in range(lead[0])])
-        bounds = None
-        if isinstance(self.spaces.action, gymnasium.spaces.Box):
-            bounds = np.stack([bound.reshape(-1) for bound in finite_bounds(self.spaces.action)]).astype(np.float32)
-        share = self.learner.explore(world, kept, seeds, self._acted, self._scale(), bounds)
+        bounds = self._bounds()
+        flat = None if bounds is None else bounds.reshape(2, -1)
+        share = self.learner.explore(world, kept, seeds, self._acted, self._scale(), flat)
         return self._extras(self._acted, lead), share
+
+    def ready(self, steps: int, obs: Any) -> Any:
+        """Memory on the device, and fresh random numbers there, for a rollout; see `core.OnDevice`."""
+        self.learner.begin(self._draw())
+        return self.learner.reserve(steps, obs)
 
     def _extras(self, acted: Acted, lead: tuple[int, ...]) -> dict[str, Array]:
         """What `learn` wants to know of acting."""
@@ -175,12 +191,24 @@ class PPO:
             return np.clip(action, *finite_bounds(self.spaces.action)).astype(np.float32)
         return action
 
+    def _bounds(self) -> Array | None:
+        """What actions of a Box are cut to, float32 (2, *its shape)."""
+        space = self.spaces.action
+        return np.stack(finite_bounds(space)).astype(np.float32) if isinstance(space, gymnasium.spaces.Box) else None
+
     def learn(self, batch: Rollout, progress: float) -> dict[str, float]:
         from ...core_ml.fused import Coefs
         from ...core_ml.returns import explained_variance, gae
 
         o, learner, scale = self.config, self.learner, self._scale()
         t, n, a = batch.reward.shape
+        rows = t * n * a
+        size = math.ceil(rows / min(o.minibatches, rows))
+        learning_rate = o.learning_rate * scheduled(o.schedule, progress)
+        final = o.ent_coef if o.ent_coef_final is None else o.ent_coef_final
+        coefs = Coefs(o.clip_coef, o.value_clip, o.vf_coef, o.ent_coef + (final - o.ent_coef) * progress)
+        if self.device != "cpu":
+            return self._learn_on_device(batch, rows, size, coefs, learning_rate)
         value, log_prob = batch.extras["value"], batch.extras["log_prob"]
         terminated, truncated = batch.terminated[:, :, None], batch.truncated[:, :, None]
 
@@ -193,11 +221,6 @@ class PPO:
         advantage = gae(batch.reward, value, next_value, terminated, terminated | truncated, o.gamma, o.gae_lambda)
         target = advantage + value
 
-        rows = t * n * a
-        size = math.ceil(rows / min(o.minibatches, rows))
-        learning_rate = o.learning_rate * scheduled(o.schedule, progress)
-        final = o.ent_coef if o.ent_coef_final is None else o.ent_coef_final
-        coefs = Coefs(o.clip_coef, o.value_clip, o.vf_coef, o.ent_coef + (final - o.ent_coef) * progress)
         action = (batch.extras["raw_action"] if self.continuous else batch.action).reshape(rows, *[-1] * self.continuous)
         self._records = learner.records(self._rows(batch.obs), action, log_prob, advantage, target, value, self._records)
         norms: list[float] = []
@@ -214,12 +237,27 @@ class PPO:
                 break
         if self.normaliser:  # after learning: the rollout was collected, and is learned from, with the same scale
             self.normaliser.update(self._rows(batch.obs))
-        mean = (sums / rows).tolist()
-        return {
-            "loss/policy": mean[0], "loss/value": mean[1], "entropy": mean[2], "kl": mean[3], "clip_fraction": mean[4],
-            "explained_variance": explained_variance(value, target), "learning_rate": learning_rate,
-            "grad_norm": sum(norms) / len(norms), "epochs": float(epochs),
-        }  # fmt: skip
+        return _metrics(sums / rows, explained_variance(value, target), learning_rate, sum(norms) / len(norms), epochs)
+
+    def _learn_on_device(self, batch: Rollout, rows: int, size: int, coefs: Coefs, learning_rate: float) -> dict[str, float]:
+        """The same steps as above for a rollout of tensors; the host sees nothing of them before they are done."""
+        from ...core_ml.device import Memory
+
+        o, learner, extras = self.config, self.learner, batch.extras
+        tensors: list[Any] = [batch.obs, *(extras[name] for name in ("raw_action", "log_prob", "value", "final_value"))]
+        learner.take(Memory._make([*tensors, *batch[2:6]]))
+        learner.advantages(o.gamma, o.gae_lambda)
+        epochs = 0
+        for _ in range(o.epochs):
+            learner.epoch(self._draw(), size, coefs, learning_rate, o.max_grad_norm, o.normalise_advantage)
+            epochs += 1
+            if o.target_kl is not None and learner.kl() > o.target_kl:
+                break
+        found = learner.report()
+        if not math.isfinite(found.norms):
+            self._name_the_source(found.sums)
+        steps = epochs * math.ceil(rows / size)
+        return _metrics(found.sums / rows, found.explained_variance, learning_rate, found.norms / steps, epochs)
 
     def _name_the_source(self, sums: Array) -> None:
         """Raise NonFinite with the first part of the loss, or the first gradient, that is not finite."""
@@ -231,7 +269,8 @@ class PPO:
     def _state(self) -> dict[str, Array]:
         """Everything but the generator; arrays of our own, not copies."""
         normaliser = self.normaliser.state() if self.normaliser else {}
-        return self.learner.memory.state() | {f"normaliser.{name}": array for name, array in normaliser.items()}
+        memory: dict[str, Array] = self.learner.memory.state()
+        return memory | {f"normaliser.{name}": array for name, array in normaliser.items()}
 
     def state_dict(self) -> dict[str, Array]:
         return {name: array.copy() for name, array in self._state().items()} | {"rng": generator_state(self.rng)}
@@ -242,6 +281,15 @@ class PPO:
         if self.normaliser:
             self.normaliser.load({name.removeprefix("normaliser."): array for name, array in state.items()})
         set_generator_state(self.rng, state["rng"])
+
+
+def _metrics(mean: Array, explained: float, learning_rate: float, grad_norm: float, epochs: int) -> dict[str, float]:
+    """An update in numbers; `mean` (5,) as learners sum it, by row."""
+    policy, value, entropy, kl, clipped = mean.tolist()
+    return {
+        "loss/policy": policy, "loss/value": value, "entropy": entropy, "kl": kl, "clip_fraction": clipped,
+        "explained_variance": explained, "learning_rate": learning_rate, "grad_norm": grad_norm, "epochs": float(epochs),
+    }  # fmt: skip
 
 
 def scheduled(schedule: str, progress: float) -> float:

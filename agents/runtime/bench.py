@@ -14,10 +14,10 @@ from ...envs.registry import make, worlds
 from ...envs.views import GymView
 from ..core import make_agent
 from . import peers_train
-from .collect import Collector
+from .collect import collector_of
 from .peers import PEERS, find, single
 from .peers_train import FUSED, TWO_TRUNKS
-from .system import choose_threads, cores, git_commit, processor, versions
+from .system import choose_threads, cores, git_commit, processor, versions, where
 
 MAZE = {"size": 11, "slip": 0.1, "view": 7}  # the maze of the tables: fresh mazes, 7 x 7 byte view, auto-reset
 PPO: dict[str, Any] = {
@@ -199,10 +199,12 @@ def useful_flops(inputs: int, hidden: tuple[int, ...], actions: int, epochs: int
 class _Trainee:
     """PPO on copies of a world, updated for a while at a time."""
 
-    def __init__(self, world: str, options: dict[str, Any], copies: int, threads: int, ppo: dict[str, Any]) -> None:
-        self.env = make(world, options, num_envs=copies)
-        self.agent = make_agent("ppo", ppo, self.env, 0, threads)
-        self.collector = Collector(self.env, self.agent)
+    def __init__(
+        self, world: str, options: dict[str, Any], copies: int, threads: int, ppo: dict[str, Any], device: str = "cpu"
+    ) -> None:
+        self.env = make(world, options, num_envs=copies, device=device)
+        self.agent = make_agent("ppo", ppo, self.env, 0, threads, device)
+        self.collector = collector_of(self.env, self.agent, device)
         self.collector.begin(self.env.reset(0))
 
     def run(self, duration: float) -> dict[str, float]:
@@ -314,3 +316,24 @@ def bench_train(
     for one in ours.values():
         one.env.close()
     return result
+
+
+def bench_device(copies: int = 65_536, seconds: float = 20.0, rounds: int = 5, device: str = "cuda") -> dict[str, Any]:
+    """Environment steps per second of PPO on the maze of the tables with world and learner on `device`, learning included.
+
+    The median over `rounds`. World and policy are one CUDA graph there, so the split of time knows only acting and learning.
+    Raises ValueError where there is no GPU.
+    """
+    one = _Trainee("maze", dict(MAZE), copies, 1, PPO, device)
+    for _ in range(4):  # updates: two that warm up, the one that captures, the first that only replays
+        one.run(1e-9)
+    found = [one.run(seconds / rounds) for _ in range(rounds)]
+    one.env.close()
+    split = {name: float(np.median([m[name] for m in found])) for name in ("policy", "learn")}
+    return {
+        "world": "maze", "options": dict(MAZE), "copies": copies, "ppo": dict(PPO),
+        "steps_per_second": float(np.median([m["steps_per_second"] for m in found])),
+        "rounds": [m["steps_per_second"] for m in found],
+        "time_split": {"act": split["policy"], "learn": split["learn"]},
+        "device": where(device), "versions": versions(), "git_commit": git_commit(),
+    }  # fmt: skip

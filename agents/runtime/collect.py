@@ -12,6 +12,15 @@ from ...envs.core import BatchEnv, Episodes
 from ..core import Agent, Array, Exploring, Kept, NonFinite, Rollout, check_arrays
 
 
+def collector_of(env: BatchEnv, agent: Agent, device: str = "cpu") -> Collector:
+    """What collects on `device`, where `env` and `agent` have been made for it."""
+    if device == "cpu":
+        return Collector(env, agent)
+    from .collect_device import DeviceCollector
+
+    return DeviceCollector(env, agent)
+
+
 class Collector:
     """Steps `agent` in `env` and writes what happens into buffers that are allocated once.
 

@@ -95,6 +95,8 @@ def _check(config: RunConfig, seeds: Sequence[int]) -> None:
         raise ValueError("seeds: should be different whole numbers from 0 to below 2^63")
     if config.threads > 1:
         raise ValueError(f"threads={config.threads}: each seed of a group works on one core; leave threads away")
+    if config.device != "cpu":
+        raise ValueError(f"device={config.device}: the seeds of a group work on the processor's cores; train them one by one")
 
 
 def _train_group(

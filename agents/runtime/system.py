@@ -51,6 +51,15 @@ def processor() -> str:
     return f"{name}, {cores()} cores"
 
 
+def where(device: str) -> str:
+    """What a run on `device` works on: the processor, or the GPU's name and the processor."""
+    if device == "cpu":
+        return processor()
+    from ...envs.cuda import gpu
+
+    return f"{gpu()}; {processor()}"
+
+
 def cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

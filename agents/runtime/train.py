@@ -21,10 +21,10 @@ from ...envs.core import BatchEnv
 from ...envs.registry import make
 from ..core import Agent, NonFinite, check_arrays, make_agent
 from . import checkpoint
-from .collect import Collector
+from .collect import collector_of
 from .evaluate import yardstick_sample
 from .live import Live, View
-from .system import choose_threads, git_commit, processor, read_json, versions, write_json
+from .system import choose_threads, git_commit, read_json, versions, where, write_json
 from .tracking import Tracker
 
 LOCK = ".lock"  # held by the process that trains in a folder
@@ -73,8 +73,9 @@ def stop_on_signals(last: Callable[[], None] = lambda: None) -> Iterator[_Stop]:
 def build(config: RunConfig) -> tuple[BatchEnv, Agent, int]:
     """The environment, the untrained agent, and how many threads it works on."""
     threads = config.threads or choose_threads(config.num_envs)
-    env = make(config.env_id, config.env_options, num_envs=config.num_envs, seed=config.seed, threads=threads)
-    return env, make_agent(config.agent_name, config.agent_options, env, config.seed, threads), threads
+    size = {"num_envs": config.num_envs, "seed": config.seed, "threads": threads}
+    env = make(config.env_id, config.env_options, **size, device=config.device)
+    return env, make_agent(config.agent_name, config.agent_options, env, config.seed, threads, config.device), threads
 
 
 def train(config: RunConfig, folder: Path, live: View | bool | None = None, resume: bool = False) -> dict[str, Any]:
@@ -136,14 +137,14 @@ def _train(config: RunConfig, folder: Path, live: View | bool | None, resume: bo
     yardstick = known if whole and isinstance(known.get("meaning"), str) else yardstick_sample(config)
     summary: dict[str, Any] = {
         "status": "running", "env_steps": done * per_update, "seconds": seconds, "versions": versions(),
-        "git_commit": git_commit(), "device": processor(), "threads": config.threads, "yardstick": yardstick,
+        "git_commit": git_commit(), "device": where(config.device), "threads": config.threads, "yardstick": yardstick,
     }  # fmt: skip
     write_json(folder / "summary.json", summary)
 
     tracker = Tracker(folder, config.model_dump(mode="json"), list(config.track), config.project, config.name, resume)
     if resume:
         tracker.truncate(offsets)
-    collector = Collector(env, agent)
+    collector = collector_of(env, agent, config.device)
     collector.begin(env.obs)
     if resume:
         collector.set_state(found.tensors["cohort"])
