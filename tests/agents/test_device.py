@@ -25,6 +25,8 @@ from torch.utils._pytree import tree_leaves
 
 from gumdrop.agents.core import NonFinite, Rollout, make_agent
 from gumdrop.agents.runtime.collect import Collector
+from gumdrop.agents.runtime.group import train_group
+from gumdrop.configs.schema import RunConfig
 from gumdrop.core_ml import device
 from gumdrop.core_ml.distributions import Categorical, Gaussian
 from gumdrop.core_ml.optim import FlatAdam
@@ -219,13 +221,16 @@ def test_checkpoints_are_those_of_the_cpu(world: str, options: dict[str, Any], o
     np.testing.assert_array_equal(twice.act(env.obs, None, "sample")[0], first[0])  # random numbers came along
 
 
-def test_what_cannot_be_done_there_is_refused_in_one_line(on_device: Any) -> None:
+def test_what_cannot_be_done_there_is_refused_in_one_line(on_device: Any, tmp_path: Path) -> None:
     env = make("maze", num_envs=4)
     for options in ({"normalise_observation": True}, {"learner": "fused"}):
         with pytest.raises(ValueError, match="is for the processor: leave it out, or take device=cpu"):
             on_device(options, env, 0)
     with pytest.raises(ValueError, match="agent random cannot work on device 'cuda'"):
         make_agent("random", {}, env, 0, device="cuda")
+    with pytest.raises(ValueError, match="device=cuda: the seeds of a group work on the processor's cores"):
+        train_group(RunConfig(device="cuda"), [0, 1], tmp_path / "group")
+    assert not any(tmp_path.iterdir())
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
@@ -323,7 +328,6 @@ def _runs(folder: Path) -> dict[str, Any]:
     from gumdrop.agents.runtime.bench import bench_device
     from gumdrop.agents.runtime.train import Interrupted, train
     from gumdrop.configs.loader import read_run
-    from gumdrop.configs.schema import RunConfig
 
     class StopAt:
         def __init__(self, update: int) -> None:
