@@ -12,6 +12,10 @@ from typing import Any
 
 from numba.core.caching import CacheImpl, CompileResultCacheImpl, FunctionCache
 
+from .blas import ask_later
+
+ask_later()
+
 
 def cache_folder() -> Path:
     """Folder of compiled kernels; GUMDROP_CACHE moves it."""

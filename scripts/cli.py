@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import sys
 from typing import Annotated, Any
 
@@ -68,6 +70,7 @@ def main(argv: list[str] | None = None) -> int:
 
     Every error is one to three lines on stderr. GUMDROP_DEBUG=1 shows tracebacks.
     """
+    atexit.register(gc.freeze)  # a last search for garbage takes half a second once numba has been at work
     argv = sys.argv[1:] if argv is None else argv
     argv = argv or ["--help"]
     if len(argv) == 1 and argv[0] in {"env", "agent", "bench"}:

@@ -48,7 +48,8 @@ def test_cartpole_within_100_000_steps(preset: str, tmp_path: Path, proof: Proof
 
 
 OURS = """
-import sys
+import atexit, gc, sys
+atexit.register(gc.freeze)  # as the command line does
 from pathlib import Path
 from gumdrop.agents.runtime.evaluate import evaluate_run
 from gumdrop.agents.runtime.train import train
