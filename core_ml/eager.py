@@ -83,10 +83,11 @@ class EagerActorCritic:
         numbers = torch.stack([torch.from_numpy(x).reshape(-1) for x in (log_prob, advantage, target, value)], 1)
         return Facts(torch.from_numpy(obs).reshape(len(numbers), -1), torch.from_numpy(action), numbers)
 
-    def order(self, rows: int, seed: int) -> Array:
-        """0 .. rows - 1 in random order, int64."""
-        order: Array = torch.randperm(rows, generator=torch.Generator().manual_seed(seed)).numpy()
-        return order
+    def order(self, rows: int, seed: int, block: int = 1) -> Array:
+        """0 .. rows - 1 in random order, int64, but for runs of `block` rows that stay together."""
+        blocks = torch.randperm(-(-rows // block), generator=torch.Generator().manual_seed(seed))
+        order: Array = (blocks.unsqueeze(1) * block + torch.arange(block)).view(-1).numpy()
+        return order[order < rows]
 
     def epoch(
         self, records: Facts, order: Array, size: int, coefs: Coefs, learning_rate: float, max_grad_norm: float,

@@ -209,8 +209,7 @@ class FusedActorCritic:
     def order(self, rows: int, seed: int, counter: int = 0, block: int = 1) -> Array:
         """0 .. rows - 1 in random order, int64; takes up to `rows` draws of the stream `seed`, from number `counter` on.
 
-        Runs of `block` rows stay together: with the copies of one step side by side these are as independent as any others, and
-        far memory is read in longer pieces.
+        Runs of `block` rows stay together.
         """
         order, blocks = np.empty(rows, np.int64), np.empty(-(-rows // block), np.int64)
         kernels.shuffle(blocks, order, block, np.uint64(seed % 2**64), counter)
