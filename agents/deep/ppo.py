@@ -223,8 +223,8 @@ class PPO:
 
         action = (batch.extras["raw_action"] if self.continuous else batch.action).reshape(rows, *[-1] * self.continuous)
         self._records = learner.records(self._rows(batch.obs), action, log_prob, advantage, target, value, self._records)
-        # Rows side by side are different copies in the same step, as independent as any others: where minibatches are large they
-        # go together, because far memory is read faster in longer pieces.
+        # Rows side by side are different copies in the same step, as independent as any others. Where minibatches are large
+        # they go together, because far memory is read faster in longer pieces.
         block = 16 if size >= 8192 and n >= 256 else 1
         norms: list[float] = []
         epochs = 0
