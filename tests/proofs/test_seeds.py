@@ -16,7 +16,7 @@ import pytest
 from gumdrop.agents.runtime.system import cores
 
 pytestmark = pytest.mark.slow
-SEEDS, ROUNDS = 10, 2
+SEEDS, ROUNDS = 10, 1
 
 
 def seconds(*words: str) -> float:
