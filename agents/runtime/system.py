@@ -25,14 +25,18 @@ def versions() -> dict[str, str]:
 
 
 def git_commit() -> str | None:
-    """Commit of the checkout that this code runs from, '+' behind it if files differ; None outside a checkout."""
+    """Commit of the checkout that this code runs from, '+' behind it if files differ; None outside a checkout.
+
+    Figures in docs/results do not count: one proof writes them while the next is to come.
+    """
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None
     try:
         git = ["git", "-C", str(root)]
         commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5)
-        changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, timeout=5)
+        changes = [*git, "status", "--porcelain", "-uno", "--", ".", ":!docs/results"]
+        changed = subprocess.run(changes, capture_output=True, text=True, timeout=5)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return commit.stdout.strip() + ("+" if changed.stdout.strip() else "") or None
