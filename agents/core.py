@@ -103,10 +103,14 @@ class Kept(NamedTuple):
 class Exploring(Protocol):
     """An agent that can act in a native world without coming back to Python at each step."""
 
-    def explore(self, world: Native, kept: Kept) -> tuple[dict[str, Array], float] | None:
+    def explores(self, agents: int) -> bool:
+        """Whether it can where a copy has so many agents. Asked first: making a world ready for `explore` compiles."""
+        ...
+
+    def explore(self, world: Native, kept: Kept) -> tuple[dict[str, Array], float]:
         """Act and step all copies as often as `kept` has room for; it gets what happened, to the bit what `act` and the
         world's `step` in turns would give. Returns the extras of acting, (T, N, A, ...), valid until the next call, and the
-        world's share of the time; None where the agent cannot do this, and nothing has happened then."""
+        world's share of the time."""
         ...
 
 

@@ -21,7 +21,7 @@ from ..core import (
     check_arrays,
     generator_state,
     set_generator_state,
-)  # fmt: skip
+)
 
 if TYPE_CHECKING:
     from ...core_ml.fused import Acted, Coefs
@@ -143,12 +143,13 @@ class PPO:
         raw = acted.action.reshape(*lead, *self._action_shape)
         return self._legal(raw), carry, self._extras(acted, lead)
 
-    def explore(self, world: Native, kept: Any) -> tuple[dict[str, Array], float] | None:
-        """As `act`, and the world's steps with it, for all of the rollout `kept`; see `core.Exploring`."""
+    def explores(self, agents: int) -> bool:
         from ...core_ml.fused import FusedActorCritic
 
-        if not isinstance(self.learner, FusedActorCritic) or not self.learner.explores(world):
-            return None
+        return isinstance(self.learner, FusedActorCritic) and self.learner.explores(agents)
+
+    def explore(self, world: Native, kept: Any) -> tuple[dict[str, Array], float]:
+        """As `act`, and the world's steps with it, for all of the rollout `kept`; see `core.Exploring`."""
         lead = kept.reward.shape
         if self._acted is None or len(self._acted.value) != math.prod(lead):
             self._acted = self.learner.buffers(math.prod(lead))

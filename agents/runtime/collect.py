@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ...envs.core import BatchEnv, Episodes
+from ...envs.core import BatchEnv, Episodes, Native
 from ..core import Agent, Array, Exploring, Kept, NonFinite, Rollout, check_arrays
 
 
@@ -39,6 +39,9 @@ class Collector:
         self._counted = np.zeros(n, np.bool_)
         self._returns, self._lengths = np.zeros(n), np.zeros(n)
         self._store: dict[str, Array] = {}
+        # Where agent and world can, they work together without coming back here at each step.
+        native, able = getattr(env, "native", None), isinstance(agent, Exploring) and agent.explores(env.num_agents)
+        self._native: Native | None = native() if native and able else None
         self._float_obs = np.issubdtype(env.observation_space.dtype or np.float32, np.floating)
 
     def begin(self, obs: Array) -> None:
@@ -53,15 +56,12 @@ class Collector:
 
     def rollout(self, steps: int) -> Rollout:
         """`steps` steps of every copy. Raises NonFinite naming the copy, and the step, of a bad observation or reward."""
-        rollout = (self._explore(steps) if isinstance(self.agent, Exploring) else None) or self._step_by_step(steps)
+        rollout = self._explore(self._native, steps) if self._native else self._step_by_step(steps)
         self._check(rollout)
         return rollout
 
-    def _explore(self, steps: int) -> Rollout | None:
-        """By the agent and the world themselves, if they can; the time is shared out as they say."""
-        world = self.env.native() if hasattr(self.env, "native") else None
-        if world is None:
-            return None
+    def _explore(self, world: Native, steps: int) -> Rollout:
+        """By the agent and the world themselves; the time is shared out as they say."""
         (n, a), shape, obs = world.reward.shape, self.obs.shape[1:], world.obs.dtype
         shapes = {
             "obs": ((n, *shape), obs), "action": ((n, *world.action_shape), world.action_dtype),
@@ -70,10 +70,7 @@ class Collector:
         }  # fmt: skip
         kept = Kept(**{name: self._buffer(name, steps, *kind) for name, kind in shapes.items()})
         began = time.perf_counter()
-        done = self.agent.explore(world, kept)  # type: ignore[attr-defined]
-        if done is None:
-            return None
-        extras, share = done
+        extras, share = self.agent.explore(world, kept)  # type: ignore[attr-defined]
         spent = time.perf_counter() - began
         self.world_seconds += spent * share
         self.policy_seconds += spent * (1 - share)

@@ -125,9 +125,9 @@ class FusedActorCritic:
                     f"a buffer is {array.dtype} {array.shape}: expected {wanted.dtype} {wanted.shape}, in one piece"
                 )
 
-    def explores(self, world: Any) -> bool:
-        """Whether `explore` can: a copy's agents must lie in one tile."""
-        return bool(TILE % world.reward.shape[1] == 0)
+    def explores(self, agents: int) -> bool:
+        """Whether `explore` can, with so many agents a copy: they must lie in one tile."""
+        return TILE % agents == 0
 
     def explore(
         self, world: Any, kept: Any, seeds: Array, acted: Acted, scale: Array | None = None, bounds: Array | None = None

@@ -10,6 +10,7 @@ import pytest
 from gumdrop.agents.core import Kept, make_agent
 from gumdrop.agents.runtime.collect import Collector
 from gumdrop.envs.core import Episodes
+from gumdrop.envs.engine import Engine
 from gumdrop.envs.registry import make
 
 STEPS = 12
@@ -31,7 +32,7 @@ def played(case: tuple[str, dict[str, Any], int, dict[str, Any]], threads: int, 
     agent = make_agent("ppo", {"num_steps": STEPS, "learner": "fused", "epochs": 1, **ppo}, env, 1, threads)
     collector = Collector(env, agent)
     if not explore:
-        collector._explore = lambda steps: None  # type: ignore[method-assign]
+        collector._native = None
     collector.begin(env.reset(5))
     found: list[Any] = []
     for update in range(2):
@@ -54,12 +55,13 @@ def test_exploring_gives_the_bits_of_acting_and_stepping_in_turns(case: Any) -> 
                 assert a.shape == b.shape and a.dtype == b.dtype and a.tobytes() == b.tobytes(), n
 
 
-def test_who_cannot_explore_acts_in_turns() -> None:
+def test_who_cannot_explore_acts_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And nothing is compiled for what will not happen."""
+    monkeypatch.setattr(Engine, "native", lambda self: pytest.fail("native() compiles"))
     five = make("candy", {"agents": 5}, num_envs=6, seed=0)  # 5 agents do not fill a tile of 96 rows
     for env, options in ((five, {}), (make("candy", num_envs=6, seed=0), {"learner": "torch"})):
         collector = Collector(env, make_agent("ppo", options, env, 0))
         collector.begin(env.obs)
-        assert collector._explore(4) is None
         assert collector.rollout(4).reward.shape == (4, 6, env.num_agents)
 
 
