@@ -44,7 +44,7 @@ BLOCK = 64  # copies that one parallel work item steps: large against the schedu
 PROGRAM = """
 def step_rows(lo, hi, table, reals, action, limit, autoreset):
     s, c, b = {tuples}
-    step_span(lo, hi, s, c, b, action, limit, autoreset)
+    step_span(max(lo, 0), hi, s, c, b, action, limit, autoreset)  # no index is negative: LLVM drops numba's wrap-around
 
 
 def reset_all(table, reals):

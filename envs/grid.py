@@ -61,7 +61,7 @@ def copy_block(source: Array, at: int, stride: int, rows: int, columns: int, out
     """Copy a block of the flat byte board `source`, whose rows are `stride` apart, to out[start:start + rows * columns].
 
     Eight tiles travel as one word: the compiler merges eight byte loads, and eight byte stores, into one each. A word
-    may run over the end of its row, where the next row overwrites it; near `total`, the end of `out`, single bytes go.
+    may run over the end of its row, where the next row overwrites it; near `total`, the end of `out`, smaller ones go.
     `source` needs 7 spare bytes behind its last row.
     """
     for row in range(rows):
@@ -72,6 +72,15 @@ def copy_block(source: Array, at: int, stride: int, rows: int, columns: int, out
                 t4, t5, t6, t7 = source[a + U4], source[a + U5], source[a + U6], source[a + U7]
                 out[b], out[b + U1], out[b + U2], out[b + U3] = t0, t1, t2, t3
                 out[b + U4], out[b + U5], out[b + U6], out[b + U7] = t4, t5, t6, t7
-            else:
-                for m in range(min(8, columns - j)):
-                    out[b + np.uint64(m)] = source[a + np.uint64(m)]
+            else:  # fewer than eight are left: as four, two and one
+                rest = columns - j
+                if rest & 4:
+                    t0, t1, t2, t3 = source[a], source[a + U1], source[a + U2], source[a + U3]
+                    out[b], out[b + U1], out[b + U2], out[b + U3] = t0, t1, t2, t3
+                    a, b = a + U4, b + U4
+                if rest & 2:
+                    t0, t1 = source[a], source[a + U1]
+                    out[b], out[b + U1] = t0, t1
+                    a, b = a + U2, b + U2
+                if rest & 1:
+                    out[b] = source[a]

@@ -44,10 +44,10 @@ def carve_maze(tiles: Array, stride: int, pad: int, size: int, rng: Array, i: in
     word, left = np.uint64(0), 0
     while True:
         m = (
-            (tiles[here - 2] == UNVISITED)
-            | ((tiles[here + 2 * stride] == UNVISITED) << 1)
-            | ((tiles[here + 2] == UNVISITED) << 2)
-            | ((tiles[here - 2 * stride] == UNVISITED) << 3)
+            (tiles[np.uint64(here - 2)] == UNVISITED)  # unsigned: an index that cannot wrap around
+            | ((tiles[np.uint64(here + 2 * stride)] == UNVISITED) << 1)
+            | ((tiles[np.uint64(here + 2)] == UNVISITED) << 2)
+            | ((tiles[np.uint64(here - 2 * stride)] == UNVISITED) << 3)
         )
         if m != 0:
             if left == 0:
@@ -55,12 +55,12 @@ def carve_maze(tiles: Array, stride: int, pad: int, size: int, rng: Array, i: in
             d = PICK[m, ((word & FOUR_DRAWS) * TWELVE) >> SIXTEEN]
             word, left = word >> SIXTEEN, left - 1
             step = DY[d] * stride + DX[d]
-            tiles[here + step] = FLOOR
+            tiles[np.uint64(here + step)] = FLOOR
             here += 2 * step
-            tiles[here] = MARK + d
+            tiles[np.uint64(here)] = MARK + d
         else:
-            back = tiles[here] - MARK
-            tiles[here] = FLOOR
+            back = tiles[np.uint64(here)] - MARK
+            tiles[np.uint64(here)] = FLOOR
             if back == STAY:
                 return
             here -= 2 * (DY[back] * stride + DX[back])

@@ -176,7 +176,8 @@ class Maze(World):
             d = turned(rng, i, action[0], c.slip)
             here = s.cell[i]
             there = here + DY[d] * c.span + DX[d]
-            tile = s.tiles[i, there] if c.mine else c.boards[s.level[i], there]
+            at = np.uint64(there)  # an unsigned index needs no wrap-around
+            tile = s.tiles[i, at] if c.mine else c.boards[s.level[i], at]
             s.cell[i] = here if tile == WALL else there
             reward[0] = c.rewards[tile]
             return c.ends[tile]
