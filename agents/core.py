@@ -14,11 +14,12 @@ import numpy.typing as npt
 import pydantic
 from pydantic import BaseModel, ConfigDict
 
-from ..envs.core import BatchEnv, Native
+from ..envs.core import BatchEnv, Native, World
 from ..envs.registry import Broken, UnknownName, claim, explain, load_plugins, suggest
 
 Array = npt.NDArray[Any]
 Mode = Literal["sample", "greedy"]
+Carry = dict[str, Array] | None  # what an agent remembers of each copy's episode; the first axis of each array is the copy
 
 
 class AgentConfig(BaseModel):
@@ -33,10 +34,11 @@ class Spaces(NamedTuple):
     observation: gymnasium.spaces.Space[Any]  # of one agent
     action: gymnasium.spaces.Space[Any]
     num_agents: int
+    world: World | None = None  # the rules, for agents that are told them (planners, Bayes-optimal play); None: not ours
 
     @classmethod
     def of(cls, env: BatchEnv) -> Spaces:
-        return cls(env.observation_space, env.action_space, env.num_agents)
+        return cls(env.observation_space, env.action_space, env.num_agents, getattr(env, "world", None))
 
 
 class Rollout(NamedTuple):
@@ -55,8 +57,8 @@ class Rollout(NamedTuple):
 class Agent(Protocol):
     """An algorithm with its state. The runtime never looks inside.
 
-    N copies, A agents in each (parameters are shared between them). `carry` is what `act` wants to remember; no agent here
-    has memory yet, and checkpoints do not hold it.
+    N copies, A agents in each (parameters are shared between them). `carry` is what `act` remembers of the episodes that are
+    running: whoever acts puts fresh rows into it where an episode ended (`restart`), and checkpoints hold it.
     """
 
     name: ClassVar[str]
@@ -67,11 +69,11 @@ class Agent(Protocol):
         """Steps to collect before each `learn`."""
         ...
 
-    def initial(self, n: int) -> Any:
-        """Carry for n copies that begin an episode."""
+    def initial(self, n: int) -> Carry:
+        """Carry for n copies that begin an episode; the same for every copy. None: no memory."""
         ...
 
-    def act(self, obs: Array, carry: Any, mode: Mode, mask: Array | None = None) -> tuple[Array, Any, dict[str, Array]]:
+    def act(self, obs: Array, carry: Carry, mode: Mode, mask: Array | None = None) -> tuple[Array, Carry, dict[str, Array]]:
         """obs (N, A, ...) -> action (N, A) or (N, A, D), carry, extras to be stored with the step."""
         ...
 
@@ -84,6 +86,13 @@ class Agent(Protocol):
         ...
 
     def load_state_dict(self, state: dict[str, Array]) -> None: ...
+
+
+def restart(agent: Agent, carry: Carry, ended: Array) -> None:
+    """Put what `agent` knows at the start of an episode into the rows of `carry` where `ended` (N,) is true, in place."""
+    if carry is not None and ended.any():
+        for name, fresh in (agent.initial(1) or {}).items():
+            carry[name][ended] = fresh
 
 
 class Kept(NamedTuple):
@@ -133,7 +142,7 @@ class NonFinite(ArithmeticError):
 
 C = TypeVar("C", bound=type[Any])
 _AGENTS: dict[str, type[Any]] = {}
-_PACKAGES = ("", ".deep")  # folders of this package whose files are algorithms
+_PACKAGES = ("", ".bandit", ".tabular", ".deep", ".bridges")  # folders of this package whose files are algorithms
 
 
 def agent(name: str) -> Callable[[C], C]:

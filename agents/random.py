@@ -8,7 +8,7 @@ import gymnasium
 import numpy as np
 
 from ..envs.core import finite_bounds
-from .core import AgentConfig, Array, Mode, Rollout, Spaces, agent, check_arrays, generator_state, set_generator_state
+from .core import AgentConfig, Array, Carry, Mode, Rollout, Spaces, agent, check_arrays, generator_state, set_generator_state
 
 
 @agent("random")
@@ -26,7 +26,7 @@ class Random:
     def initial(self, n: int) -> None:
         return None
 
-    def act(self, obs: Array, carry: Any, mode: Mode, mask: Array | None = None) -> tuple[Array, Any, dict[str, Array]]:
+    def act(self, obs: Array, carry: Carry, mode: Mode, mask: Array | None = None) -> tuple[Array, Carry, dict[str, Array]]:
         space, shape = self.spaces.action, obs.shape[:2]
         if isinstance(space, gymnasium.spaces.Discrete):
             return self.rng.integers(int(space.n), size=shape), carry, {}

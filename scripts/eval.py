@@ -11,7 +11,10 @@ from .common import Json, Refused, RunsFolder, Seed, check_agent, check_env, emi
 
 Source = Annotated[str, typer.Argument(metavar="RUN|AGENT", help="A run (name or path), or an agent's name with --env.")]
 Env = Annotated[str | None, typer.Option("--env", metavar="ID", help="Environment, for an agent's name.")]
-Options = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Options of --env.", show_default=False)]
+Options = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="KEY=VALUE", help="Options of --env; agent.KEY=VALUE: of the agent.", show_default=False),
+]
 
 
 def eval(
@@ -24,7 +27,7 @@ def eval(
     json: Json = False,
 ) -> None:
     """Measure a run or an agent on held-out episodes, against chance and the exact optimum where known."""
-    folder, options = choose(source, env, words or [], directory)
+    folder, options, agent_options = choose(source, env, words or [], directory)
     from ..agents.runtime import evaluate
 
     with only_json(json):
@@ -32,15 +35,17 @@ def eval(
             result = evaluate.evaluate_run(folder, episodes, seed)
         else:
             assert env is not None
-            result = evaluate.evaluate_named(source, env, options, episodes or 1000, seed)
+            result = evaluate.evaluate_named(source, env, options, episodes or 1000, seed, agent_options)
     if json:
         emit(result)
     else:
         show(result)
 
 
-def choose(source: str, env: str | None, words: list[str], directory: Path) -> tuple[Path | None, dict[str, Any]]:
-    """A run folder, or None and the options of `env` where `source` names an agent. Raises ValueError."""
+def choose(
+    source: str, env: str | None, words: list[str], directory: Path
+) -> tuple[Path | None, dict[str, Any], dict[str, Any]]:
+    """A run folder, or None and the options of `env` and of the agent that `source` names. Raises ValueError."""
     from ..agents import core
     from ..configs.loader import parse_options
 
@@ -55,13 +60,15 @@ def choose(source: str, env: str | None, words: list[str], directory: Path) -> t
         config = read_run(folder / "config.yaml")
         check_env(config.env_id, config.env_options)
         check_agent(config.agent_name, config.agent_options)
-        return folder, {}
+        return folder, {}, {}
     if source not in core.agents() and (directory / source).is_dir():
         raise Refused(f"run {source} brings its own environment: leave --env away")
-    check_agent(source, {})
-    options = parse_options(words, "env.")
+    own = [word for word in words if word.startswith("agent.")]
+    agent_options = parse_options(own, "agent.")
+    check_agent(source, agent_options)
+    options = parse_options([word for word in words if word not in own], "env.")
     check_env(env, options)
-    return None, options
+    return None, options, agent_options
 
 
 def show(result: dict[str, Any]) -> None:

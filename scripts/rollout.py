@@ -26,7 +26,7 @@ def rollout(
     """Show episodes of a run or an agent as text, or draw them to a GIF or MP4 file."""
     if out is not None:
         check_out(out, (".gif", ".mp4"))
-    folder, options = choose(source, env, words or [], directory)
+    folder, options, agent_options = choose(source, env, words or [], directory)
     from ..agents.runtime import rollout as runtime
     from ..envs import render
 
@@ -39,7 +39,7 @@ def rollout(
             _print_frame(render.text(world, 0, color=sys.stdout.isatty()), fps)
 
     with only_json(json):
-        done = runtime.rollout(folder or source, env, options, seed, episodes, on_frame)
+        done = runtime.rollout(folder or source, env, options, seed, episodes, on_frame, agent_options)
         if out is not None:
             render.save_animation(frames, out, fps or 6)
     if json:

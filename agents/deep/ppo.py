@@ -13,6 +13,7 @@ from ...envs.core import Native, finite_bounds, flat_size
 from ..core import (
     AgentConfig,
     Array,
+    Carry,
     Mode,
     NonFinite,
     Rollout,
@@ -133,7 +134,7 @@ class PPO:
     def initial(self, n: int) -> None:
         return None
 
-    def act(self, obs: Array, carry: Any, mode: Mode, mask: Array | None = None) -> tuple[Array, Any, dict[str, Array]]:
+    def act(self, obs: Array, carry: Carry, mode: Mode, mask: Array | None = None) -> tuple[Array, Carry, dict[str, Array]]:
         lead, rows = obs.shape[:2], self._rows(obs)
         if mode == "greedy":
             outputs, _ = self.learner.outputs(rows, self._scale())

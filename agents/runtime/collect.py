@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ...envs.core import BatchEnv, Episodes, Native
-from ..core import Agent, Array, Exploring, Kept, NonFinite, Rollout, check_arrays
+from ..core import Agent, Array, Carry, Exploring, Kept, NonFinite, Rollout, check_arrays, restart
 
 
 def collector_of(env: BatchEnv, agent: Agent, device: str = "cpu") -> Collector:
@@ -30,7 +30,7 @@ class Collector:
     def __init__(self, env: BatchEnv, agent: Agent) -> None:
         self.env, self.agent = env, agent
         self.obs: Array = np.empty(0)
-        self.carry: Any = None
+        self.carry: Carry = None
         self.world_seconds = self.policy_seconds = 0.0
         n = env.num_envs
         self._ended = 0
@@ -94,6 +94,7 @@ class Collector:
             t1 = clock()
             keep("obs", t, self.obs)
             step = self.env.step(action)
+            restart(self.agent, self.carry, step.terminated | step.truncated)
             for name, value in (("action", action), *step._asdict().items()):
                 if name not in ("obs", "final_obs"):
                     keep(name, t, value)
@@ -164,10 +165,12 @@ class Collector:
             ended = Episodes(copy, ended.return_[later], ended.length[later])
 
     def get_state(self) -> dict[str, Array]:
-        """The cohort that is not full yet; everything else is handed out after each rollout."""
-        return {"fresh": self._fresh, "counted": self._counted, "returns": self._returns, "lengths": self._lengths}
+        """The cohort that is not full yet, and what the agent remembers; everything else is handed out after each rollout."""
+        cohort = {"fresh": self._fresh, "counted": self._counted, "returns": self._returns, "lengths": self._lengths}
+        return cohort | {f"carry/{name}": array for name, array in (self.carry or {}).items()}
 
     def set_state(self, state: dict[str, Array]) -> None:
+        """Put back what `get_state` gave, after `begin`."""
         check_arrays(state, self.get_state(), "cohort")
         for name, array in self.get_state().items():
             array[:] = state[name]

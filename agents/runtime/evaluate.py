@@ -13,7 +13,7 @@ from ...configs.schema import RunConfig
 from ...envs.core import BatchEnv
 from ...envs.registry import make
 from ...envs.rng import copy_seeds
-from ..core import Agent, Array, Mode, make_agent
+from ..core import Agent, Array, Mode, make_agent, restart
 from . import checkpoint
 from .system import read_json, write_json
 
@@ -43,10 +43,11 @@ def run_episodes(
     seed: int,
     mode: Mode = "greedy",
     lines: bool = True,
+    agent_options: dict[str, Any] | None = None,
 ) -> Evaluation:
     """Play `episodes` held-out episodes. Equal (env_id, options, episodes, seed) begin equally for every agent.
 
-    `agent` may be the name of an agent that needs no training. `lines`: compute the yardstick where the world has one.
+    `agent` may be the name of an agent that needs no training, with its options. `lines`: compute the yardstick where the world has one.
     """
     seeds = copy_seeds((seed ^ HELD_OUT) % 2**64, episodes)
     returns, lengths = np.zeros(episodes), np.zeros(episodes, np.int64)
@@ -62,7 +63,7 @@ def run_episodes(
             env.close()
             env = make(env_id, options, num_envs=len(rows))
         if isinstance(player, str):  # once: made anew, it would play the same random actions in every batch
-            player = make_agent(player, {}, env, seed)
+            player = make_agent(player, agent_options or {}, env, seed)
         obs = env.reset(seeds[rows])
         line = env.yardstick() if lines else None
         if line and line.player < 0:  # returns here are means over agents; one opponent's value is no line for them
@@ -74,6 +75,7 @@ def run_episodes(
         for _ in range(LONGEST):
             action, carry, _ = player.act(obs, carry, mode)
             step = env.step(action)
+            restart(player, carry, step.terminated | step.truncated)
             obs = step.obs
             returns[rows[running]] += step.reward[running].mean(1)
             lengths[rows[running]] += 1
@@ -137,9 +139,11 @@ def report_of(result: Evaluation, random: Evaluation | None, seed: int) -> dict[
     return document
 
 
-def evaluate_named(name: str, env_id: str, options: dict[str, Any], episodes: int, seed: int) -> dict[str, Any]:
+def evaluate_named(
+    name: str, env_id: str, options: dict[str, Any], episodes: int, seed: int, agent_options: dict[str, Any] | None = None
+) -> dict[str, Any]:
     """Evaluate an agent that needs no training. Layout of `evaluation.json`."""
-    result = run_episodes(name, env_id, options, episodes, seed, "sample")
+    result = run_episodes(name, env_id, options, episodes, seed, "sample", agent_options=agent_options)
     random = result if name == "random" else run_episodes("random", env_id, options, episodes, seed, "sample", lines=False)
     return report_of(result, random, seed)
 

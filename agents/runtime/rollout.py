@@ -22,8 +22,9 @@ def rollout(
     seed: int,
     episodes: int,
     on_frame: Callable[[BatchEnv], None],
+    agent_options: dict[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
-    """Play `episodes` held-out episodes of a run (a path) or of an agent (a name, with `env_id`).
+    """Play `episodes` held-out episodes of a run (a path) or of an agent (a name, with `env_id` and its options).
 
     `on_frame(env)` is called for every state, the last one of an episode included; copy 0 is the one that plays.
     Returns {"return", "length", "terminated"} of each episode.
@@ -35,7 +36,7 @@ def rollout(
     assert env_id is not None
     env = make(env_id, options, num_envs=1)
     if isinstance(source, str):
-        agent = make_agent(source, {}, env, seed)
+        agent = make_agent(source, agent_options or {}, env, seed)
     results = []
     for episode_seed in copy_seeds((seed ^ HELD_OUT) % 2**64, episodes):
         obs = env.reset(episode_seed[None])

@@ -1,0 +1,97 @@
+"""Every registered agent, in a small world that suits it: same seed same bits, exact resume, and a state that is checked.
+
+An agent is tested the moment it exists. Where the world of its folder does not suit it, it has a line in `OWN`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gumdrop.agents.core import agents, make_agent
+from gumdrop.agents.runtime import checkpoint, train
+from gumdrop.agents.runtime.evaluate import evaluate_run
+from gumdrop.configs.schema import RunConfig
+from gumdrop.envs.registry import make
+
+CORRIDOR = {"env": {"id": "corridor"}, "num_envs": 4}
+WORLDS: dict[str, dict[str, Any]] = {  # by the folder that an algorithm lies in
+    "bandit": {"env": {"id": "bandit", "pulls": 12}, "num_envs": 4},
+    "tabular": {"env": {"id": "frozenlake"}, "num_envs": 4},
+    "deep": {"env": {"id": "cartpole"}, "num_envs": 4},
+}
+OWN: dict[str, dict[str, Any]] = {}
+BRIDGED = "bridges"  # other libraries' algorithms promise no bits; tests/agents/bridges says what they do promise
+NATIVE = [name for name, cls in agents().items() if BRIDGED not in cls.__module__.split(".")]
+
+
+def config_of(name: str, **changes: Any) -> RunConfig:
+    """A run of about six updates."""
+    folder = agents()[name].__module__.split(".")[-2]
+    run = {**WORLDS.get(folder, CORRIDOR), "agent": {"name": name}, "seed": 3, "threads": 1, "checkpoint_updates": 1}
+    run |= {"eval_episodes": 8, **OWN.get(name, {}), **changes}
+    run["agent"] = {"name": name} | run["agent"]
+    config = RunConfig(**run, steps=1)
+    env = make(config.env_id, config.env_options, num_envs=config.num_envs)
+    steps = 6 * config.num_envs * make_agent(name, config.agent_options, env, 0).num_steps
+    env.close()
+    return config.model_copy(update={"steps": steps})
+
+
+class StopAfter:
+    """A live view that asks for a stop, as Ctrl-C does, after so many updates."""
+
+    def __init__(self, updates: int) -> None:
+        self.left = updates
+
+    def __enter__(self) -> StopAfter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def note(self, line: str) -> None:
+        pass
+
+    def update(self, metrics: dict[str, Any], timing: dict[str, Any]) -> None:
+        self.left -= 1
+        if self.left == 0:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def everything(folder: Path) -> tuple[str, bytes]:
+    return checkpoint.digest(checkpoint.load(folder).tensors), (folder / "metrics.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("name", NATIVE)
+def test_same_seed_same_bits_and_exact_resume(name: str, tmp_path: Path) -> None:
+    config = config_of(name)
+    train.train(config, tmp_path / "whole", live=False)
+    with pytest.raises(train.Interrupted):
+        train.train(config, tmp_path / "cut", live=StopAfter(2))  # type: ignore[arg-type]
+    train.train(config, tmp_path / "cut", live=False, resume=True)
+    assert everything(tmp_path / "whole") == everything(tmp_path / "cut")
+
+    train.train(config.model_copy(update={"seed": 4}), tmp_path / "other", live=False)
+    assert everything(tmp_path / "whole")[0] != everything(tmp_path / "other")[0]
+    first, second = (evaluate_run(tmp_path / run)["agent"]["returns"] for run in ("whole", "cut"))
+    assert first == second
+
+
+@pytest.mark.parametrize("name", NATIVE)
+def test_a_state_of_another_shape_is_refused(name: str) -> None:
+    config = config_of(name)
+    env = make(config.env_id, config.env_options, num_envs=config.num_envs)
+    agent = make_agent(name, config.agent_options, env, 0)
+    state = {key: np.array(value) for key, value in agent.state_dict().items()}
+    with pytest.raises(ValueError, match="missing"):
+        agent.load_state_dict(dict(list(state.items())[1:]))
+    with pytest.raises(ValueError, match="unknown"):
+        agent.load_state_dict({**state, "stranger": np.zeros(1)})
+    agent.load_state_dict(state)
+    env.close()
