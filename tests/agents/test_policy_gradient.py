@@ -32,70 +32,47 @@ def batches(agent: Any, env: Any, many: int) -> list[Rollout]:
     return found
 
 
-def slow_weights(agent: Any, rung: str, rollouts: list[Rollout]) -> tuple[list[tuple[Any, ...]], int]:
-    """(obs, action, weight, target) of each step that the last of `rollouts` lets an agent learn from, by the definitions; of a
-    baseline that knows nothing yet. Values are the agent's."""
-    v = lambda obs: float(agent.actor.values(obs[None])[0])  # noqa: E731
-    learned, late = [], 0
-    t_all, (_, n, a) = sum(len(b.reward) for b in rollouts), rollouts[0].reward.shape
-    finals = [iter(b.final_obs) for b in rollouts]
-    last_final = {}
-    for which, b in enumerate(rollouts):
-        for t in range(len(b.reward)):
-            for i in range(n):
-                if b.truncated[t, i]:
-                    last_final[which, t, i] = next(finals[which])
-    steps = [(which, t) for which, b in enumerate(rollouts) for t in range(len(b.reward))]
-    for i in range(n):
-        for k in range(a):
-            for now in range(t_all):
-                which, t = steps[now]
-                b = rollouts[which]
+class Stream:
+    """Rollouts as one: arrays (T, N, A, ...), and `after`, what each step led to, before a new episode began."""
 
-                def outcome(at: int, i: int = i, k: int = k) -> tuple[float, bool, bool, Array]:
-                    which, t = steps[at]
-                    b = rollouts[which]
-                    if b.truncated[t, i]:
-                        after = last_final[which, t, i][k]
-                    elif at + 1 < t_all:
-                        after = rollouts[steps[at + 1][0]].obs[steps[at + 1][1], i, k]
-                    else:
-                        after = b.last_obs[i, k]
-                    return float(b.reward[t, i, k]), bool(b.terminated[t, i]), bool(b.truncated[t, i]), after
+    def __init__(self, rollouts: list[Rollout]) -> None:
+        names = ("obs", "action", "reward", "terminated", "truncated")
+        self.obs, self.action, self.reward, self.terminated, self.truncated = (
+            np.concatenate([getattr(b, name) for b in rollouts]) for name in names
+        )
+        self.after = np.concatenate([self.obs[1:], rollouts[-1].last_obs[None]])
+        self.after[self.truncated] = np.concatenate([b.final_obs for b in rollouts])
 
-                def value(at: int, i: int = i, k: int = k) -> float:
-                    return v(rollouts[steps[at][0]].obs[steps[at][1], i, k])
 
-                is_last = which == len(rollouts) - 1
-                if rung == "immediate":
-                    if is_last:
-                        learned.append((b.obs[t, i, k], b.action[t, i, k], outcome(now)[0], 0.0))
-                    continue
-                if rung in ("td", "gae"):
-                    if not is_last:
-                        continue
-                    weight, factor = 0.0, 1.0
-                    for later in range(now, t_all):
-                        reward, terminated, truncated, after = outcome(later)
-                        weight += factor * (reward + (0.0 if terminated else GAMMA * v(after)) - value(later))
-                        factor *= GAMMA * (LAMBDA if rung == "gae" else 0.0)
-                        if terminated or truncated:
-                            break
-                    learned.append((b.obs[t, i, k], b.action[t, i, k], weight, weight + value(now)))
-                    continue
-                total, factor, gamma = 0.0, 1.0, 1.0 if rung == "return" else GAMMA
-                for later in range(now, t_all):
-                    reward, terminated, truncated, after = outcome(later)
-                    total += factor * reward
-                    factor *= gamma
-                    if terminated or truncated:
-                        if truncated and rung == "critic":
-                            total += factor * v(after)
-                        if steps[later][0] == len(rollouts) - 1:  # it ended in the last rollout
-                            weight = total - (value(now) if rung == "critic" else 0.0)
-                            learned.append((b.obs[t, i, k], b.action[t, i, k], weight, total))
-                            late += not is_last
-                        break
+def slow_weights(agent: Any, rung: str, s: Stream, now: int) -> tuple[list[tuple[Any, ...]], int]:
+    """(obs, action, weight, target) of each step learned from with the rollout that begins in row `now`, and how many of them
+    are older; by the definitions. Values are the agent's; the baseline knows nothing yet."""
+
+    def v(obs: Array) -> float:
+        return float(agent.actor.values(obs[None])[0])
+
+    learned: list[tuple[Any, ...]] = []
+    late, (rows, n, a) = 0, s.reward.shape
+    whole, gamma = rung in WHOLE, 1.0 if rung == "return" else GAMMA
+    trace = {"immediate": 0.0, "td": 0.0, "gae": LAMBDA}.get(rung, 1.0)
+    for first in range(0 if whole else now, rows):
+        for i, k in np.ndindex(n, a):
+            weight, factor, over = 0.0, 1.0, False
+            here = v(s.obs[first, i, k]) if rung in CRITIC else 0.0
+            for t in range(first, rows):
+                cut = s.terminated[t, i] or s.truncated[t, i]
+                bootstraps = rung in CRITIC and not s.terminated[t, i]
+                next_ = gamma * v(s.after[t, i, k]) if bootstraps and (cut or not whole) else 0.0
+                before = v(s.obs[t, i, k]) if rung in ("td", "gae") else 0.0
+                weight += factor * (s.reward[t, i, k] + next_ - before)
+                factor *= gamma * trace
+                over = cut and t >= now
+                if cut or factor == 0:
+                    break
+            if over or not whole:
+                weight -= here if rung == "critic" else 0.0
+                learned.append((s.obs[first, i, k], s.action[first, i, k], weight, weight + here))
+                late += first < now
     return learned, late
 
 
@@ -140,7 +117,7 @@ def test_an_update_follows_the_gradient_of_log_pi_times_advantage(rung: str, lea
         if rung == "baseline":
             agent.baseline.sum[:] = 0.0
         agent.learner.memory.mean[:] = agent.learner.memory.square[:] = 0.0
-    learned, late = slow_weights(agent, rung, [first, second] if rung in WHOLE else [second])
+    learned, late = slow_weights(agent, rung, Stream([first, second]), 10)
     assert bool(late) == (rung in WHOLE)
     wanted = slow_gradient(agent, env, learned, rung)
     metrics = agent.learn(second, 0.0)

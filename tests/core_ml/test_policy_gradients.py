@@ -1,7 +1,7 @@
 """What each estimate of the policy gradient estimates, in a world of three states where all of it can be computed exactly.
 
 An episode begins in a random state, lasts at most H steps, and ends earlier by chance. The reference is float64: the value
-J(theta) by dynamic programming and its gradient by autograd, or for biased estimates the sum over all states, actions and times.
+J(theta) by dynamic programming and its gradient by autograd; for biased estimates the sum over all states, actions and times.
 """
 
 from __future__ import annotations
