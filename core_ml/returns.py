@@ -26,6 +26,62 @@ def gae(
     return advantage
 
 
+def discounted_return(reward: Array, bootstrap: Array, done: Array, gamma: float) -> Array:
+    """What follows each step until its episode ends (Sutton & Barto 2018, "Reinforcement learning", eq. 3.9).
+
+    G_t = r_t + gamma (done_t b_t + (1 - done_t) G_{t+1})
+
+    `bootstrap` (T, ...) is what the state is worth that an episode ended in: 0 where it terminated. After the last row
+    nothing follows: of an episode that is still under way there, the sum so far. Returns (T, ...), of the dtype of `reward`.
+    """
+    kind = reward.dtype.type
+    return_: Array = reward + kind(gamma) * bootstrap * done
+    carry_on = kind(gamma) * ~done
+    for t in range(len(return_) - 2, -1, -1):
+        return_[t] += carry_on[t] * return_[t + 1]
+    return return_
+
+
+def time_in_episode(done: Array) -> Array:
+    """How many steps of its episode came before each step; `done` (T, ...), an episode begins in row 0. int64 (T, ...)."""
+    t = np.arange(len(done)).reshape(-1, *[1] * (done.ndim - 1))
+    start = np.zeros(done.shape, np.int64)
+    start[1:] = np.where(done[:-1], t[1:], 0)
+    return np.asarray(t - np.maximum.accumulate(start))
+
+
+class RunningMean:
+    """A baseline that knows the time only: b(t), the mean of the returns seen at time step t, older updates counting less.
+
+    b(t) = S(t) / C(t);  S(t) <- decay S(t) + sum of the new returns,  C(t) <- decay C(t) + how many they are
+
+    Read it before it is updated: a baseline that has not seen the step's own action moves no expectation (Williams 1992,
+    "Simple statistical gradient-following algorithms", section 4). Time steps from `size` - 1 on share the last mean.
+    """
+
+    def __init__(self, size: int, decay: float) -> None:
+        self.decay = decay
+        self.sum, self.count = np.zeros(size), np.zeros(size)
+
+    def at(self, time: Array) -> Array:
+        """b(t), float32, 0 where nothing has been seen; `time` int64 of any shape."""
+        mean = np.divide(self.sum, self.count, out=np.zeros(len(self.sum)), where=self.count > 0)
+        return np.asarray(mean[np.minimum(time, len(mean) - 1)], np.float32)
+
+    def update(self, time: Array, return_: Array) -> None:
+        """`time` and `return_` of the same shape."""
+        at, size = np.minimum(time, len(self.sum) - 1).reshape(-1), len(self.sum)
+        self.sum[:] = self.decay * self.sum + np.bincount(at, return_.reshape(-1), size)
+        self.count[:] = self.decay * self.count + np.bincount(at, minlength=size)
+
+    def state(self) -> dict[str, Array]:
+        return {"sum": self.sum, "count": self.count}
+
+    def load(self, state: dict[str, Array]) -> None:
+        for name, array in self.state().items():
+            array[...] = state[name]
+
+
 def explained_variance(prediction: Array, target: Array) -> float:
     """1 - Var(target - prediction) / Var(target): 1 is perfect, 0 no better than a constant."""
     variance = float(target.var(dtype=np.float64))

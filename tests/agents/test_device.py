@@ -127,7 +127,7 @@ def test_one_update_is_that_of_the_eager_learner(
         assert len(batch.final_obs)  # truncations bootstrap
         before = eager.state_dict()
         there.load_state_dict(before)
-        moved = as_tensors(batch, lambda obs: eager.learner.outputs(eager._rows(obs))[1])  # type: ignore[attr-defined]
+        moved = as_tensors(batch, lambda obs: eager.actor.values(obs))  # type: ignore[attr-defined]
         theirs, ours = eager.learn(batch, update / 5), there.learn(moved, update / 5)
         assert list(theirs) == list(ours)
         for name, value in theirs.items():
@@ -163,7 +163,7 @@ def test_the_first_bad_gradient_ends_the_update_and_is_named(on_device: Any) -> 
     agent, host = on_device({**TINY, "minibatches": 4, "epochs": 1}, env, 0), make_agent("ppo", TINY, env, 0)
     collector = Collector(env, host)
     collector.begin(env.reset(0))
-    batch = as_tensors(collector.rollout(8), lambda obs: host.learner.outputs(host._rows(obs))[1])  # type: ignore[attr-defined]
+    batch = as_tensors(collector.rollout(8), lambda obs: host.actor.values(obs))  # type: ignore[attr-defined]
     batch.extras["log_prob"][2, 3] = math.nan  # a row of one of four minibatches
     with pytest.raises(NonFinite, match="policy loss is nan"):
         agent.learn(batch, 0.0)
@@ -297,7 +297,7 @@ def _rollouts(world: str) -> dict[str, Any]:
             step = host.step(there.action[t].numpy())
             for name in ("reward", "terminated", "truncated"):
                 steps[name].append(getattr(step, name).copy())
-            final = plain.learner.outputs(plain._rows(step.final_obs))[1].reshape(step.reward.shape)
+            final = plain.actor.values(step.final_obs).reshape(step.reward.shape)
             steps["final"].append(np.where(step.truncated[:, None], final, 0.0))
             ended = host.episodes()
             if len(ended.copy):
@@ -311,8 +311,8 @@ def _rollouts(world: str) -> dict[str, Any]:
         if not np.allclose(final, steps["final"], rtol=1e-4, atol=1e-5):
             differ.append("final_value")
         with torch.no_grad():
-            distribution, value = plain.learner.model(there.obs.reshape(-1, plain._inputs).float())
-            raw = there.extras["raw_action"].reshape(len(value), *[-1] * plain.continuous)
+            distribution, value = plain.learner.model(there.obs.reshape(-1, plain.actor.inputs).float())
+            raw = there.extras["raw_action"].reshape(len(value), *[-1] * plain.actor.continuous)
             for name, wanted in (("value", value), ("log_prob", distribution.log_prob(raw))):
                 if not np.allclose(there.extras[name].reshape(-1), wanted, rtol=1e-4, atol=1e-4):
                     differ.append(name)

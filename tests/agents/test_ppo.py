@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from gumdrop.agents.core import make_agent
-from gumdrop.agents.deep.ppo import scheduled
+from gumdrop.agents.deep.actor_critic import scheduled
 from gumdrop.agents.runtime.collect import Collector
 from gumdrop.agents.runtime.evaluate import run_episodes
 from gumdrop.core_ml.distributions import Categorical, Gaussian

@@ -1,0 +1,207 @@
+"""What policy gradients share: the network behind an agent, acting with it, and an update in numbers."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import gymnasium
+import numpy as np
+from pydantic import AfterValidator
+
+from ...envs.core import Native, finite_bounds, flat_size
+from ..core import Array, Carry, Kept, Mode, NonFinite, Rollout, Spaces, check_arrays, generator_state, set_generator_state
+
+if TYPE_CHECKING:
+    from ...core_ml.fused import Acted
+
+
+def _possible(hidden: tuple[int, ...]) -> tuple[int, ...]:
+    if not all(1 <= width <= 8192 for width in hidden):
+        raise ValueError("hidden widths must lie in 1..8192")
+    return hidden
+
+
+Widths = Annotated[tuple[int, ...], AfterValidator(_possible)]  # of full layers
+
+
+class Actor:
+    """An actor-critic network with its optimiser, its normaliser and the agent's generator; a part of the agent `name`.
+
+    `options`: the agent's, of which `network`, `hidden`, `channels`, `activation`, `shared_trunk`, `learner`, `chunk` and
+    `normalise_observation` are read. Discrete and Box actions. `note`: a line for people about who computes the network.
+    Raises ValueError for an action space or a network that cannot be.
+    """
+
+    def __init__(self, name: str, options: Any, spaces: Spaces, seed: int, threads: int, device: str = "cpu") -> None:
+        from ...core_ml.normalise import RunningNormaliser
+
+        self.name, self.options, self.spaces = name, options, spaces
+        self.inputs, action = flat_size(spaces.observation), spaces.action
+        self.continuous = isinstance(action, gymnasium.spaces.Box)
+        if isinstance(action, gymnasium.spaces.Discrete):
+            actions = int(action.n)
+        elif self.continuous:
+            actions = flat_size(action)
+        else:
+            raise ValueError(f"{name} cannot act in {action}: it needs a Discrete or a Box action space")
+        shape = spaces.observation.shape or ()
+        if options.network == "cnn" and len(shape) not in (2, 3):
+            raise ValueError(f"a cnn needs observations of 2 or 3 dimensions, these are {shape}: set agent.network=mlp")
+        self.rng = np.random.Generator(np.random.PCG64(seed))
+        self.learner: Any  # a FusedActorCritic, EagerActorCritic or DeviceActorCritic
+        self.learner, self.note = self._learner(shape, actions, threads, device)
+        self.learner.memory.initialise(self.rng)
+        self.normaliser = RunningNormaliser(self.inputs) if options.normalise_observation else None
+        self._acted: Acted | None = None  # memory for what acting gives out, kept from rollout to rollout
+
+    def _learner(self, shape: tuple[int, ...], actions: int, threads: int, device: str) -> tuple[Any, str]:
+        """Who computes the network, and a line for people about it."""
+        from ...core_ml.fused import FusedActorCritic, MLPSpec
+
+        o = self.options
+        network = shape, actions, self.continuous, o.network, o.hidden, o.channels, o.activation, o.shared_trunk
+        if device != "cpu":
+            from ...core_ml.device import DeviceActorCritic
+            from ...core_ml.nets import actor_critic
+
+            if o.learner == "fused" or o.normalise_observation:
+                fault = "learner=fused" if o.learner == "fused" else "normalise_observation=true"
+                raise ValueError(f"agent {self.name}: {fault} is for the processor: leave it out, or take device=cpu")
+            there = DeviceActorCritic(actor_critic(*network), device, self.bounds())
+            return there, f"learner: torch on {there.place.device}"
+        head: Literal["gaussian", "categorical"] = "gaussian" if self.continuous else "categorical"
+        spec = MLPSpec(self.inputs, o.hidden, o.activation, o.shared_trunk, head, (actions,))
+        misfit = "a cnn is torch's" if o.network == "cnn" else spec.fits()
+        if o.learner == "fused" and misfit:
+            raise ValueError(f"agent {self.name}: learner=fused cannot do this network, {misfit}: take learner=torch or auto")
+        if o.learner != "torch" and not misfit:
+            many = f"{threads} threads" if threads > 1 else "1 thread"
+            fused = FusedActorCritic(spec, threads=threads)
+            wait = "; they compile now, once on this machine, which takes 10 to 20 seconds" if fused.compiles else ""
+            return fused, f"learner: fused kernels, {many}{wait}"
+        from ...core_ml.eager import EagerActorCritic
+        from ...core_ml.nets import actor_critic
+
+        return EagerActorCritic(actor_critic(*network), threads, o.chunk), "learner: torch" + (f" ({misfit})" if misfit else "")
+
+    def act(self, obs: Array, carry: Carry, mode: Mode) -> tuple[Array, Carry, dict[str, Array]]:
+        """As `core.Agent.act`; the extras are log-probability, value and, of a Box, the action before it was cut."""
+        lead, rows = obs.shape[:2], self.rows(obs)
+        if mode == "greedy":
+            outputs, _ = self.learner.outputs(rows, self.scale())
+            best = outputs if self.continuous else outputs.argmax(1)
+            return self._legal(best.reshape(*lead, *self.action_shape)), carry, {}
+        acted = self.learner.act(rows, self.draw(), scale=self.scale())
+        raw = acted.action.reshape(*lead, *self.action_shape)
+        return self._legal(raw), carry, self._extras(acted, lead)
+
+    def explores(self, agents: int) -> bool:
+        from ...core_ml.fused import FusedActorCritic
+
+        return isinstance(self.learner, FusedActorCritic) and self.learner.explores(agents)
+
+    def explore(self, world: Native, kept: Kept) -> tuple[dict[str, Array], float]:
+        """As `act`, and the world's steps with it, for all of the rollout `kept`; see `core.Exploring`."""
+        lead = kept.reward.shape
+        if self._acted is None or len(self._acted.value) != math.prod(lead):
+            self._acted = self.learner.buffers(math.prod(lead))
+        seeds = np.array([self.draw() for _ in range(lead[0])])
+        bounds = self.bounds()
+        flat = None if bounds is None else bounds.reshape(2, -1)
+        share = self.learner.explore(world, kept, seeds, self._acted, self.scale(), flat)
+        return self._extras(self._acted, lead), share
+
+    def _extras(self, acted: Acted, lead: tuple[int, ...]) -> dict[str, Array]:
+        """What `learn` wants to know of acting."""
+        extras = {"log_prob": acted.log_prob.reshape(lead), "value": acted.value.reshape(lead)}
+        if self.continuous:  # the gradient is that of the sampled action, the world gets the clipped one
+            extras["raw_action"] = acted.action.reshape(*lead, *self.action_shape)
+        return extras
+
+    def values(self, obs: Array) -> Array:
+        """V of observations (..., *observation), float32 (B,)."""
+        found: Array = self.learner.outputs(self.rows(obs), self.scale())[1]
+        return found
+
+    def next_values(self, batch: Rollout) -> Array:
+        """V of the observations that the steps of a rollout led to, float32 (T, N, A): the next ones, but where an episode was
+        cut its last one. Where it terminated, what stands there means nothing."""
+        value, (_, n, a) = batch.extras["value"], batch.reward.shape
+        next_value = np.empty_like(value)
+        next_value[:-1] = value[1:]
+        next_value[-1] = self.values(batch.last_obs).reshape(n, a)
+        if len(batch.final_obs):
+            next_value[batch.truncated] = self.values(batch.final_obs).reshape(-1, a)
+        return next_value
+
+    def taken(self, batch: Rollout) -> Array:
+        """The sampled actions of a rollout, before a Box cut them, as learners read them: (B,), or (B, *shape) of a Box."""
+        action = batch.extras["raw_action"] if self.continuous else batch.action
+        return action.reshape(batch.reward.size, *[-1] * self.continuous)
+
+    def draw(self) -> int:
+        """A seed for one call of the learner: all randomness comes from the one generator."""
+        return int(self.rng.integers(2**62))
+
+    def rows(self, obs: Array) -> Array:
+        """(..., *observation) -> (B, D) of a number type that learners read: bytes stay bytes."""
+        rows = obs.reshape(-1, self.inputs)
+        return rows if rows.dtype in (np.uint8, np.float32) else rows.astype(np.float32)
+
+    def scale(self) -> Array | None:
+        return self.normaliser.scale() if self.normaliser else None
+
+    @property
+    def action_shape(self) -> tuple[int, ...]:
+        return self.spaces.action.shape or () if self.continuous else ()
+
+    def _legal(self, action: Array) -> Array:
+        if isinstance(self.spaces.action, gymnasium.spaces.Box):
+            return np.clip(action, *finite_bounds(self.spaces.action)).astype(np.float32)
+        return action
+
+    def bounds(self) -> Array | None:
+        """What actions of a Box are cut to, float32 (2, *its shape)."""
+        space = self.spaces.action
+        return np.stack(finite_bounds(space)).astype(np.float32) if isinstance(space, gymnasium.spaces.Box) else None
+
+    def check_finite(self, norm: float, sums: Array) -> None:
+        """Raise NonFinite, with the first part of the loss or the first gradient that is not finite, if `norm` is not."""
+        if math.isfinite(norm):
+            return
+        for name, value in zip(("policy loss", "value loss", "entropy"), sums.tolist(), strict=False):
+            if not math.isfinite(value):
+                raise NonFinite(f"{name} is {value}: lower agent.learning_rate, or look at the scale of rewards")
+        raise NonFinite(f"gradient of {self.learner.memory.bad_gradient()} is not finite: lower agent.learning_rate")
+
+    def state_dict(self) -> dict[str, Array]:
+        """Parameters, optimiser, normaliser and generator; copies."""
+        memory: dict[str, Array] = self.learner.memory.state()
+        normaliser = self.normaliser.state() if self.normaliser else {}
+        state = memory | {f"normaliser.{name}": array for name, array in normaliser.items()}
+        return {name: array.copy() for name, array in state.items()} | {"rng": generator_state(self.rng)}
+
+    def load_state_dict(self, state: dict[str, Array]) -> None:
+        """Put back what `state_dict` gave. Raises ValueError where it is another configuration's."""
+        check_arrays(state, self.state_dict(), f"agent {self.name}")
+        self.learner.memory.load(state)
+        if self.normaliser:
+            self.normaliser.load({name.removeprefix("normaliser."): array for name, array in state.items()})
+        set_generator_state(self.rng, state["rng"])
+
+
+def metrics_of(mean: Array, explained: float, learning_rate: float, grad_norm: float) -> dict[str, float]:
+    """An update in numbers; `mean` (5,) as learners sum it, by row."""
+    policy, value, entropy, kl, clipped = mean.tolist()
+    return {
+        "loss/policy": policy, "loss/value": value, "entropy": entropy, "kl": kl, "clip_fraction": clipped,
+        "explained_variance": explained, "learning_rate": learning_rate, "grad_norm": grad_norm,
+    }  # fmt: skip
+
+
+def scheduled(schedule: str, progress: float) -> float:
+    """Factor on the learning rate at `progress` in [0, 1]."""
+    if schedule == "linear":
+        return max(1 - progress, 0.0)
+    return 0.5 * (1 + math.cos(math.pi * min(progress, 1.0))) if schedule == "cosine" else 1.0

@@ -1,0 +1,215 @@
+"""Our PPO beside stable-baselines3's: the same hyperparameters, worlds and copies, in turns on the same core."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+from gumdrop.agents.core import make_agent
+from gumdrop.agents.runtime.collect import Collector
+from gumdrop.agents.runtime.evaluate import run_episodes
+from gumdrop.envs.core import flat_size
+from gumdrop.envs.registry import make
+
+pytestmark = pytest.mark.slow
+Proof = Callable[[str, dict[str, Any]], None]
+Array = Any
+
+SEEDS = 10
+HELD_OUT = 1_000_000  # seed of the episodes that both are evaluated on
+
+
+class Task(NamedTuple):
+    world: str
+    options: dict[str, Any]
+    copies: int
+    updates: int
+    every: int  # updates between evaluations, which no clock sees
+    episodes: int  # of an evaluation, greedy
+    final_episodes: int
+    threshold: float  # mean return
+    ppo: dict[str, Any]  # our names; what is not named is equal in both, or as said in `theirs`
+
+
+COMMON: dict[str, Any] = {"shared_trunk": False, "vf_coef": 0.5, "max_grad_norm": 0.5, "schedule": "linear"}
+TASKS = {
+    # cartpole-fast
+    "cartpole": Task("cartpole", {}, 32, 78, 3, 50, 500, 475.0, {
+        **COMMON, "num_steps": 32, "epochs": 10, "minibatches": 4, "learning_rate": 2e-3, "gamma": 0.98, "gae_lambda": 0.8,
+        "clip_coef": 0.1, "ent_coef": 0.0, "hidden": (32, 32),
+    }),
+    "frozenlake": Task("frozenlake", {}, 256, 50, 1, 1000, 5000, 0.67, {  # nine tenths of the exact optimum
+        **COMMON, "num_steps": 32, "epochs": 4, "minibatches": 4, "learning_rate": 3e-3, "gamma": 0.99, "gae_lambda": 0.95,
+        "clip_coef": 0.2, "ent_coef": 0.02, "hidden": (64, 64),
+    }),
+    "candy": Task("candy", {"view": 11}, 512, 70, 2, 500, 5000, 0.0, {
+        **COMMON, "num_steps": 14, "epochs": 2, "minibatches": 8, "learning_rate": 3e-3, "gamma": 1.0, "gae_lambda": 0.95,
+        "clip_coef": 0.2, "ent_coef": 0.02, "hidden": (128, 64),
+    }),
+}  # fmt: skip
+
+
+class Course:
+    """How a training went: seconds of training alone, and what evaluations between found."""
+
+    def __init__(self, task: Task) -> None:
+        self.task, self.updates, self.seconds = task, 0, 0.0
+        self.solved_after: float | None = None
+        self.began = time.perf_counter()
+
+    def updated(self, player: Any) -> None:
+        """After each update."""
+        self.seconds += time.perf_counter() - self.began
+        self.updates += 1
+        if self.solved_after is None and (self.updates % self.task.every == 0 or self.updates == self.task.updates):
+            if self.score(player, self.task.episodes) >= self.task.threshold:
+                self.solved_after = self.seconds
+        self.began = time.perf_counter()
+
+    def score(self, player: Any, episodes: int) -> float:
+        return float(run_episodes(player, self.task.world, self.task.options, episodes, HELD_OUT, lines=False).returns.mean())
+
+
+def ours(task: Task, seed: int, updates: int) -> tuple[Course, float]:
+    env = make(task.world, task.options, num_envs=task.copies, seed=seed)
+    course = Course(task)
+    agent = make_agent("ppo", task.ppo, env, seed)
+    collector = Collector(env, agent)
+    collector.begin(env.reset(seed))
+    for update in range(updates):
+        agent.learn(collector.rollout(agent.num_steps), update / task.updates)
+        course.updated(agent)
+    return course, course.score(agent, task.final_episodes)
+
+
+def batched(task: Task, seed: int) -> Any:
+    """Our engine as stable-baselines3's VecEnv, without a Python object per copy but where an episode ends."""
+    import gymnasium
+    from stable_baselines3.common.vec_env import VecEnv
+
+    env: Any = make(task.world, task.options, num_envs=task.copies, seed=seed)
+    box = gymnasium.spaces.Box(-np.inf, np.inf, (flat_size(env.observation_space),), np.float32)
+    nothing: dict[str, Any] = {}
+
+    class Batched(VecEnv):  # type: ignore[misc]
+        def reset(self) -> Array:
+            return rows(env.reset(seed))
+
+        def step_async(self, actions: Array) -> None:
+            self.actions = actions
+
+        def step_wait(self) -> tuple[Array, Array, Array, list[dict[str, Any]]]:
+            step = env.step(self.actions[:, None])
+            done = step.terminated | step.truncated
+            infos = [nothing] * task.copies
+            for i in np.flatnonzero(done):
+                truncated = bool(step.truncated[i])
+                infos[i] = {"TimeLimit.truncated": truncated}
+                if truncated:  # it bootstraps there, as we do
+                    infos[i]["terminal_observation"] = rows(step.final_obs[i : i + 1])[0]
+            return rows(step.obs), step.reward[:, 0].copy(), done, infos
+
+        def close(self) -> None:
+            env.close()
+
+        def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
+            return [None] * task.copies
+
+        def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
+            raise NotImplementedError
+
+        def env_method(self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any) -> list[Any]:
+            raise NotImplementedError
+
+        def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
+            return [False] * task.copies
+
+    return Batched(task.copies, box, env.action_space)
+
+
+def rows(obs: Array) -> Array:
+    """(N, 1, ...) -> float32 (N, D), a copy: the engine writes into its array at each step."""
+    return obs.reshape(len(obs), -1).astype(np.float32)
+
+
+def theirs(task: Task, seed: int, updates: int) -> tuple[Course, float]:
+    """Theirs counts the whole squared error of a value, ours half of it; and the linear schedule an update sooner."""
+    from stable_baselines3 import PPO
+    from stable_baselines3.common.callbacks import BaseCallback
+
+    o, course = task.ppo, Course(task)
+    steps = task.copies * o["num_steps"]
+    width = list(o["hidden"])
+
+    class Player:
+        def initial(self, n: int) -> None:
+            return None
+
+        def act(self, obs: Array, carry: Any, mode: str) -> tuple[Array, Any, dict[str, Array]]:
+            return model.predict(rows(obs), deterministic=True)[0][:, None], carry, {}
+
+    class After(BaseCallback):  # type: ignore[misc]
+        collected = False
+
+        def _on_rollout_start(self) -> None:
+            if self.collected:
+                course.updated(Player())
+            self.collected = True
+
+        def _on_step(self) -> bool:
+            return True
+
+    model = PPO(
+        "MlpPolicy", batched(task, seed), n_steps=o["num_steps"], batch_size=steps // o["minibatches"], n_epochs=o["epochs"],
+        learning_rate=lambda left: (left + 1 / task.updates) * o["learning_rate"], gamma=o["gamma"], gae_lambda=o["gae_lambda"],
+        clip_range=o["clip_coef"], ent_coef=o["ent_coef"], vf_coef=o["vf_coef"] / 2, max_grad_norm=o["max_grad_norm"], seed=seed,
+        policy_kwargs={"net_arch": {"pi": width, "vf": width}}, device="cpu",
+    )  # fmt: skip
+    model.learn(updates * steps, After())
+    course.updated(Player())
+    return course, course.score(Player(), task.final_episodes)
+
+
+def test_beside_stable_baselines3(proof: Proof) -> None:
+    import torch
+    from scipy import stats
+
+    torch.set_num_threads(1)  # faster than two for both libraries at these sizes
+    sides = {"ours": ours, "stable_baselines3": theirs}
+    figures: dict[str, Any] = {}
+    for name, task in TASKS.items():
+        for side in sides.values():
+            side(task, 99, 1)  # imports and kept kernels: not counted
+        runs: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
+        for seed in range(SEEDS):
+            for side, learn in sides.items():
+                course, final = learn(task, seed, task.updates)
+                runs[side].append({
+                    "seed": seed, "final": final, "seconds": round(course.seconds, 3),
+                    "seconds_to_threshold": None if course.solved_after is None else round(course.solved_after, 3),
+                })  # fmt: skip
+        a, b = ([run["final"] for run in runs[side]] for side in sides)
+        ends = stats.ttest_ind(a, b, equal_var=False).confidence_interval(0.95)
+        to = {side: [run["seconds_to_threshold"] for run in found] for side, found in runs.items()}
+        # A run that never got there counts with all of its time, which is too little: in favour of whoever failed.
+        spent = {side: [x["seconds_to_threshold"] or x["seconds"] for x in found] for side, found in runs.items()}
+        figures[name] = {
+            "task": task._asdict(), "env_steps": task.updates * task.copies * task.ppo["num_steps"],
+            "final": {side: statistics.mean(run["final"] for run in found) for side, found in runs.items()},
+            "difference_ci95": [float(ends.low), float(ends.high)], "solved": {s: len(t) - t.count(None) for s, t in to.items()},
+            "median_seconds_to_threshold": {side: statistics.median(found) for side, found in spent.items()},
+            "times_sooner": statistics.median(y / x for x, y in zip(*spent.values(), strict=True)),
+            "times_faster": statistics.median(
+                y["seconds"] / x["seconds"] for x, y in zip(*runs.values(), strict=True)
+            ),
+            "runs": runs,
+        }  # fmt: skip
+    proof("ppo-sb3", {"seeds": list(range(SEEDS)), "threads": 1, "tasks": figures})
+    for name, found in figures.items():
+        assert found["difference_ci95"][1] >= 0, f"{name}: worse than stable-baselines3"
+        assert found["solved"]["ours"] >= found["solved"]["stable_baselines3"], name
