@@ -41,7 +41,9 @@ def show(
         show_run(find_run(name, directory, [*known]), out, json)
         return
     if out is not None:
-        raise Refused(f"{name} is an agent that has learned nothing, so there is nothing to draw: name a run, or leave out --out")
+        raise Refused(
+            f"{name} is an agent that has learned nothing, so there is nothing to draw: name a run, or leave out --out"
+        )
     cls = known[name]
     rows = option_rows(cls.Config, {})
     if json:

@@ -110,7 +110,9 @@ class Plan:
         """The model's states of observations (N, A, ...), int64 (N * A,)."""
         rows = self._table.find(obs)
         if (rows == UNKNOWN).any():
-            raise ValueError(f"agent {self.name}: an observation came up that no state of the model shows: is it another world?")
+            raise ValueError(
+                f"agent {self.name}: an observation came up that no state of the model shows: is it another world?"
+            )
         states: Array = self._table["state"][rows, 0]
         return states
 

@@ -11,7 +11,7 @@ from .plan import Plan
 
 @agent("policy-iteration")
 class PolicyIteration:
-    """It is told the rules: evaluate the policy exactly, improve it where an action is better, until none is; then it acts by it."""
+    """It is told the rules: evaluate the policy exactly, improve it where an action is better, until none is."""
 
     class Config(AgentConfig):
         gamma: float = Field(0.99, ge=0, le=1)

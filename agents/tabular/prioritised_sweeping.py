@@ -78,7 +78,16 @@ class PrioritisedSweeping:
 
 @inner
 def backed_up(
-    q: Array, first: Array, tried: Array, following: Array, count: Array, mean: Array, chain: Array, s: int, a: int, gamma: float
+    q: Array,
+    first: Array,
+    tried: Array,
+    following: Array,
+    count: Array,
+    mean: Array,
+    chain: Array,
+    s: int,
+    a: int,
+    gamma: float,
 ) -> float:
     """sum_s' p(s' | s, a) [r(s, a, s') + gamma max_a' Q(s', a')], by the model."""
     total = 0.0

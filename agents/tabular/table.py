@@ -145,7 +145,14 @@ class Table:
     def _index(self) -> None:
         """All rows anew into slots, twice as many as there is room for rows."""
         self._slots = np.full(2 * self._pool.room, UNKNOWN, np.int64)
-        enter_all(self._slots, self._pool["key"], 0, self._pool["key"][: self._pool.count, 0].copy(), 0, np.empty(self.count, np.int64))
+        enter_all(
+            self._slots,
+            self._pool["key"],
+            0,
+            self._pool["key"][: self._pool.count, 0].copy(),
+            0,
+            np.empty(self.count, np.int64),
+        )
 
     def values(self, column: str, obs: Array, initial: float) -> Array:
         """A column's numbers for observations (N, A, ...), float64 (B, width): `initial` where there is no row. Enters none."""

@@ -70,7 +70,9 @@ class TDPrediction:
         if o.method == "monte-carlo":
             error, updates = sweep_episodes(v, visits, self.table["seen"], *move, *memory, *rates, 0.0, 0.0, o.visit == "first")
             return {"return_error": error / max(updates, 1), "states": float(self.table.count)}
-        error = sweep(v, visits, move.row, move.reward, move.next, move.ended, *memory, *rates, o.trace_lambda, o.trace == "replacing")
+        error = sweep(
+            v, visits, move.row, move.reward, move.next, move.ended, *memory, *rates, o.trace_lambda, o.trace == "replacing"
+        )
         return {"td_error": error / move.row.size, "states": float(self.table.count)}
 
     def state_dict(self) -> dict[str, Array]:

@@ -55,7 +55,8 @@ def credit(
 ) -> None:  # fmt: skip
     """One step of TD(lambda), backward view (Sutton & Barto 2018, section 12.2; replacing: Singh & Sutton 1996):
 
-    E(S, A) <- E(S, A) + 1 (replacing: 1); for all s, a: V(s, a) <- V(s, a) + alpha delta E(s, a), E(s, a) <- gamma lambda E(s, a).
+    E(S, A) <- E(S, A) + 1 (replacing: 1); for all s, a:
+    V(s, a) <- V(s, a) + alpha delta E(s, a);  E(s, a) <- gamma lambda E(s, a).
     """
     visits[s, a] += 1
     found, kept = False, 0

@@ -439,7 +439,9 @@ def test_a_blind_player_does_not_see_the_opponent() -> None:
 # --- gumdrop agent show
 
 
-def test_show_draws_what_a_run_learned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_show_draws_what_a_run_learned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     from gumdrop.agents.runtime.evaluate import load_run
     from gumdrop.agents.tabular.plan import see
     from gumdrop.envs.registry import make_world
@@ -470,7 +472,9 @@ def test_show_draws_what_a_run_learned(tmp_path: Path, monkeypatch: pytest.Monke
     assert "learned value from each cell" in capsys.readouterr().out
 
 
-def test_show_of_other_runs_and_agents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_show_of_other_runs_and_agents(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     from gumdrop.scripts.cli import main
 
     monkeypatch.chdir(tmp_path)
@@ -481,7 +485,13 @@ def test_show_of_other_runs_and_agents(tmp_path: Path, monkeypatch: pytest.Monke
     assert "random in bandit" in capsys.readouterr().out
     assert main(["agent", "show", "b"]) == 0
     assert "no board: world bandit gives no exact model" in capsys.readouterr().out
-    for words in (["r", "--out", "x.png"], ["b", "--out", "x.png"], ["sarsa", "--out", "x.png"], ["nothing"], ["b", "--out", "x.txt"]):
+    for words in (
+        ["r", "--out", "x.png"],
+        ["b", "--out", "x.png"],
+        ["sarsa", "--out", "x.png"],
+        ["nothing"],
+        ["b", "--out", "x.txt"],
+    ):
         assert main(["agent", "show", *words]) == 2
         assert capsys.readouterr().err.count("\n") == 1
     assert not Path("x.png").exists()

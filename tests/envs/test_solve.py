@@ -730,7 +730,9 @@ def test_epsilon_optimum_by_hand() -> None:
     assert mdp.epsilon_optimum(model, 0.5, gamma=0.9).value[0] == pytest.approx(0.75 / 0.775, abs=1e-12)
     assert mdp.epsilon_optimum(model, 0.5, horizon=2).value[:, 0].tolist() == [0.9375, 0.75, 0.0]
     assert mdp.epsilon_optimum(model, 0.5, horizon=2).policy.tolist() == [[0], [0]]
-    assert mdp.soft(np.array([1, 0]), 0.2, 4).tolist() == pytest.approx(np.array([[0.05, 0.85, 0.05, 0.05], [0.85, 0.05, 0.05, 0.05]]))
+    assert mdp.soft(np.array([1, 0]), 0.2, 4).tolist() == pytest.approx(
+        np.array([[0.05, 0.85, 0.05, 0.05], [0.85, 0.05, 0.05, 0.05]])
+    )
     with pytest.raises(ValueError, match="epsilon is 2"):
         mdp.epsilon_optimum(model, 2.0)
 
