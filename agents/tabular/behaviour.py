@@ -57,7 +57,8 @@ class Behaviour:
     def act(self, values: Array, lead: tuple[int, ...], mode: Mode) -> Array:
         """Actions for action values (B, actions), int64 of shape `lead`."""
         if mode == "greedy":
-            return values.argmax(1).reshape(lead)
+            best: Array = values.argmax(1).reshape(lead)
+            return best
         out = np.empty(len(values), np.int64)
         choose(values, self.epsilon, self.temperature, self.rng.random((len(values), 2)), out)
         return out.reshape(lead)
@@ -91,12 +92,12 @@ def choose(values: Array, epsilon: float, temperature: float, draws: Array, out:
                 if left < 0.0:
                     break
         elif draws[b, 0] < epsilon:
-            chosen = np.int64(draws[b, 1] * actions)
+            chosen = int(draws[b, 1] * actions)
         else:
             ties = 0
             for a in range(actions):
                 ties += values[b, a] == best
-            skip = np.int64(draws[b, 1] * ties)
+            skip = int(draws[b, 1] * ties)
             for a in range(actions):
                 if values[b, a] == best:
                     chosen = a

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import Field
 
 from ..core import Array, Carry, Mode, Rollout, Spaces, agent
@@ -24,7 +26,7 @@ class DynaQ:
     def __init__(self, config: Config, spaces: Spaces, seed: int, threads: int = 1) -> None:
         actions = discrete("dyna-q", spaces)
         self.config = config
-        model = {name: (actions, fill) for name, fill in COLUMNS.items()}
+        model: dict[str, Any] = {name: (actions, fill) for name, fill in COLUMNS.items()}
         self.table = Table(q=(actions, config.initial_value), visits=(actions, 0), into=(1, UNKNOWN), **model)
         self.experience = Experience()
         self.behaviour = Behaviour(config, seed)
@@ -61,7 +63,7 @@ class DynaQ:
     def load_state_dict(self, state: dict[str, Array]) -> None:
         check_growing(state, self.state_dict(), "agent dyna-q")
         self.table.load(state)
-        self.experience.load(state)
+        self.experience.load(state, self.table)
         self.behaviour.load(state)
 
 

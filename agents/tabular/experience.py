@@ -6,9 +6,11 @@ a deterministic world a pair has one outcome, and the model is Sutton's. Outcome
 
 from __future__ import annotations
 
+import numpy as np
+
 from ..core import Array
 from .kernel import inner
-from .table import UNKNOWN, Pool
+from .table import UNKNOWN, Pool, Table, check_indices
 
 COLUMNS = {"first": UNKNOWN, "tried": 0}  # of a table, one for each action: the first outcome, how often it was tried
 
@@ -31,7 +33,17 @@ class Experience:
     def state(self) -> dict[str, Array]:
         return self.outcomes.state("outcomes/") | self.visited.state("visited/")
 
-    def load(self, state: dict[str, Array]) -> None:
+    def load(self, state: dict[str, Array], table: Table) -> None:
+        """Put back what `state` gave, beside the loaded `table`. Raises ValueError where it points beyond anything."""
+        rows, actions = table["tried"][: table.count].shape
+        nodes = np.arange(len(state["outcomes/chain"]))[:, None]  # a chain leads to older outcomes
+        check_indices(
+            state, outcomes__row=rows, outcomes__action=actions, outcomes__next=rows, outcomes__chain=nodes,
+            outcomes__into_chain=nodes, visited__visited=rows, table__first=len(nodes), table__into=len(nodes),
+        )  # fmt: skip
+        named = np.concatenate([state[name].ravel() for name in ("outcomes/row", "outcomes/action", "visited/visited")])
+        if (named < 0).any() or ((table["tried"][:rows] > 0) != (table["first"][:rows] >= 0)).any():
+            raise ValueError("what was tried has no outcome: is the checkpoint whole?")
         self.outcomes.load(state, "outcomes/")
         self.visited.load(state, "visited/")
 

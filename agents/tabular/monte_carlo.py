@@ -64,7 +64,7 @@ class MonteCarlo:
     def load_state_dict(self, state: dict[str, Array]) -> None:
         check_growing(state, self.state_dict(), "agent monte-carlo")
         self.table.load(state)
-        self.held.load(state)
+        self.held.load(state, *self.table["q"][: self.table.count].shape)
         self.behaviour.load(state)
 
 

@@ -28,7 +28,7 @@ class PrioritisedSweeping:
     def __init__(self, config: Config, spaces: Spaces, seed: int, threads: int = 1) -> None:
         actions = discrete("prioritised-sweeping", spaces)
         self.config = config
-        model = {name: (actions, fill) for name, fill in COLUMNS.items()}
+        model: dict[str, Any] = {name: (actions, fill) for name, fill in COLUMNS.items()}
         # place: where a pair stands in the queue, from 1 on; 0: nowhere
         self.table = Table(
             q=(actions, config.initial_value), into=(1, UNKNOWN), place=(actions, 0), priority=(actions, 0.0), **model
@@ -71,8 +71,14 @@ class PrioritisedSweeping:
     def load_state_dict(self, state: dict[str, Array]) -> None:
         check_growing(state, self.state_dict(), "agent prioritised-sweeping")
         self.table.load(state)
-        self.experience.load(state)
+        self.experience.load(state, self.table)
         self.queue = state["queue/pair"].copy()
+        place = np.zeros_like(self.table["place"][: self.table.count])
+        if not ((self.queue >= 0) & (self.queue < place.size)).all():
+            raise ValueError("agent prioritised-sweeping: the queue points beyond the table: is the checkpoint whole?")
+        place.ravel()[self.queue] = np.arange(1, len(self.queue) + 1)
+        if (place != self.table["place"][: self.table.count]).any():
+            raise ValueError("agent prioritised-sweeping: the queue and its places differ: is the checkpoint whole?")
         self.behaviour.load(state)
 
 

@@ -84,7 +84,9 @@ class Sarsa:
         self.table.load(state)
         for part in ("held", "trace"):
             names = getattr(self, part).state()
-            getattr(self, part).load({name: state[f"{part}.{name}"] for name in names})
+            getattr(self, part).load(
+                {name: state[f"{part}.{name}"] for name in names}, *self.table["q"][: self.table.count].shape
+            )
         self.behaviour.load(state)
 
 

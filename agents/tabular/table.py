@@ -145,14 +145,10 @@ class Table:
     def _index(self) -> None:
         """All rows anew into slots, twice as many as there is room for rows."""
         self._slots = np.full(2 * self._pool.room, UNKNOWN, np.int64)
-        enter_all(
-            self._slots,
-            self._pool["key"],
-            0,
-            self._pool["key"][: self._pool.count, 0].copy(),
-            0,
-            np.empty(self.count, np.int64),
-        )
+        keys, rows = self._pool["key"][: self.count, 0].copy(), np.empty(self.count, np.int64)
+        _, found = enter_all(self._slots, self._pool["key"], 0, keys, 0, rows)
+        if found < self.count:
+            raise ValueError("two rows of a table have the same key: is the checkpoint whole?")
 
     def values(self, column: str, obs: Array, initial: float) -> Array:
         """A column's numbers for observations (N, A, ...), float64 (B, width): `initial` where there is no row. Enters none."""
@@ -182,6 +178,18 @@ class Table:
     def load(self, state: dict[str, Array]) -> None:
         self._pool.load(state, "table/")
         self._index()
+
+
+def check_indices(state: dict[str, Array], **bounds: Any) -> None:
+    """Raise ValueError where numbers that kernels use as indices are outside 0..bound-1, UNKNOWN aside.
+
+    `bounds`: name in `state`, its slash written __, -> bound. Kernels do not look: a stranger's file must not harm.
+    """
+    for name, bound in bounds.items():
+        name = name.replace("__", "/")
+        values = state[name]
+        if values.size and not ((values >= UNKNOWN) & (values < bound)).all():
+            raise ValueError(f"{name} points beyond its table: is the checkpoint whole?")
 
 
 def discrete(name: str, spaces: Spaces) -> int:

@@ -81,7 +81,7 @@ class TDPrediction:
     def load_state_dict(self, state: dict[str, Array]) -> None:
         check_growing(state, self.state_dict(), "agent td-prediction")
         self.table.load(state)
-        self.held.load(state)
+        self.held.load(state, self.table.count, 1)
         set_generator_state(self.rng, state["rng"])
 
 

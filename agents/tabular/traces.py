@@ -6,6 +6,7 @@ import numpy as np
 
 from ..core import Array
 from .kernel import inner
+from .table import check_indices
 
 LEAST = 1e-17  # an eligibility below it would change no digit
 
@@ -14,10 +15,10 @@ class Held:
     """For each of B streams a list of (row, action, number): steps of the running episode, oldest first, or eligibilities."""
 
     def __init__(self) -> None:
-        self.length = np.zeros(0, np.int64)  # (B,)
-        self.row = np.zeros((0, 1), np.int64)  # (B, room)
-        self.action = np.zeros((0, 1), np.int64)
-        self.number = np.zeros((0, 1))
+        self.length: Array = np.zeros(0, np.int64)  # (B,)
+        self.row: Array = np.zeros((0, 1), np.int64)  # (B, room)
+        self.action: Array = np.zeros((0, 1), np.int64)
+        self.number: Array = np.zeros((0, 1))
 
     def reserve(self, streams: int, more: int) -> None:
         """Room for `more` entries in each of `streams` streams; streams of another number begin anew."""
@@ -35,10 +36,15 @@ class Held:
         entries = {"row": self.row[used], "action": self.action[used], "number": self.number[used]}
         return {"streams/length": self.length.copy()} | {f"held/{name}": array for name, array in entries.items()}
 
-    def load(self, state: dict[str, Array]) -> None:
-        """Put back what `state` gave. Raises ValueError where the lists do not add up."""
+    def load(self, state: dict[str, Array], rows: int, actions: int) -> None:
+        """Put back what `state` gave. Raises ValueError where the lists do not add up, or point beyond a table of `rows`."""
+        check_indices(state, held__row=rows, held__action=actions)
         length = state["streams/length"]
-        if (length < 0).any() or length.sum() != len(state["held/row"]):
+        if (
+            (length < 0).any()
+            or length.sum() != len(state["held/row"])
+            or (np.minimum(state["held/row"], state["held/action"]) < 0).any()
+        ):
             raise ValueError("held entries and the streams' lengths do not add up: is the checkpoint whole?")
         self.length = np.zeros(0, np.int64)
         self.reserve(len(length), int(length.max(initial=0)))

@@ -262,7 +262,7 @@ def test_dyna_q_is_the_textbooks() -> None:
             a = sorted(model[s])[int(w * len(model[s]))]
             ways = list(model[s][a].items())[::-1]  # the newest outcome first
             left = z * sum(len(rewards) for _, rewards in ways)
-            for after, rewards in ways:
+            for after, rewards in ways:  # noqa: B007  (it is used below)
                 if left < len(rewards):
                     break
                 left -= len(rewards)
@@ -340,6 +340,28 @@ def test_a_table_grows_and_keeps_its_rows() -> None:
     again.load(table.state())
     assert again.find(obs).tolist() == rows.tolist() and (again["q"][:5000] == table["q"][:5000]).all()
     assert again.enter(stranger).tolist() == [5000]
+
+
+@pytest.mark.parametrize(
+    ("name", "array"),
+    [("sarsa", "held.held/row"), ("monte-carlo", "held/action"), ("dyna-q", "outcomes/next"), ("dyna-q", "outcomes/chain"),
+     ("dyna-q", "visited/visited"), ("dyna-q", "table/first"), ("prioritised-sweeping", "queue/pair"),
+     ("prioritised-sweeping", "table/place"), ("q-learning", "table/key")],
+)  # fmt: skip
+def test_a_checkpoint_that_points_beyond_its_table_is_refused(name: str, array: str) -> None:
+    env = make("maze", WORLD, num_envs=3, seed=5, threads=1)
+    agent = make_agent(name, {"epsilon": 1.0, **({"planning": 0} if name == "prioritised-sweeping" else {})}, env, 0)
+    collector = Collector(env, agent)
+    collector.begin(env.obs)
+    for _ in range(3):
+        agent.learn(collector.rollout(16), 0.0)
+    state = agent.state_dict()
+    agent.load_state_dict(state)
+    assert state[array].size >= 1
+    spoiled = {key: value.copy() for key, value in state.items()}
+    spoiled[array].flat[0] = spoiled[array].flat[1] if array == "table/key" else 10**9
+    with pytest.raises(ValueError, match="is the checkpoint whole"):
+        agent.load_state_dict(spoiled)
 
 
 def test_observations_that_are_equal_share_a_row() -> None:
