@@ -27,18 +27,28 @@ FIGURES: dict[str, Any] = {}
 SEEDS = range(10)
 EPSILON = 0.1
 
-# Every agent learns in a world with the same options, for the same number of steps; observations identify the state.
+# Observations identify the state. Budgets are environment steps of all copies together.
 WORLDS: dict[str, dict[str, Any]] = {
-    "frozenlake": {"env": {}, "gamma": 0.99, "num_envs": 64, "steps": 1_000_000},
-    "four-rooms": {"env": {"observe": "coordinates"}, "gamma": 0.99, "num_envs": 64, "steps": 2_000_000},
-    "cliffwalking": {"env": {"observe": "coordinates"}, "gamma": 1.0, "num_envs": 64, "steps": 1_000_000},
+    "frozenlake": {"env": {}, "gamma": 0.99, "steps": 400_000},
+    "four-rooms": {"env": {"observe": "coordinates"}, "gamma": 0.99, "steps": 1_000_000},
+    "cliffwalking": {"env": {"observe": "coordinates"}, "gamma": 1.0, "steps": 400_000},
 }
+COPIES = 256
 ON_POLICY = {"epsilon": EPSILON}  # these converge to the best policy that explores so much
 OFF_POLICY = {"epsilon": 0.3}
 AGENTS: dict[str, dict[str, Any]] = {
     "q-learning": OFF_POLICY, "double-q": OFF_POLICY, "dyna-q": OFF_POLICY | {"planning": 5},
     "sarsa": ON_POLICY, "expected-sarsa": ON_POLICY,
 }  # fmt: skip
+# The cliff has no chance in it, so that a maximum can be learned with a constant step size. SARSA's own stumbles, one step in
+# ten, are chance enough: beside the cliff its targets have a deviation of 16, and it is seldom there.
+OWN: dict[tuple[str, str], dict[str, Any]] = {
+    ("cliffwalking", "q-learning"): {"visit_decay": 0.0},
+    ("cliffwalking", "double-q"): {"visit_decay": 0.0},
+    ("cliffwalking", "dyna-q"): {"visit_decay": 0.0},
+    ("cliffwalking", "sarsa"): {"visit_decay": 0.8},
+}
+STEPS = {("cliffwalking", "sarsa"): 6_000_000}
 
 
 def trained(
@@ -101,6 +111,8 @@ def test_share_of_the_exact_optimum(env: str, proof: Proof) -> None:
     figures: dict[str, Any] = {}
     for name, options in AGENTS.items():
         epsilon = EPSILON if options is ON_POLICY else 0.0
+        options = options | OWN.get((env, name), {})
+        steps = STEPS.get((env, name), o["steps"])
         target = (
             mdp.epsilon_optimum(seen.model, epsilon, gamma=o["gamma"])
             if epsilon
@@ -109,12 +121,12 @@ def test_share_of_the_exact_optimum(env: str, proof: Proof) -> None:
         optimum = float(target.value[starts].mean())
         shares, paths = [], []
         for seed in SEEDS:
-            agent = trained(name, options | {"gamma": o["gamma"]}, env, o["env"], o["num_envs"], o["steps"], seed)
+            agent = trained(name, options | {"gamma": o["gamma"]}, env, o["env"], COPIES, steps, seed)
             shares.append(share(worth(agent, seen, o["gamma"], epsilon), optimum))
             if env == "cliffwalking":
                 paths.append(path(agent, seen))
         figures[name] = {
-            "options": options, "converges_to": f"optimum with epsilon {epsilon}" if epsilon else "optimum",
+            "options": options, "steps": steps, "converges_to": f"optimum with epsilon {epsilon}" if epsilon else "optimum",
             "optimum": optimum, "shares": shares, "mean": float(np.mean(shares)), "ci95": interval(shares),
         }  # fmt: skip
         if paths:
@@ -124,10 +136,7 @@ def test_share_of_the_exact_optimum(env: str, proof: Proof) -> None:
                 "path_lengths": [len(cells) - 1 for cells in paths],
                 "cells_beside_the_cliff": beside,
             }
-    FIGURES[env] = {key: value for key, value in o.items() if key != "env"} | {
-        "env": {"id": env, **o["env"]},
-        "agents": figures,
-    }
+    FIGURES[env] = {"env": {"id": env, **o["env"]}, "gamma": o["gamma"], "num_envs": COPIES, "agents": figures}
     proof("tabular", FIGURES)
     assert all(found["ci95"][0] >= 0.98 for found in figures.values())
     if env == "cliffwalking":
