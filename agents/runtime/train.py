@@ -19,7 +19,7 @@ from ...configs.loader import dump
 from ...configs.schema import RunConfig
 from ...envs.core import BatchEnv
 from ...envs.registry import make
-from ..core import Agent, NonFinite, check_arrays, make_agent
+from ..core import Agent, NonFinite, make_agent
 from . import checkpoint
 from .collect import collector_of
 from .evaluate import yardstick_sample
@@ -122,10 +122,12 @@ def _train(config: RunConfig, folder: Path, live: View | bool | None, resume: bo
         done, seconds, episodes, offsets = counters(found)
         if done >= updates and before.get("status") == "finished":
             raise ValueError(f"run {folder} is finished: {done * per_update:,} of {config.steps:,} steps are done")
-        check_arrays(found.tensors["agent"], agent.state_dict(), f"checkpoint {found.path.name}")
+        try:
+            agent.load_state_dict(found.tensors["agent"])  # it checks its arrays, of which some may have grown
+        except ValueError as error:
+            raise ValueError(f"checkpoint {found.path.name}: {error}") from None
         env.reset(config.seed)
         env.set_state(found.tensors["env"])
-        agent.load_state_dict(found.tensors["agent"])
         notes.append(f"resumed at {done * per_update:,} steps from {found.path.name}")
     else:
         if (folder / "metrics.jsonl").exists():
