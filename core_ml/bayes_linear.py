@@ -56,7 +56,8 @@ def sample_weights(belief: Posterior, rng: np.random.Generator, scale: float = 1
     largest = np.diagonal(belief.covariance, axis1=-2, axis2=-1).max(-1)[..., None, None]
     factor = np.linalg.cholesky(belief.covariance + JITTER * largest * np.eye(d))
     z = rng.standard_normal((*belief.mean.shape, 1))
-    return belief.mean + scale * np.matmul(factor, z)[..., 0]
+    weights: Array = belief.mean + scale * np.matmul(factor, z)[..., 0]
+    return weights
 
 
 def sample_scores(belief: Posterior, x: Array, rng: np.random.Generator, scale: float = 1.0) -> Array:
@@ -65,6 +66,8 @@ def sample_scores(belief: Posterior, x: Array, rng: np.random.Generator, scale: 
     Candidates with weights of their own are independent, and x w ~ N(x mean, scale^2 x C x) is drawn at once.
     """
     if belief.mean.shape[1] == 1:
-        return (x * sample_weights(belief, rng, scale)).sum(-1)
+        scores: Array = (x * sample_weights(belief, rng, scale)).sum(-1)
+        return scores
     mean, variance = predict(belief, x)
-    return mean + scale * np.sqrt(variance) * rng.standard_normal(mean.shape)
+    scores = mean + scale * np.sqrt(variance) * rng.standard_normal(mean.shape)
+    return scores

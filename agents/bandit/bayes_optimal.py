@@ -5,8 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 from ..core import Array, Carry, Mode, Rollout, Spaces, agent
-from .core import BanditConfig, bandit_of, blank, counts, generator, last_pull, load_state, only_fresh_uniform_arms, record
-from .core import state_of
+from .core import (
+    BanditConfig,
+    bandit_of,
+    blank,
+    counts,
+    generator,
+    last_pull,
+    load_state,
+    only_fresh_uniform_arms,
+    record,
+    state_of,
+)
 
 
 @agent("bayes-optimal")

@@ -39,7 +39,9 @@ def bandit_of(
         raise ValueError(f"agent {name}: plays bandits, whose arms and pulls it is told: take --env bandit")
     o = world.config
     if o.observation != "last":
-        raise ValueError(f"agent {name}: learns from the last arm and reward, observation={o.observation}: take observation=last")
+        raise ValueError(
+            f"agent {name}: learns from the last arm and reward, observation={o.observation}: take observation=last"
+        )
     if o.reward not in rewards:
         raise ValueError(f"agent {name}: reward={o.reward} is not for it: take reward={' or '.join(rewards)}")
     if context and o.context == "none":
@@ -95,16 +97,14 @@ def contexts(obs: Array, world: Bandit, intercept: bool) -> Array:
 
 def blank(n: int, arms: int, window: int = 0) -> dict[str, Array]:
     """Nothing seen yet: pulls and sums of rewards, float64 (N, k); with a window the last pulls, too, to take them back."""
-    estimates = {"pulls": np.zeros((n, arms)), "reward": np.zeros((n, arms))}
+    estimates: dict[str, Array] = {"pulls": np.zeros((n, arms)), "reward": np.zeros((n, arms))}
     if window:
-        last = {"last_arm": np.zeros((n, window), np.int32), "last_reward": np.zeros((n, window)), "age": np.zeros(n, np.int64)}
-        estimates |= last
+        estimates["last_arm"], estimates["last_reward"] = np.zeros((n, window), np.int32), np.zeros((n, window))
+        estimates["age"] = np.zeros(n, np.int64)
     return estimates
 
 
-def record(
-    carry: dict[str, Array], rows: Array, arm: Array, reward: Array, discount: float = 1.0, window: int = 0
-) -> None:
+def record(carry: dict[str, Array], rows: Array, arm: Array, reward: Array, discount: float = 1.0, window: int = 0) -> None:
     """Add a pull of `arm` (M,) that paid `reward` (M,) in copies `rows` (M,), to what `blank` made.
 
     N_a <- discount N_a + 1[a = arm], S_a <- discount S_a + reward 1[a = arm]; with a window, the pull before it is taken out.
@@ -140,7 +140,8 @@ def pick(index: Array, rng: np.random.Generator, ties: Literal["random", "first"
     """The arm with the largest index (N, k) in each copy, as actions (N, 1)."""
     if ties == "random":
         index = (index == index.max(1, keepdims=True)) * (1.0 - rng.random(index.shape))  # a random number in (0, 1]
-    return index.argmax(1)[:, None]
+    best: Array = index.argmax(1)[:, None]
+    return best
 
 
 def counts(carry: dict[str, Array]) -> Array:

@@ -5,7 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 from ..core import Array, Carry, Mode, Rollout, Spaces, agent
-from .core import BanditConfig, bandit_of, blank, counts, generator, last_pull, load_state, only_fresh_uniform_arms, record, state_of
+from .core import (
+    BanditConfig,
+    bandit_of,
+    blank,
+    counts,
+    generator,
+    last_pull,
+    load_state,
+    only_fresh_uniform_arms,
+    record,
+    state_of,
+)
 
 
 @agent("gittins")
@@ -24,7 +35,9 @@ class Gittins:
         self.config, self.world = config, bandit_of("gittins", spaces)
         only_fresh_uniform_arms("gittins", self.world)
         if self.world.horizon > GITTINS_PULLS:
-            raise ValueError(f"agent gittins: {self.world.horizon:,} pulls are too many for its table: take pulls={GITTINS_PULLS}")
+            raise ValueError(
+                f"agent gittins: {self.world.horizon:,} pulls are too many for its table: take pulls={GITTINS_PULLS}"
+            )
         self.num_steps, self.rng = config.num_steps, generator(seed)
 
     def initial(self, n: int) -> dict[str, Array]:

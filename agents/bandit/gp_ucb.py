@@ -17,9 +17,9 @@ from .core import BanditConfig, bandit_of, blank, generator, last_pull, load_sta
 class GPUCB:
     """The arm with the largest mu + scale sqrt(beta_t) sd of a Gaussian process over the arms (Srinivas et al. 2010).
 
-    beta_t = 2 ln(k t^2 pi^2 / (6 delta)) (their theorem 1; they scale it down by 5 in section 6, so does `scale`). The kernel is
-    the world's: RBF with its length scale and spread, around 0.5. model sequential: conditioned on a pull at a time, for all copies
-    at once; scikit-learn: a GaussianProcessRegressor for each copy and pull, which can also `fit` the length scale.
+    beta_t = 2 ln(k t^2 pi^2 / (6 delta)) (their theorem 1; like their section 6, `scale` divides it by 5). The kernel is the
+    world's: RBF with its length scale and spread, around 0.5. model sequential: conditioned on one pull after the other, all
+    copies at once; scikit-learn: a GaussianProcessRegressor for each copy and pull, which can also `fit` the length scale.
     """
 
     class Config(BanditConfig):

@@ -8,8 +8,20 @@ import numpy as np
 from pydantic import Field
 
 from ..core import Array, Carry, Mode, Rollout, Spaces, agent
-from .core import BanditConfig, bandit_of, contexts, generator, last_pull, linear_prior, load_state, noise_of, observe_linear
-from .core import pick, remember, state_of
+from .core import (
+    BanditConfig,
+    bandit_of,
+    contexts,
+    generator,
+    last_pull,
+    linear_prior,
+    load_state,
+    noise_of,
+    observe_linear,
+    pick,
+    remember,
+    state_of,
+)
 
 
 @agent("lin-ucb")

@@ -7,8 +7,19 @@ from typing import Any
 from pydantic import Field
 
 from ..core import Array, Carry, Mode, Rollout, Spaces, agent
-from .core import BanditConfig, bandit_of, contexts, generator, last_pull, linear_prior, load_state, noise_of, observe_linear
-from .core import remember, state_of
+from .core import (
+    BanditConfig,
+    bandit_of,
+    contexts,
+    generator,
+    last_pull,
+    linear_prior,
+    load_state,
+    noise_of,
+    observe_linear,
+    remember,
+    state_of,
+)
 
 
 @agent("linear-thompson")

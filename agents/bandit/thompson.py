@@ -8,8 +8,18 @@ import numpy as np
 from pydantic import Field
 
 from ..core import Array, Carry, Mode, Rollout, Spaces, agent
-from .core import BanditConfig, bandit_of, blank, check_forgetting, check_prior, generator, last_pull, load_state, noise_of
-from .core import record, state_of
+from .core import (
+    BanditConfig,
+    bandit_of,
+    blank,
+    check_forgetting,
+    generator,
+    last_pull,
+    load_state,
+    noise_of,
+    record,
+    state_of,
+)
 
 
 @agent("thompson")

@@ -8,8 +8,20 @@ import numpy as np
 from pydantic import Field
 
 from ..core import Array, Carry, Mode, Rollout, Spaces, agent
-from .core import BanditConfig, bandit_of, blank, check_forgetting, check_prior, generator, last_pull, load_state, means, pick
-from .core import record, state_of
+from .core import (
+    BanditConfig,
+    bandit_of,
+    blank,
+    check_forgetting,
+    check_prior,
+    generator,
+    last_pull,
+    load_state,
+    means,
+    pick,
+    record,
+    state_of,
+)
 
 
 @agent("ucb1")
