@@ -104,7 +104,7 @@ def test_kl_bound_as_bisection_finds_it() -> None:
         low, high = float(a), 1.0
         for _ in range(100):
             middle = (low + high) / 2
-            low, high = (low, middle) if a == 1 or middle >= 1 or kl(a, middle) > x else (middle, high)
+            low, high = (low, middle) if x == 0 or a == 1 or middle >= 1 or kl(a, middle) > x else (middle, high)
         assert found == pytest.approx(low, abs=2e-9), (a, x)
 
 

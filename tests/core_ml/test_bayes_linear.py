@@ -99,4 +99,4 @@ def test_training_finds_features_of_a_quadratic() -> None:
         x, w = rng.uniform(-1, 1, (16, 30, 2)), rng.normal(size=(16, 2))
         y = np.einsum("btd,bd->bt", x, w) ** 2 + 0.1 * rng.normal(size=(16, 30))
         losses.append(model.train(x, y, np.ones((16, 1, 30)), 1e-2, 1.0)[0])
-    assert np.mean(losses[-20:]) < np.mean(losses[:5]) - 1 and np.mean(losses[-20:]) < 0
+    assert np.mean(losses[:5]) > 10 and np.mean(losses[-20:]) < 0.5

@@ -140,7 +140,6 @@ LATE, LAST = 10_000, 100_000
 RIVALS: dict[str, tuple[str, dict[str, Any], int, bool]] = {  # copies, and whether the slope is asserted
     "thompson": ("thompson", {}, 2000, True),
     "kl-ucb plus c=1": ("kl-ucb", {"plus": True, "c": 1.0}, 600, True),
-    "kl-ucb plus": ("kl-ucb", {"plus": True}, 200, False),
     "kl-ucb": ("kl-ucb", {}, 200, False),
 }
 
