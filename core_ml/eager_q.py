@@ -26,7 +26,8 @@ class EagerQ:
     def __init__(self, model: QNetwork, frozen: bool = True) -> None:
         keep_memory()
         one_thread_each()
-        self.model, self.noises, self.quantiles = model, model.noises, model.atoms > 1
+        self.model, self.noises, self.heads = model, model.noises, model.heads
+        self.quantiles = model.atoms > 1 and not model.heads
         self.memory = Parameters({name: tuple(p.shape) for name, p in model.named_parameters()})
         self.optimiser = FlatAdam(model, memory=self.memory)
         self.target = self.memory.flat.copy() if frozen else self.memory.flat
@@ -52,12 +53,14 @@ class EagerQ:
         """The target network becomes what the network is."""
         self.target[:] = self.memory.flat
 
-    def q(self, obs: Array, noise: Array | None = None) -> Array:
-        """Values float32 (B, actions) of observations (B, D), of quantiles the mean. `noise`: (B, noises)."""
+    def q(self, obs: Array, noise: Array | None = None, head: Array | None = None) -> Array:
+        """Values float32 (B, actions) of observations (B, D), of quantiles and heads the mean, or those of `head` (B,).
+
+        `noise`: float32 (B, noises)."""
         one_thread_each()
         with torch.inference_mode():
             found = self.model(_features(obs), None if noise is None else torch.from_numpy(noise))
-            values: Array = found.mean(2).numpy()
+            values: Array = (found.mean(2) if head is None else found[torch.arange(len(head)), :, torch.from_numpy(head)]).numpy()
         return values
 
     def learn(
@@ -76,11 +79,11 @@ class EagerQ:
             with torch.no_grad():
                 following = self.target_model(next_obs, self._noise(generator, len(row)))
                 chooser = self.model(next_obs, self._noise(generator, len(row))) if double else following
-                goal = td_target(return_, discount, following, chooser)  # (B, Z)
+                goal = td_target(return_, discount, following, chooser, self.heads > 0)  # (B, Z)
             self.optimiser.zero_grad()
             taken = self.model(obs, self._noise(generator, len(row)))[torch.arange(len(row)), action]  # (B, Z)
             error = goal.mean(1) - taken.mean(1)
-            loss = weight * (quantile_huber(taken, goal) if self.quantiles else huber(error))
+            loss = weight * (quantile_huber(taken, goal) if self.quantiles else huber(goal - taken).mean(1))
             loss.mean().backward()
             norms.append(self.optimiser.step(learning_rate, max_grad_norm))
             found = error.detach()

@@ -54,12 +54,14 @@ def quantile_huber(quantile: Tensor, goal: Tensor) -> Tensor:
     return ((tau[:, None] - (u.detach() < 0).to(u.dtype)).abs() * huber(u)).mean(2).sum(1)
 
 
-def td_target(return_: Tensor, discount: Tensor, following: Tensor, chooser: Tensor) -> Tensor:
+def td_target(return_: Tensor, discount: Tensor, following: Tensor, chooser: Tensor, apart: bool = False) -> Tensor:
     """y = R + discount Z(s', a*),  a* = argmax_a mean Z_chooser(s', a); (B, Z).
 
     `following` (B, A, Z) are the target network's values of what follows, Z quantiles or one value each. With `chooser`
     the same it is Q-learning's target, with the learning network's values double Q-learning's (van Hasselt et al. 2016,
-    arXiv:1509.06461, eq. 4).
+    arXiv:1509.06461, eq. 4). `apart`: the Z are estimates of their own, each with its own a*.
     """
+    if apart:
+        return return_[:, None] + discount[:, None] * following.gather(1, chooser.argmax(1, keepdim=True))[:, 0]
     best = chooser.mean(2).argmax(1)
     return return_[:, None] + discount[:, None] * following[torch.arange(len(best)), best]

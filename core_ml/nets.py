@@ -143,18 +143,20 @@ class NoisyLinear(nn.Linear):
 
 
 class QNetwork(nn.Module):
-    """Values of `actions` actions over flat observations (B, D): (B, actions, max(quantiles, 1)).
+    """Values of `actions` actions over flat observations (B, D): (B, actions, Z); Z is `quantiles`, or `heads`, or 1.
 
     `dueling`: Q = V + A - mean A (Wang et al. 2016, arXiv:1511.06581, eq. 9); the last hidden layer is there twice, for V and
-    for A. `noisy`: full layers are `NoisyLinear`. Without these, parameters are those of `parameters.q_shapes`.
+    for A. `noisy`: full layers are `NoisyLinear`. `heads`: so many estimates, each with a random function of its own added,
+    which is never learnt, times `prior` (Osband et al. 2018, "Randomized prior functions for deep reinforcement learning").
+    Without all these, parameters are those of `parameters.q_shapes`.
     """
 
     def __init__(
         self, shape: tuple[int, ...], actions: int, network: Literal["mlp", "cnn"], hidden: Sequence[int], channels: int,
-        activation: str, dueling: bool, noisy: bool, quantiles: int,
+        activation: str, dueling: bool, noisy: bool, quantiles: int, heads: int = 0, prior: float = 1.0,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.actions, self.atoms, self.dueling = actions, max(quantiles, 1), dueling
+        self.actions, self.atoms, self.heads, self.prior_scale = actions, max(quantiles, heads, 1), heads, prior
         full = NoisyLinear if noisy else nn.Linear
 
         def layers(sizes: Sequence[int]) -> list[nn.Module]:
@@ -175,6 +177,7 @@ class QNetwork(nn.Module):
             self.advantage = nn.Sequential(*layers(stream), full(sizes[-1], actions * self.atoms))
         else:
             self.head = full(sizes[-1], actions * self.atoms)
+        self.prior = mlp([math.prod(shape), hidden[-1], actions * heads], activation)[:-1] if heads else None
 
     @property
     def noises(self) -> int:
@@ -187,6 +190,8 @@ class QNetwork(nn.Module):
         features = _through(self.trunk, obs, parts)
         if self.value is None:
             q: Tensor = _through([self.head], features, parts).view(-1, self.actions, self.atoms)
+            if self.prior is not None:
+                q = q + self.prior_scale * self.prior(obs).detach().view(q.shape)
             return q
         value = _through(self.value, features, parts).view(-1, 1, self.atoms)
         advantage = _through(self.advantage, features, parts).view(-1, self.actions, self.atoms)

@@ -54,6 +54,8 @@ class DQN:
         importance_exponent: float = Field(0.4, ge=0, le=1, description="of the weights at the start; 1 at the end")
         noisy: bool = Field(False, description="explore by noise in the weights, drawn anew each episode, not by epsilon")
         noise: float = Field(0.5, gt=0, le=100, description="deviation of noisy weights at the start, times sqrt(inputs)")
+        heads: int = Field(0, ge=0, le=512, description="estimates with random priors, one of which acts for an episode")
+        prior: float = Field(3.0, ge=0, le=1000, description="size of the random functions that tell heads apart")
         quantiles: int = Field(0, ge=0, le=512, description="learn so many quantiles of the return; 0: its mean")
         epsilon: float = Field(1.0, ge=0, le=1, description="share of random actions at the start")
         epsilon_final: float = Field(0.05, ge=0, le=1, description="and from epsilon_share of the run on")
@@ -85,6 +87,8 @@ class DQN:
             raise ValueError(f"agent dqn: it cannot act in {spaces.action}, it needs a Discrete action space: take ppo")
         if config.prioritised and not config.replay:
             raise ValueError("agent dqn: prioritised needs replay: set agent.replay=true")
+        if config.heads and (config.quantiles or config.noisy or config.dueling):
+            raise ValueError("agent dqn: heads go without quantiles, noisy and dueling: leave those out")
         self.actions, self._inputs, shape = int(spaces.action.n), flat_size(spaces.observation), spaces.observation.shape or ()
         if config.network == "cnn" and len(shape) not in (2, 3):
             raise ValueError(f"a cnn needs observations of 2 or 3 dimensions, these are {shape}: set agent.network=mlp")
@@ -95,7 +99,8 @@ class DQN:
         self.dtype = spaces.observation.dtype if spaces.observation.dtype in (np.uint8, np.float32) else np.dtype(np.float32)
         priority = config.priority_exponent if config.prioritised else 0.0
         self.replay = Replay(config.capacity, self._inputs, self.dtype, config.n_step, priority)
-        self.epsilon = 0.0 if config.noisy else config.epsilon
+        self.greedy = config.noisy or config.heads > 0  # these explore by themselves
+        self.epsilon = 0.0 if self.greedy else config.epsilon
         self.env_steps = self.gradient_steps = 0
 
     def _learner(self, shape: tuple[int, ...]) -> tuple[Any, str]:
@@ -104,6 +109,7 @@ class DQN:
 
         o = self.config
         torchs = {"a cnn": o.network == "cnn", "dueling": o.dueling, "noisy": o.noisy, "quantiles": o.quantiles > 0}
+        torchs["a network of several heads"] = o.heads > 0
         spec = MLPSpec(self._inputs, o.hidden, o.activation, sizes=(self.actions,), value=False)
         misfit = next((f"{name} is torch's" for name, wanted in torchs.items() if wanted), None) or spec.fits()
         if o.learner == "fused" and misfit:
@@ -116,8 +122,8 @@ class DQN:
         from ...core_ml.eager_q import EagerQ
         from ...core_ml.nets import q_network
 
-        network = shape, self.actions, o.network, o.hidden, o.channels, o.activation, o.dueling, o.noisy, o.quantiles
-        eager = EagerQ(q_network(*network), o.target_every > 0)
+        network = shape, self.actions, o.network, o.hidden, o.channels, o.activation
+        eager = EagerQ(q_network(*network, o.dueling, o.noisy, o.quantiles, o.heads, o.prior), o.target_every > 0)
         eager.initialise(self.rng, o.noise)
         return eager, "learner: torch" + (f" ({misfit})" if misfit else "")
 
@@ -126,23 +132,27 @@ class DQN:
         return int(self.config.num_steps)
 
     def initial(self, n: int) -> Carry:
-        """Noisy weights stay what they are for an episode (as deep exploration needs it); its first `act` draws them."""
-        if not self.config.noisy:
+        """Noise or head stay the same for an episode, as deep exploration needs it; its first `act` draws them."""
+        if not self.greedy:
             return None
-        return {"noise": np.zeros((n, self.spaces.num_agents, self.noises), np.float32), "fresh": np.ones(n, np.bool_)}
+        a = self.spaces.num_agents
+        drawn = np.zeros((n, a), np.int64) if self.config.heads else np.zeros((n, a, self.noises), np.float32)
+        return {"drawn": drawn, "fresh": np.ones(n, np.bool_)}
 
     def act(self, obs: Array, carry: Carry, mode: Mode, mask: Array | None = None) -> tuple[Array, Carry, dict[str, Array]]:
-        lead, rows, noise = obs.shape[:2], self._rows(obs), None
-        if mode == "sample" and carry is not None:
-            noise, fresh = carry["noise"].copy(), carry["fresh"]
-            noise[fresh] = self.rng.standard_normal((int(fresh.sum()), *noise.shape[1:]), np.float32)
-            carry = {"noise": noise, "fresh": np.zeros_like(fresh)}
-            noise = noise.reshape(len(rows), -1)
-        action = self.learner.q(rows, noise).argmax(1)
-        if mode == "sample" and not self.config.noisy:
-            forced = self._forced(1, len(rows))[0]
-            action = np.where(forced < 0, action, forced)
-        return action.reshape(lead), carry, {}
+        lead, rows = obs.shape[:2], self._rows(obs)
+        if mode == "greedy":
+            return self.learner.q(rows).argmax(1).reshape(lead), carry, {}
+        if carry is not None:
+            drawn, fresh = carry["drawn"].copy(), carry["fresh"]
+            shape = int(fresh.sum()), *drawn.shape[1:]
+            heads = self.config.heads
+            drawn[fresh] = self.rng.integers(heads, size=shape) if heads else self.rng.standard_normal(shape, np.float32)
+            noise, head = (None, drawn.reshape(-1)) if heads else (drawn.reshape(len(rows), -1), None)
+            carry = {"drawn": drawn, "fresh": np.zeros_like(fresh)}
+            return self.learner.q(rows, noise, head).argmax(1).reshape(lead), carry, {}
+        forced = self._forced(1, len(rows))[0]
+        return np.where(forced < 0, self.learner.q(rows).argmax(1), forced).reshape(lead), carry, {}
 
     def explores(self, agents: int) -> bool:
         from ...core_ml.fused import FusedQ
@@ -168,7 +178,7 @@ class DQN:
         t, n, _ = batch.reward.shape
         self._store(batch)
         before, self.env_steps = self.env_steps, self.env_steps + t * n
-        if not o.noisy:
+        if not self.greedy:
             self.epsilon = o.epsilon + (o.epsilon_final - o.epsilon) * min(progress / o.epsilon_share, 1.0)
         learning_rate = o.learning_rate * scheduled(o.schedule, progress)
         metrics = {"epsilon": self.epsilon, "learning_rate": learning_rate, "replay": float(min(replay.head, o.capacity))}

@@ -43,8 +43,8 @@ class FusedQ:
         """The target network becomes what the network is."""
         self.target[:] = self.memory.flat
 
-    def q(self, obs: Array, noise: Array | None = None) -> Array:
-        """Values float32 (B, actions) of observations (B, D), uint8 or float32. `noise` is for other networks."""
+    def q(self, obs: Array) -> Array:
+        """Values float32 (B, actions) of observations (B, D), uint8 or float32."""
         values = np.empty((len(obs), self.spec.actions), np.float32)
         self._work(q_kernels.OUTPUTS, self._seen(obs), len(obs), outputs=values.reshape(-1))
         return values

@@ -125,10 +125,10 @@ def test_noise_lasts_for_an_episode_and_differs_between_copies() -> None:
     first, carry, _ = agent.act(obs, carry, "sample")
     again, carry, _ = agent.act(obs, carry, "sample")
     assert (first == again).all() and len(np.unique(first)) == 2 and agent.epsilon == 0
-    noise = carry["noise"].copy()
+    noise = carry["drawn"].copy()
     carry["fresh"][3] = True  # as `restart` does
     _, carry, _ = agent.act(obs, carry, "sample")
-    assert (carry["noise"] != noise).any((1, 2)).nonzero()[0].tolist() == [3]
+    assert (carry["drawn"] != noise).any((1, 2)).nonzero()[0].tolist() == [3]
     greedy, kept, _ = agent.act(obs, agent.initial(32), "greedy")
     assert len(np.unique(greedy)) == 1 and kept["fresh"].all()
 
