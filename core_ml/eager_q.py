@@ -60,7 +60,9 @@ class EagerQ:
         one_thread_each()
         with torch.inference_mode():
             found = self.model(_features(obs), None if noise is None else torch.from_numpy(noise))
-            values: Array = (found.mean(2) if head is None else found[torch.arange(len(head)), :, torch.from_numpy(head)]).numpy()
+            values: Array = (
+                found.mean(2) if head is None else found[torch.arange(len(head)), :, torch.from_numpy(head)]
+            ).numpy()
         return values
 
     def learn(

@@ -21,6 +21,10 @@ class Sample(NamedTuple):
     discount: Array  # float32 (K, B): of what follows; 0 where the episode terminated
     weight: Array  # float32 (K, B): of each transition in the loss
 
+    def parts(self, first: int, last: int) -> Sample:
+        """Minibatches first .. last - 1."""
+        return Sample(*(array[first:last] for array in self))
+
 
 class Learned(NamedTuple):
     """What came of learning from K minibatches of B."""

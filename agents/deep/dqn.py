@@ -195,7 +195,7 @@ class DQN:
             if o.target_every:
                 parts = min(parts, o.target_every - self.gradient_steps % o.target_every)
             if drawn is not None:
-                sample = type(drawn)(*(x[done : done + parts] for x in drawn))
+                sample = drawn.parts(done, done + parts)
             elif o.prioritised:
                 sample = replay.prioritised(self.rng, o.batch_size, o.gamma, beta)
             else:

@@ -55,7 +55,7 @@ def batch_of(agent: Any, t: int, n: int, a: int, seed: int = 0) -> Rollout:
 
 
 def test_what_is_stored() -> None:
-    """Two agents a copy: each is a stream; a truncated step leads to its episode's last observation, not to the next's first."""
+    """Two agents a copy: each is a stream; a truncated step leads to its episode's last observation."""
     env = make("matrix", {}, num_envs=3)
     agent: Any = make_agent("dqn", {"capacity": 100}, env, 0)
     batch = batch_of(agent, 5, 3, 2)
@@ -133,11 +133,22 @@ def test_noise_lasts_for_an_episode_and_differs_between_copies() -> None:
     assert len(np.unique(greedy)) == 1 and kept["fresh"].all()
 
 
+def test_a_head_acts_for_an_episode() -> None:
+    env, agent, _ = started("cartpole", {}, {"heads": 6, "prior": 20.0}, n=64)
+    obs = np.repeat(env.reset(0)[:1], 64, 0)
+    first, carry, _ = agent.act(obs, agent.initial(64), "sample")
+    again, carry, _ = agent.act(obs, carry, "sample")
+    assert (first == again).all() and set(carry["drawn"].ravel()) == set(range(6)) and agent.epsilon == 0
+    by_head = [set(first[carry["drawn"] == head]) for head in range(6)]
+    assert all(len(actions) == 1 for actions in by_head) and len(set.union(*by_head)) == 2
+
+
 VARIANTS: dict[str, dict[str, Any]] = {
     "naive": {"replay": False, "target_every": 0},
     "fused": {"learner": "fused", "n_step": 3, "double": True, "prioritised": True},
     "rainbow": {"n_step": 3, "double": True, "prioritised": True, "noisy": True, "quantiles": 8, "dueling": True},
     "torch": {"learner": "torch"},
+    "heads": {"heads": 4},
     "cnn": {"network": "cnn", "channels": 2},
 }
 
@@ -182,6 +193,7 @@ def test_faults_are_named() -> None:
         ({"learner": "fused", "dueling": True}, "dueling is torch's"),
         ({"learner": "fused", "hidden": (300,)}, "hidden widths"),
         ({"prioritised": True, "replay": False}, "needs replay"),
+        ({"heads": 4, "noisy": True}, "heads go without"),
         ({"network": "cnn"}, "a cnn needs"),
     ):
         with pytest.raises(ValueError, match=match):

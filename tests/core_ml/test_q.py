@@ -134,7 +134,8 @@ def test_noise_moves_every_layer_and_its_size_is_right(dueling: bool) -> None:
         assert p.grad is not None and bool((p.grad != 0).any()), name
     # uniform means within 1 / sqrt(inputs), deviations 0.5 / sqrt(inputs)
     first = next(m for m in learner.model.modules() if isinstance(m, NoisyLinear))
-    assert float(first.weight.detach().abs().max()) <= 3**-0.5 and float(first.sigma_bias.detach()[0]) == pytest.approx(0.5 * 3**-0.5)
+    assert float(first.weight.detach().abs().max()) <= 3**-0.5
+    assert float(first.sigma_bias.detach()[0]) == pytest.approx(0.5 * 3**-0.5)
 
 
 class Case:
@@ -240,8 +241,33 @@ def test_one_call_or_many_give_the_same_bits() -> None:
     assert whole.fused.memory.flat.tobytes() == parts.fused.memory.flat.tobytes()
 
 
-@pytest.mark.parametrize("options", [(False, False, 8), (True, True, 8), (True, False, 0), (False, True, 0)], ids=str)
-def test_options_of_torch_learn(options: tuple[bool, bool, int]) -> None:
+def test_heads_by_hand() -> None:
+    """Each head follows its own best action; a prior is added, times its size, and is never learnt."""
+    following = torch.tensor([[[1.0, 8.0], [4.0, 2.0]]])  # (B, A, heads)
+    chooser = torch.tensor([[[9.0, 1.0], [0.0, 3.0]]])
+    return_, discount = torch.tensor([1.0]), torch.tensor([0.5])
+    assert td_target(return_, discount, following, following, True).tolist() == [[1 + 2, 1 + 4]]
+    assert td_target(return_, discount, following, chooser, True).tolist() == [[1 + 0.5, 1 + 1]]
+    learner = EagerQ(q_network((5,), 4, "mlp", (16,), 1, "relu", False, False, 0, 3, 2.0))
+    learner.initialise(np.random.default_rng(0))
+    case = Case(replace(BASE, hidden=(16,)), 32, 20)
+    prior = {name: array.copy() for name, array in learner.memory.state().items() if name.startswith("model.prior")}
+    obs = torch.from_numpy(case.replay.obs)
+    alone = learner.model.head(learner.model.trunk(obs)).view(-1, 4, 3)
+    torch.testing.assert_close(learner.model(obs), alone + 2.0 * learner.model.prior(obs).view(-1, 4, 3))  # type: ignore[misc]
+    chosen = learner.q(case.replay.obs[:2], head=np.array([2, 0]))
+    np.testing.assert_allclose(
+        chosen, torch.stack([learner.model(obs)[0, :, 2], learner.model(obs)[1, :, 0]]).detach(), rtol=1e-5
+    )
+    before = learner.memory.flat.copy()
+    learner.learn(case.replay, case.sample, False, 1e-2, 10.0)
+    state = learner.memory.state()
+    assert len(prior) == 4 and all((state[name] == array).all() for name, array in prior.items())
+    assert (learner.memory.flat != before).mean() > 0.3
+
+
+@pytest.mark.parametrize("options", [(False, False, 8), (True, True, 8), (True, False, 0), (False, False, 0, 8)], ids=str)
+def test_options_of_torch_learn(options: tuple[Any, ...]) -> None:
     """A fixed batch of terminated steps: the error goes down."""
     spec = replace(BASE, activation="relu")
     learner = EagerQ(q_network((5,), 4, "mlp", (16, 16), 1, "relu", *options))
