@@ -40,9 +40,10 @@ class Parameters:
 
     def initialise(self, rng: np.random.Generator) -> None:
         """Orthogonal matrices and zero biases (Saxe et al. 2014), times sqrt(2); times 0.01 and 1 in a policy's and a value's
-        head, which begin near nothing (Andrychowicz et al. 2021, "What matters for on-policy deep actor-critic methods")."""
+        head, which begin near nothing (Andrychowicz et al. 2021, "What matters for on-policy deep actor-critic methods"), and
+        0.01 in the head of a Q-network: to expect a reward where nothing is known would be a way to explore, of unknown size."""
         for name, part in self.views(self.flat).items():
-            gain = {"policy_head.weight": 0.01, "value_head.weight": 1.0}.get(name, math.sqrt(2))
+            gain = {"policy_head.weight": 0.01, "value_head.weight": 1.0, "head.weight": 0.01}.get(name, math.sqrt(2))
             part[...] = orthogonal(part.shape, gain, rng) if part.ndim > 1 else 0.0
 
     def bad_gradient(self) -> str | None:
@@ -68,10 +69,22 @@ def mlp_shapes(inputs: int, hidden: Sequence[int], actions: int, continuous: boo
     """Names and shapes of the parameters of an actor-critic of full layers, as `nets.ActorCritic` has them."""
     shapes: dict[str, tuple[int, ...]] = {"log_std": (actions,)} if continuous else {}
     for trunk in ("policy_trunk",) if shared else ("policy_trunk", "value_trunk"):
-        for number, (i, o) in enumerate(zip([inputs, *hidden[:-1]], hidden, strict=True)):
-            shapes |= {f"{trunk}.{2 * number}.weight": (o, i), f"{trunk}.{2 * number}.bias": (o,)}
+        shapes |= _trunk_shapes(trunk, inputs, hidden)
     for head, size in (("policy_head", actions), ("value_head", 1)):
         shapes |= {f"{head}.weight": (size, hidden[-1]), f"{head}.bias": (size,)}
+    return shapes
+
+
+def q_shapes(inputs: int, hidden: Sequence[int], actions: int) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the parameters of a Q-network of full layers, as `nets.QNetwork` without options has them."""
+    head = {"head.weight": (actions, hidden[-1]), "head.bias": (actions,)}
+    return _trunk_shapes("trunk", inputs, hidden) | head
+
+
+def _trunk_shapes(name: str, inputs: int, hidden: Sequence[int]) -> dict[str, tuple[int, ...]]:
+    shapes: dict[str, tuple[int, ...]] = {}
+    for number, (i, o) in enumerate(zip([inputs, *hidden[:-1]], hidden, strict=True)):
+        shapes |= {f"{name}.{2 * number}.weight": (o, i), f"{name}.{2 * number}.bias": (o,)}
     return shapes
 
 
