@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import os
 import random
@@ -15,7 +16,7 @@ import pytest
 from gumdrop.agents.bridges.stable_baselines import TABLE, vec_env
 from gumdrop.agents.core import Driving, NonFinite, Spaces, agents, make_agent
 from gumdrop.agents.runtime import checkpoint, train
-from gumdrop.agents.runtime.collect import collector_of
+from gumdrop.agents.runtime.collect import Collector, collector_of
 from gumdrop.agents.runtime.evaluate import evaluate_run, load_run
 from gumdrop.configs.schema import RunConfig
 from gumdrop.envs.registry import make
@@ -30,10 +31,11 @@ LSTM = {"policy_kwargs": {"net_arch": [8], "lstm_hidden_size": 4}, "batch_size":
 OPTIONS: dict[str, dict[str, Any]] = {  # few rows, so that the replay buffers fill up and go round
     "sb3-ppo": {**SMALL, "batch_size": 16, "n_epochs": 2, "learning_rate": "lin_0.003"}, "sb3-a2c": SMALL,
     "sb3-trpo": {**SMALL, "batch_size": 16}, "sb3-recurrent-ppo": LSTM,
-    "sb3-dqn": {**OFF, "target_update_interval": 30, "exploration_fraction": 0.9}, "sb3-qrdqn": {**OFF, "target_update_interval": 30},
+    "sb3-dqn": {**OFF, "target_update_interval": 30, "exploration_fraction": 0.9, "n_steps": 2},
+    "sb3-qrdqn": {**OFF, "target_update_interval": 30},
     **{name: OFF for name in ("sb3-sac", "sb3-td3", "sb3-ddpg", "sb3-tqc", "sb3-crossq")},
 }  # fmt: skip
-COPIES, STEPS, UPDATES = 3, 10, 6
+COPIES, STEPS, UPDATES = 3, 10, 5
 
 
 def world_of(name: str) -> dict[str, Any]:
@@ -42,8 +44,14 @@ def world_of(name: str) -> dict[str, Any]:
 
 def config_of(name: str, **changes: Any) -> RunConfig:
     chosen = {"name": name, "num_steps": STEPS, "options": OPTIONS[name]}
-    run: dict[str, Any] = {"env": world_of(name), "num_envs": COPIES, "steps": COPIES * STEPS * UPDATES, "seed": 3, "threads": 1}
-    return RunConfig(**{**run, "agent": chosen, "checkpoint_updates": 1, "eval_episodes": 4, **changes})
+    run: dict[str, Any] = {
+        "env": world_of(name),
+        "num_envs": COPIES,
+        "steps": COPIES * STEPS * UPDATES,
+        "seed": 3,
+        "threads": 1,
+    }
+    return RunConfig(**{**run, "agent": chosen, "checkpoint_updates": 2, "eval_episodes": 4, **changes})
 
 
 def everything(folder: Path) -> tuple[str, bytes]:
@@ -80,14 +88,15 @@ def test_trains_saves_reloads_evaluates_and_goes_on_exactly(name: str, tmp_path:
     config = config_of(name)
     train.train(config, tmp_path / "whole", live=False)
     with pytest.raises(train.Interrupted):
-        train.train(config, tmp_path / "cut", live=StopAfter(4))  # type: ignore[arg-type]
+        train.train(config, tmp_path / "cut", live=StopAfter(3))  # type: ignore[arg-type]
     torch.manual_seed(99), np.random.seed(99)
     train.train(config, tmp_path / "cut", live=False, resume=True)
     assert everything(tmp_path / "whole") == everything(tmp_path / "cut")
-    train.train(config.model_copy(update={"seed": 4}), tmp_path / "other", live=False)
-    assert everything(tmp_path / "whole")[0] != everything(tmp_path / "other")[0]
-    first, second = (evaluate_run(tmp_path / run)["agent"]["returns"] for run in ("whole", "cut"))
-    assert first == second and np.isfinite(first).all()
+    returns = evaluate_run(tmp_path / "cut")["agent"]["returns"]
+    assert len(returns) == 4 and np.isfinite(returns).all()
+    env = make(config.env_id, config.env_options, num_envs=1)
+    first, again, other = (checkpoint.digest(make_agent(name, config.agent_options, env, s).state_dict()) for s in (3, 3, 4))
+    assert first == again != other
 
 
 @pytest.mark.parametrize("name", TABLE)
@@ -97,7 +106,7 @@ def test_learns_as_the_library_does(name: str) -> None:
     theirs = make(config.env_id, config.env_options, num_envs=COPIES)
     theirs.reset(3)
     row = TABLE[name]
-    options = dict(OPTIONS[name])
+    options = copy.deepcopy(OPTIONS[name])  # they write into policy_kwargs
     if row.num_steps:
         options["n_steps"] = STEPS
     if name == "sb3-ppo":
@@ -143,31 +152,38 @@ def test_nobody_elses_random_numbers_change() -> None:
 
 
 def test_the_books_are_kept_as_for_everyone() -> None:
-    """Statistics and times of a driven rollout against the environment's own episodes."""
-    env = make("cartpole", {}, num_envs=4)
+    """Statistics of a driven rollout are those of the plain collector with an agent that plays the same actions."""
+    env, twin = (make("cartpole", {}, num_envs=4) for _ in range(2))
     agent = make_agent("sb3-a2c", {"num_steps": 64}, env, 0)
     assert isinstance(agent, Driving) and not isinstance(make_agent("random", {}, env, 0), Driving)
-    collector = collector_of(env, agent)
-    collector.begin(env.reset(5))
-    seen: list[tuple[int, float, int]] = []
+    played: list[Any] = []
     plain_step = env.step
 
     def step(action: Any, *, autoreset: bool = True) -> Any:
-        out = plain_step(action, autoreset=autoreset)
-        ended = env.episodes()
-        seen.extend(zip(ended.copy.tolist(), ended.return_.mean(1).tolist(), ended.length.tolist(), strict=True))
-        return out
+        played.append(action.copy())
+        return plain_step(action, autoreset=autoreset)
 
     env.step = step  # type: ignore[method-assign]
+    collector = collector_of(env, agent)
+    collector.begin(env.reset(5))
     batch = collector.rollout(64)
-    assert len(batch.reward) == 0 and (batch.last_obs == env.obs).all()
+    assert len(played) == 64 and len(batch.reward) == 0 and (batch.last_obs == env.obs).all()
+
+    class Player:
+        def initial(self, n: int) -> None:
+            return None
+
+        def act(self, obs: Any, carry: Any, mode: str) -> tuple[Any, None, dict[str, Any]]:
+            return played.pop(0), None, {}
+
+    plain = Collector(twin, Player())  # type: ignore[arg-type]
+    plain.begin(twin.reset(5))
+    plain.rollout(64)
     statistics = collector.pop_statistics()
-    assert statistics["episodes"] == len(seen) > 4
-    first = [next(s for s in seen if s[0] == copy) for copy in range(4)]  # the first cohort
-    if len(seen) < 8 or statistics["return_mean"] == np.mean([s[1] for s in first]):
-        assert statistics["length_mean"] == np.mean([s[2] for s in first])
-    world, policy = collector.pop_seconds()
-    assert world > 0 and policy > 0
+    assert statistics == plain.pop_statistics() and statistics["return_mean"] > 0
+    cohort = plain.get_state()
+    assert all((collector.get_state()[name] == cohort[name]).all() for name in cohort)
+    assert min(collector.pop_seconds()) > 0
 
 
 def test_several_agents_are_rows(tmp_path: Path) -> None:
@@ -236,13 +252,12 @@ def test_a_gymnasium_environment(name: str, tmp_path: Path) -> None:
     assert len(evaluate_run(tmp_path / name)["agent"]["returns"]) == 4
 
 
-def test_a_plain_policy_gradient_ladder_of_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """train, eval, rollout, compare and resume take these agents as any others."""
+def test_the_commands_take_these_agents_as_any_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     runs = ["--dir", str(tmp_path)]
     words = ["--env", "cartpole", "num_envs=2", "steps=40", "eval_episodes=4", "--no-live", "--no-report", *runs]
-    options = ["agent.num_steps=10", "agent.options.policy_kwargs.net_arch=[8]"]
-    for name, agent in (("a", "sb3-a2c"), ("b", "sb3-dqn")):
-        assert main(["train", *words, "--agent", agent, *(options if agent == "sb3-a2c" else ["agent.num_steps=8"]), "--name", name]) == 0
+    network = "agent.options.policy_kwargs.net_arch=[8]"
+    for name, agent, steps in (("a", "sb3-a2c", 10), ("b", "sb3-dqn", 8)):
+        assert main(["train", *words, "--agent", agent, f"agent.num_steps={steps}", network, "--name", name]) == 0
     a, b = str(tmp_path / "a"), str(tmp_path / "b")
     assert main(["eval", a, "--episodes", "4"]) == 0
     assert main(["rollout", b, "--episodes", "1"]) == 0
@@ -254,17 +269,22 @@ def test_a_plain_policy_gradient_ladder_of_commands(tmp_path: Path, capsys: pyte
 @pytest.mark.parametrize(
     ("name", "env", "options", "line"),
     [
-        ("sb3-ppo", "cartpole", {"options": {"batchsize": 8}}, "options.batchsize: no such option, did you mean 'batch_size'"),
+        ("sb3-ppo", "cartpole", {"options": {"batchsize": 8}}, "no option 'batchsize': did you mean batch_size"),
         ("sb3-ppo", "cartpole", {"options": {"batch_size": 0.5}}, "options.batch_size is 0.5: give a whole number"),
         ("sb3-ppo", "cartpole", {"options": {"batch_size": True}}, "options.batch_size is True: give a whole number"),
         ("sb3-ppo", "cartpole", {"options": {"n_epochs": 0}}, "options.n_epochs is 0: it should be at least 1"),
         ("sb3-ppo", "cartpole", {"options": {"learning_rate": "fast"}}, "learning_rate is 'fast': give a number or lin_NUMBER"),
         ("sb3-ppo", "cartpole", {"options": {"learning_rate": "lin_x"}}, "after lin_ comes a number"),
-        ("sb3-ppo", "cartpole", {"options": {"n_steps": 5}}, "options.n_steps is not for options: set agent.num_steps"),
-        ("sb3-ppo", "cartpole", {"options": {"seed": 5}}, "options.seed is not for options: set seed"),
+        ("sb3-ppo", "cartpole", {"options": {"n_steps": 5}}, "n_steps is not for options: set agent.num_steps"),
+        ("sb3-ppo", "cartpole", {"options": {"seed": 5}}, "seed is not for options: set seed"),
         ("sb3-ppo", "cartpole", {"options": {"policy_kwargs": {"net_arc": [8]}}}, "stable-baselines3 refuses.*net_arc"),
-        ("sb3-ppo", "cartpole", {"options": {"policy_kwargs": {"activation_fn": "os.system"}}}, "activation_fn: no 'os.system'"),
-        ("sb3-ppo", "cartpole", {"policy": "MlpPolice"}, "no policy 'MlpPolice', did you mean 'MlpPolicy'"),
+        (
+            "sb3-ppo",
+            "cartpole",
+            {"options": {"policy_kwargs": {"activation_fn": "os.system"}}},
+            "activation_fn: no 'os.system'",
+        ),
+        ("sb3-ppo", "cartpole", {"policy": "MlpPolice"}, "no policy 'MlpPolice': did you mean MlpPolicy"),
         ("sb3-dqn", "cartpole", {"num_steps": 6}, "num_steps=6 is no multiple of train_freq=4"),
         ("sb3-dqn", "navigation", {}, "chooses discrete actions.*take sb3-sac"),
         ("sb3-sac", "cartpole", {}, "chooses continuous actions.*take sb3-dqn"),
@@ -297,7 +317,10 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="unknown"):
         agent.load_state_dict({**state, "stranger": np.zeros(1)})
     cohort = found.tensors["cohort"]
-    for name, array in (("driven/replay.at", np.array([77, 0])), ("driven/replay.actions", cohort["driven/replay.actions"][1:])):
+    for name, array in (
+        ("driven/replay.at", np.array([77, 0])),
+        ("driven/replay.actions", cohort["driven/replay.actions"][1:]),
+    ):
         checkpoint.save(tmp_path / "run", found.step, {**found.tensors, "cohort": {**cohort, name: array}}, found.info, 1)
         with pytest.raises(ValueError, match="replay"):
             train.train(config, tmp_path / "run", live=False, resume=True)
