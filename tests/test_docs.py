@@ -12,7 +12,8 @@ import pytest
 from gumdrop.scripts.cli import main
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs" / "worlds").glob("*.md"))]
+FOLDERS = ("docs", "docs/agents", "docs/worlds")
+PAGES = [ROOT / "README.md", *(page for folder in FOLDERS for page in sorted((ROOT / folder).glob("*.md")))]
 SHORT = ["--steps", "16384", "eval_episodes=20"]  # put behind every `gumdrop train`
 
 
