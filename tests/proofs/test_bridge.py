@@ -1,5 +1,7 @@
-"""The library's algorithms, driven by our commands: an LSTM on a T-maze, and continuous control. Oracles: 1/2 without memory; the
-optimum of an agent that knows the goal."""
+"""The library's algorithms, driven by our commands: an LSTM on a T-maze, and continuous control.
+
+Oracles: 1/2 without memory; the optimum of an agent that knows the goal.
+"""
 
 from __future__ import annotations
 
