@@ -146,7 +146,7 @@ def _train(config: RunConfig, folder: Path, live: View | bool | None, resume: bo
     tracker = Tracker(folder, config.model_dump(mode="json"), list(config.track), config.project, config.name, resume)
     if resume:
         tracker.truncate(offsets)
-    collector = collector_of(env, agent, config.device)
+    collector = collector_of(env, agent, config.device, updates * per_update)
     collector.begin(env.obs)
     if resume:
         collector.set_state(found.tensors["cohort"])
@@ -181,7 +181,7 @@ def _train(config: RunConfig, folder: Path, live: View | bool | None, resume: bo
                 batch = collector.rollout(agent.num_steps)
                 collected = time.perf_counter()
                 metrics = agent.learn(batch, done / updates)
-                learned = time.perf_counter() - collected
+                learned = time.perf_counter() - collected + collector.learn_seconds
                 check_metrics(metrics)
                 done += 1
                 statistics = collector.pop_statistics()
