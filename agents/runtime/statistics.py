@@ -1,4 +1,5 @@
-"""Judging algorithms over training seeds: Agarwal et al. 2021, Deep RL at the edge of the statistical precipice (arXiv:2108.13264).
+"""Judging algorithms over training seeds, after Agarwal et al. 2021, Deep RL at the edge of the statistical precipice
+(arXiv:2108.13264).
 
 A score is one figure of one trained agent, such as its mean return over held-out episodes. `scores` have the shape (seeds,) or
 (seeds, tasks): the seeds of a task are independent of those of another, and a bootstrap draws them task by task (strata). Every
@@ -39,7 +40,7 @@ class Band(NamedTuple):
     high: Array | None
 
 
-def iqm(scores: Array) -> Array:
+def iqm(scores: npt.ArrayLike) -> Array:
     """Interquartile mean over all seeds and tasks, (seeds,) or (..., seeds, tasks) -> (...).
 
         IQM = mean of x_(g+1), ..., x_(n-g),   g = floor(n / 4)
@@ -54,7 +55,7 @@ def iqm(scores: Array) -> Array:
     return np.asarray(middle.mean(-1))
 
 
-def mean(scores: Array) -> Array:
+def mean(scores: npt.ArrayLike) -> Array:
     """Mean over all seeds and tasks, (seeds,) or (..., seeds, tasks) -> (...)."""
     return np.asarray(_pooled(scores).mean(-1))
 
@@ -111,7 +112,7 @@ def improvement(a: Any, b: Any, rng: np.random.Generator, resamples: int = RESAM
 def profile(scores: Any, thresholds: Any, rng: np.random.Generator, resamples: int = RESAMPLES) -> Band:
     """Performance profile: share of runs whose score exceeds each threshold, with a pointwise band (section 4.3).
 
-        F(tau) = 1/T sum_t 1/N sum_n 1[x_nt > tau]
+    F(tau) = 1/T sum_t 1/N sum_n 1[x_nt > tau]
     """
     table, at = check(scores), np.asarray(thresholds, np.float64)
 

@@ -22,8 +22,8 @@ from gumdrop.scripts.cli import main
 
 COMMAND = [sys.executable, "-m", "gumdrop.scripts.cli"]
 VERBS = [
-    [], ["train"], ["resume"], ["eval"], ["rollout"], ["report"], ["compare"], ["doctor"], ["env"], ["env", "list"],
-    ["env", "show"], ["env", "check"], ["env", "solve"], ["env", "play"], ["agent"], ["agent", "list"],
+    [], ["train"], ["resume"], ["eval"], ["rollout"], ["report"], ["compare"], ["leaderboard"], ["doctor"], ["env"],
+    ["env", "list"], ["env", "show"], ["env", "check"], ["env", "solve"], ["env", "play"], ["agent"], ["agent", "list"],
     ["agent", "show"], ["bench"], ["bench", "env"], ["bench", "train"],
 ]  # fmt: skip
 RANDOM = ["train", "--env", "bandit", "--agent", "random", "steps=256", "num_envs=4", "--no-live"]
