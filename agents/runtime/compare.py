@@ -72,7 +72,8 @@ def contender(folder: Path) -> Contender:
         else:
             left_out.append((number, "has not ended" if status == "running" else status))
     if not seeds:
-        raise ValueError(f"{folder}: none of its {len(runs)} seeds is finished: `gumdrop resume {folder}` goes on with them")
+        what = "none of its seeds is finished" if is_group(folder) else "it is not finished"
+        raise ValueError(f"{folder}: {what}: `gumdrop resume {folder}` goes on")
     return Contender(folder.name, folder, config, seeds, left_out)
 
 
