@@ -17,8 +17,8 @@ Written by `make proofs` alone: each file holds the figures of one slow test wit
 are in `tests/proofs/`. This page is made from the files whenever one of them is written; `+` behind a commit: files differed.
 """
 SCENERY = {  # keys that say how it was measured, not what came out
-    "git_commit", "device", "versions", "headline", "seeds", "episodes", "options", "copies", "rounds", "threads", "cores", "solved",
-    "threads_of_one_seed",
+    "git_commit", "device", "versions", "headline", "seeds", "episodes", "options", "copies", "rounds", "threads", "cores",
+    "solved", "threads_of_one_seed",
 }  # fmt: skip
 AVERAGED = ("share_of_optimal", "mean")  # of a list of runs, the first one that all have
 MOST = 4  # figures of a file without a headline

@@ -117,6 +117,14 @@ def test_bootstrap_against_one_loop_per_resample(statistic: judging.Statistic, n
     assert found is not None and wide is not None and wide[0] < found[0] < found[1] < wide[1]
 
 
+def test_tasks_are_strata() -> None:
+    """The second task mirrors the first: drawn together their mean would always be 0."""
+    scores = rng(8).normal(size=(10, 1)) * [1, -1]
+    found = interval(scores, rng(), mean, expand=False).ci95
+    width = 2 * 1.96 * np.std(scores[:, 0]) * math.sqrt(2 / 10) / 2
+    assert found is not None and found[1] - found[0] == pytest.approx(width, rel=0.1)
+
+
 def test_bootstrap_of_all_resamples_of_three() -> None:
     """All 27 resamples of three seeds: the quantiles of the exact bootstrap distribution."""
     scores = [0.0, 1.0, 5.0]
@@ -188,10 +196,10 @@ def test_95_percent_cover_the_truth(n: int, tasks: int, low: float, high: float)
 
 def test_differences_cover_and_find() -> None:
     draw = rng(7)
-    a, b = draw.normal(1.0, 1.0, (EXPERIMENTS, 10)), draw.normal(0.0, 2.0, (EXPERIMENTS, 8))
+    a, b = draw.normal(1.0, 1.0, (EXPERIMENTS, 10)), draw.normal(3.0, 2.0, (EXPERIMENTS, 8))
     found = [difference(x, y, draw, mean, 500).ci95 for x, y in zip(a, b, strict=True)]
-    assert 0.91 <= covered(found, 1.0) <= 0.99
-    assert covered(found, -1.5) < 0.5 and covered(found, 3.5) < 0.5  # wide enough is easy: it must exclude, too
+    assert 0.91 <= covered(found, -2.0) <= 0.99
+    assert covered(found, -4.5) < 0.5 and covered(found, 0.5) < 0.5  # wide enough is easy: it must exclude, too
 
 
 @pytest.mark.parametrize(("n", "shift"), [(5, 0.0), (10, 0.0), (10, 1.5), (10, 3.0)])
