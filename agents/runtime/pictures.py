@@ -46,8 +46,8 @@ def seeds_png(
     axes = figure.add_subplot(grid[1, 0])
     for k, bar in enumerate(bars):
         if bar.ci:
-            axes.plot(bar.ci, (k, k), color=_color(bar.color), linewidth=6, alpha=0.35, solid_capstyle="butt")
-        axes.plot([bar.value], [k], "o", color=_color(bar.color), markersize=6)
+            axes.plot(bar.ci, (k, k), color=_color(bar.color), linewidth=14, alpha=0.35, solid_capstyle="butt")
+        axes.plot([bar.value], [k], "o", color=_color(bar.color), markersize=4.5)
     for level in (lines.random, lines.optimal) if lines else ():
         if level is not None:
             axes.axvline(level, color=GREY, linestyle=(0, (5, 4)), linewidth=1)
