@@ -43,16 +43,19 @@ def mlp(sizes: Sequence[int], activation: str) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def small_cnn(shape: tuple[int, ...], channels: int, width: int, activation: str) -> nn.Sequential:
-    """Two 3 x 3 convolutions and one full layer, for planes of shape (C, H, W); (H, W) counts as one plane."""
+def small_cnn(shape: tuple[int, ...], channels: int, width: int, activation: str, stride: int = 1) -> nn.Sequential:
+    """Two 3 x 3 convolutions and one full layer, for planes of shape (C, H, W); (H, W) counts as one plane.
+
+    `stride` is that of the second: its planes have ceil(H / stride) rows.
+    """
     c, h, w = shape if len(shape) == 3 else (1, *shape)
     act = ACTIVATIONS[activation]
     return nn.Sequential(
         nn.Unflatten(1, (c, h, w)),
         nn.Conv2d(c, channels, 3, padding=1), act(),
-        nn.Conv2d(channels, channels, 3, padding=1), act(),
+        nn.Conv2d(channels, channels, 3, stride, padding=1), act(),
         nn.Flatten(),
-        nn.Linear(channels * h * w, width), act(),
+        nn.Linear(channels * -(-h // stride) * -(-w // stride), width), act(),
     )  # fmt: skip
 
 
