@@ -105,3 +105,18 @@ def n_step(reward: Array, terminated: Array, truncated: Array, gamma: float) -> 
         running &= ~(terminated[..., k] | truncated[..., k])
     discount = np.where(ended, np.float32(0.0), np.float32(gamma) ** (last + 1).astype(np.float32))
     return return_, discount, last
+
+
+def lambda_returns(reward: Array, next_value: Array, discount: Array, return_lambda: float, done: Array | None = None) -> Array:
+    """Lambda-returns (Sutton & Barto 2018, eq. 12.2 in its recursive form; DreamerV3, eq. 5). All (T, ...).
+
+    R_t = r_t + d_t ((1 - lambda) V(s'_t) + lambda R_{t+1});  R_T = r_T + d_T V(s'_T)
+
+    `discount` d_t is gamma times the probability that the episode goes on: 0 at a termination. `next_value` is the value of
+    the state that the step led to. Where `done`, bool, the sum ends as at T, so a truncated step keeps that value.
+    """
+    return_: Array = reward + discount * next_value
+    carry_on = return_lambda * discount if done is None else return_lambda * discount * ~done
+    for t in range(len(return_) - 2, -1, -1):
+        return_[t] += carry_on[t] * (return_[t + 1] - next_value[t])
+    return return_

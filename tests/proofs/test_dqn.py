@@ -90,9 +90,7 @@ def test_cartpole_within_150_000_steps(world: str, tmp_path: Path, proof: Proof)
 def test_deep_sea_wants_deep_exploration(tmp_path: Path, proof: Proof) -> None:
     """Solved: the greedy policy goes right all the way, for .99."""
     runs = {
-        name: [
-            final_return(DEEP_SEA, DEEP_SEA_AGENT | options, seed, tmp_path / f"{name}-{seed}") for seed in range(SEEDS)
-        ]
+        name: [final_return(DEEP_SEA, DEEP_SEA_AGENT | options, seed, tmp_path / f"{name}-{seed}") for seed in range(SEEDS)]
         for name, options in EXPLORERS.items()
     }
     solved = {name: sum(value > 0.9 for value in values) for name, values in runs.items()}

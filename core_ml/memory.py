@@ -1,0 +1,139 @@
+"""Beliefs: what an agent remembers of an episode. The interface, and the functions that every belief shares.
+
+B rows (copies), T steps, D numbers in a code, K in an action (0 where actions are not remembered). A state is what a belief
+carries from step to step: tensors whose first axis is the row. One belief, one file: `frames`, `recurrent`, `tcn`,
+`transformer`, `hmm`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from .parameters import Array, orthogonal
+
+State = dict[str, Tensor]
+M = TypeVar("M", bound=nn.Module)
+
+
+class BeliefConfig(BaseModel):
+    """Options of a belief. Subclass it; unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Belief(Protocol):
+    """What is known of the world after the codes and actions of an episode so far.
+
+    Where `is_first` is true an episode begins: the row's state counts as that of `initial`, its previous action as zeros.
+    """
+
+    size: int  # numbers in a belief
+    net: nn.Module  # what an optimiser trains; without parameters where there is nothing to train by gradient
+
+    def initial(self, n: int) -> State:
+        """State of n rows before the first step of an episode; the same for every row."""
+        ...
+
+    def observe(self, code: Tensor, action: Tensor, is_first: Tensor, state: State) -> tuple[Tensor, State]:
+        """One step: code (B, D), previous action (B, K), is_first bool (B,) -> belief (B, size), state. Changes no argument."""
+        ...
+
+    def sequence(self, code: Tensor, action: Tensor, is_first: Tensor, state: State) -> tuple[Tensor, State]:
+        """T steps: (B, T, D), (B, T, K), (B, T), state before them -> (B, T, size), state after them; differentiable."""
+        ...
+
+    def state_dict(self) -> dict[str, Array]: ...
+    def load_state_dict(self, state: dict[str, Array]) -> None: ...
+
+
+def burn_in(belief: Belief, code: Tensor, action: Tensor, is_first: Tensor, state: State, steps: int) -> tuple[Tensor, State]:
+    """`sequence`, whose first `steps` steps only bring a stored state up to date and take no gradient.
+
+    For states in a replay buffer, which old parameters made (Kapturowski et al. 2019, "Recurrent experience replay", section
+    3). Returns the beliefs of the other steps, (B, T - steps, size).
+    """
+    if steps:
+        with torch.no_grad():
+            _, state = belief.sequence(code[:, :steps], action[:, :steps], is_first[:, :steps], state)
+    return belief.sequence(code[:, steps:], action[:, steps:], is_first[:, steps:], state)
+
+
+def inputs(code: Tensor, action: Tensor, is_first: Tensor, sizes: tuple[int, int]) -> Tensor:
+    """Code and previous action side by side, (..., D + K); the action is zeros where an episode begins.
+
+    Raises ValueError where they are not (..., D) and (..., K) with `sizes` = (D, K).
+    """
+    shapes = tuple(code.shape), tuple(action.shape), tuple(is_first.shape)
+    if shapes != tuple((*is_first.shape, *tail) for tail in ((sizes[0],), (sizes[1],), ())):
+        raise ValueError(f"belief: code, action, is_first are {shapes}; the last axes must be {sizes[0]}, {sizes[1]} and none")
+    return torch.cat([code, action.masked_fill(is_first.unsqueeze(-1), 0.0)], -1) if sizes[1] else code
+
+
+def cleared(state: State, is_first: Tensor) -> State:
+    """`state` with zeros in the rows where `is_first` (B,) is true, whatever was there."""
+    return {name: part.masked_fill(is_first.view(-1, *[1] * (part.ndim - 1)), 0) for name, part in state.items()}
+
+
+def behind(past: Tensor, rows: Tensor, is_first: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows (B, T, D) behind the P rows (B, P, D) before them -> (B, P + T, D), and the episode of each, int64 (B, P + T).
+
+    The episode that was running is number 0; each entry of `is_first` (B, T) begins the next.
+    """
+    episode = is_first.long().cumsum(1)
+    return torch.cat([past, rows], 1), torch.cat([episode.new_zeros(past.shape[:2]), episode], 1)
+
+
+def newest(rows: Tensor, episode: Tensor, keep: int) -> Tensor:
+    """The last `keep` rows of what `behind` gave, zeros for those of episodes that are over: the past of the next rows."""
+    first = rows.shape[1] - keep
+    return rows[:, first:].masked_fill((episode[:, first:] != episode[:, -1:]).unsqueeze(-1), 0.0)
+
+
+def fresh(build: Callable[[], M], seed: int) -> M:
+    """A module with orthogonal matrices, zero biases and norms that do nothing, from a generator of its own.
+
+    Matrices of more than two axes count as (first axis, rest).
+    """
+    with torch.device("meta"):  # no draws from torch's global generator
+        module = build()
+    module.to_empty(device="cpu")
+    rng = np.random.default_rng(seed)
+    with torch.no_grad():
+        for part in module.modules():
+            for p in part.parameters(recurse=False):
+                if p.ndim > 1:
+                    p.copy_(torch.from_numpy(orthogonal(tuple(p.shape), 1.0, rng)))
+                else:
+                    p.zero_()
+            if isinstance(part, nn.LayerNorm):
+                part.weight.fill_(1.0)
+    return module
+
+
+def arrays(module: nn.Module) -> dict[str, Array]:
+    """Copies of a module's parameters by name."""
+    return {name: p.detach().numpy().copy() for name, p in module.named_parameters()}
+
+
+def put_back(module: nn.Module, state: dict[str, Array], what: str) -> None:
+    """Give a module the parameters that `arrays` took. Raises ValueError for other names, shapes or dtypes."""
+    check(state, arrays(module), what)
+    with torch.no_grad():
+        for name, p in module.named_parameters():
+            p.copy_(torch.from_numpy(state[name]))
+
+
+def check(state: dict[str, Array], expected: dict[str, Array], what: str) -> None:
+    """Raise ValueError unless `state` has the names, shapes and dtypes of `expected`."""
+    if odd := sorted(state.keys() ^ expected.keys()):
+        raise ValueError(f"{what}: array {odd[0]!r} is {'unknown' if odd[0] in state else 'missing'}: another configuration?")
+    for name, array in expected.items():
+        if (state[name].shape, state[name].dtype) != (array.shape, array.dtype):
+            found = f"{state[name].dtype}{state[name].shape}"
+            raise ValueError(f"{what}: {name} is {found}, this configuration has {array.dtype}{array.shape}")

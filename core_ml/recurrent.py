@@ -1,0 +1,125 @@
+"""Recurrent beliefs: Elman network, LSTM, GRU."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self
+
+import numpy as np
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from .memory import BeliefConfig, State, arrays, cleared, fresh, inputs, put_back
+from .parameters import Array, orthogonal
+
+CELLS = {"rnn": (nn.RNN, 1), "lstm": (nn.LSTM, 4), "gru": (nn.GRU, 3)}  # and gates, in torch's order
+
+
+class Recurrent:
+    """Belief: the hidden state h of the last layer, with x_t the code and the previous action.
+
+    rnn (Elman 1990):   h_t = tanh(W x_t + U h_{t-1} + b)
+    lstm (Hochreiter & Schmidhuber 1997; Gers et al. 2000):
+        i, f, o = sigma(W x_t + U h_{t-1} + b);  g = tanh(W x_t + U h_{t-1} + b);  c_t = f c_{t-1} + i g;  h_t = o tanh(c_t)
+    gru (Cho et al. 2014, with the reset gate behind the product):
+        r, z = sigma(W x_t + U h_{t-1} + b);  n = tanh(W x_t + b + r (U h_{t-1} + b'));  h_t = (1 - z) n + z h_{t-1}
+    """
+
+    class Config(BeliefConfig):
+        cell: Literal["rnn", "lstm", "gru"] = Field("gru", description="Elman network, LSTM or GRU")
+        hidden: int = Field(64, ge=1, description="units in a layer, and numbers in a belief")
+        layers: int = Field(1, ge=1, description="layers, each reading the one before")
+        span: int | None = Field(
+            None, ge=3, description="steps to remember: gates open for 1 to span steps at first; None: for about 4"
+        )
+
+        @model_validator(mode="after")
+        def _gates(self) -> Self:
+            if self.cell == "rnn" and self.span:
+                raise ValueError("cell 'rnn' has no gates that span could set: take 'gru' or 'lstm'")
+            return self
+
+    def __init__(self, config: Config, code_size: int, action_size: int, seed: int) -> None:
+        self.config, self.sizes = config, (code_size, action_size)
+        self.size = config.hidden
+        self.parts = ("h", "c") if config.cell == "lstm" else ("h",)
+        kind, gates = CELLS[config.cell]
+        self.net: nn.RNNBase = fresh(
+            lambda: kind(code_size + action_size, config.hidden, config.layers, batch_first=True), seed
+        )
+        rng = np.random.default_rng([seed, 1])
+        with torch.no_grad():
+            for name, p in self.net.named_parameters():
+                if p.ndim == 2:  # each gate's matrix is orthogonal, not all of them on top of each other
+                    p.copy_(torch.from_numpy(np.concatenate([orthogonal(tuple(w.shape), 1.0, rng) for w in p.chunk(gates)])))
+                elif name.startswith("bias_ih") and config.cell != "rnn":
+                    self._open(p, rng)
+
+    def _open(self, bias: Tensor, rng: np.random.Generator) -> None:
+        """Set the bias of the gate that keeps: to log u, u uniform in [1, span - 1], which keeps for about u steps; with the
+        input gate's at -log u (Tallec & Ollivier 2018, "Can recurrent neural networks warp time?"). Without a span: to 1
+        (Jozefowicz et al. 2015)."""
+        h, span = self.config.hidden, self.config.span
+        keep = bias[h : 2 * h]  # f of the LSTM, z of the GRU
+        if span is None:
+            keep.fill_(1.0)
+        else:
+            keep.copy_(torch.from_numpy(np.log(rng.uniform(1, span - 1, h))))
+            if self.config.cell == "lstm":
+                bias[:h] = -keep
+
+    def initial(self, n: int) -> State:
+        return {name: torch.zeros(n, self.config.layers, self.config.hidden) for name in self.parts}
+
+    def observe(self, code: Tensor, action: Tensor, is_first: Tensor, state: State) -> tuple[Tensor, State]:
+        x, state = inputs(code, action, is_first, self.sizes), cleared(state, is_first)
+        new: dict[str, list[Tensor]] = {name: [] for name in self.parts}
+        for layer, weights in enumerate(self.net.all_weights):
+            h = state["h"][:, layer]
+            if self.config.cell == "lstm":
+                x, c = torch.lstm_cell(x, [h, state["c"][:, layer]], *weights)
+                new["c"].append(c)
+            else:
+                x = (torch.gru_cell if self.config.cell == "gru" else torch.rnn_tanh_cell)(x, h, *weights)
+            new["h"].append(x)
+        return x, {name: torch.stack(parts, 1) for name, parts in new.items()}
+
+    def sequence(self, code: Tensor, action: Tensor, is_first: Tensor, state: State) -> tuple[Tensor, State]:
+        """One pass of torch's own loop. Where episodes begin within the sequence, each goes through it as a row of its own."""
+        x, state = inputs(code, action, is_first, self.sizes), cleared(state, is_first[:, 0])
+        (b, t), names = is_first.shape, self.parts
+        if not is_first[:, 1:].any():
+            out, last = self._pass(x, [state[name].transpose(0, 1).contiguous() for name in names])
+            return out, {name: part.transpose(0, 1) for name, part in zip(names, last, strict=True)}
+        cut = is_first.clone()
+        cut[:, 0] = True
+        begin = cut.view(-1).nonzero().squeeze(1)  # (E,): where each of E episodes begins among the B T steps
+        length = torch.diff(begin, append=begin.new_tensor([b * t]))
+        length, order = length.sort(descending=True, stable=True)
+        begin = begin[order]
+        step = torch.arange(int(length[0]))
+        running = step.unsqueeze(1) < length  # (longest, E): an episode's steps stand below each other
+        index = (step.unsqueeze(1) + begin)[running]  # (B T,): steps in the order in which torch packs them
+        zeros = x.new_zeros(1, self.config.layers, self.config.hidden)
+        row = torch.where(begin % t == 0, begin // t, b)  # an episode's state before: its row's, or zeros
+        before = [torch.cat([state[name], zeros])[row].transpose(0, 1).contiguous() for name in names]
+        packed, last = self._pass(PackedSequence(x.reshape(b * t, -1)[index], running.sum(1)), before)
+        out = packed.data[torch.argsort(index)].view(b, t, -1)
+        ends = begin + length
+        final = (ends % t == 0).nonzero().squeeze(1)
+        final = final[torch.argsort(ends[final])]  # the last episode of each row
+        return out, {name: part[:, final].transpose(0, 1) for name, part in zip(names, last, strict=True)}
+
+    def _pass(self, x: Tensor | PackedSequence, before: list[Tensor]) -> tuple[Any, tuple[Tensor, ...]]:
+        if self.config.cell == "lstm":
+            out, (h, c) = self.net(x, tuple(before))
+            return out, (h, c)
+        out, h = self.net(x, before[0])
+        return out, (h,)
+
+    def state_dict(self) -> dict[str, Array]:
+        return arrays(self.net)
+
+    def load_state_dict(self, state: dict[str, Array]) -> None:
+        put_back(self.net, state, f"belief {self.config.cell}")
