@@ -24,7 +24,7 @@ class TDPrediction:
         num_steps: int = Field(16, ge=1, le=100_000, description="steps per copy between updates")
         gamma: float = Field(0.99, ge=0, le=1)
         learning_rate: float = Field(1.0, gt=0, le=1, description="step size of a state's first update")
-        visit_decay: float = Field(0.7, ge=0, le=1, description="omega: the n-th update's is learning_rate / n^omega")
+        visit_decay: float = Field(0.8, ge=0, le=1, description="omega: the n-th update's is learning_rate / n^omega")
         initial_value: float = Field(0.0, ge=-1e9, le=1e9, description="of all states")
         trace_lambda: float = Field(0.0, ge=0, le=1, description="lambda of the eligibility traces, with method=td; 0: none")
         trace: Literal["accumulating", "replacing"] = Field("accumulating", description="what a second visit does to a trace")

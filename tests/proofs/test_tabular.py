@@ -144,7 +144,7 @@ def test_share_of_the_exact_optimum(env: str, proof: Proof) -> None:
         assert figures["sarsa"]["cells_beside_the_cliff"] == [0] * 10  # the safe one
 
 
-MAZE = {"fresh": False, "observe": "coordinates", "size": 15, "time_limit": 0}
+MAZE = {"fresh": False, "observe": "coordinates", "size": 15, "step_reward": -1.0, "time_limit": 0}
 PLAIN = {"num_steps": 1, "learning_rate": 1.0, "visit_decay": 0.0, "gamma": 0.95, "epsilon": 0.1}
 
 
@@ -162,7 +162,7 @@ def steps_until_optimal(name: str, options: dict[str, Any], seed: int, seen: See
 
 
 def test_planning_needs_a_fifth_of_the_steps(proof: Proof) -> None:
-    """A deterministic maze, step by step as in the textbook, step size 1."""
+    """A deterministic maze at a price of 1 a step, step by step as in the textbook, step size 1."""
     seen = see(make_world("maze", MAZE))
     optimum = float(mdp.value_iteration(seen.model, 0.95).value[seen.model.start])
     agents: dict[str, dict[str, Any]] = {"q-learning": {}, "dyna-q": {"planning": 50}, "prioritised-sweeping": {"planning": 50}}
@@ -189,10 +189,10 @@ def test_values_of_random_actions_in_the_corridor(options: dict[str, Any], proof
     exact = mdp.evaluate_policy(seen.model, None)
     errors = []
     for seed in SEEDS:
-        agent = trained("td-prediction", {"gamma": 1.0} | options, "corridor", corridor, 256, 4_000_000, seed)
+        agent = trained("td-prediction", {"gamma": 1.0} | options, "corridor", corridor, 256, 3_000_000, seed)
         errors.append(float(np.abs(agent.values(seen.obs[:, None])[:, 0] - exact).max()))
     figures = {"options": options, "max_errors": errors, "mean": float(np.mean(errors)), "ci95": interval(errors)}
-    FIGURES.setdefault("prediction", {"env": {"id": "corridor", **corridor}, "num_envs": 256, "steps": 4_000_000})
+    FIGURES.setdefault("prediction", {"env": {"id": "corridor", **corridor}, "num_envs": 256, "steps": 3_000_000})
     FIGURES["prediction"][options["method"]] = figures | {"values_up_to": float(exact.max())}
     proof("tabular", FIGURES)
     assert max(errors) < 0.02
@@ -209,11 +209,11 @@ def test_a_model_of_the_opponent_pays(proof: Proof) -> None:
     found: dict[str, list[float]] = {}
     for opponent in (True, False):
         options = {"opponent": opponent, "gamma": 0.98, "epsilon": 0.1, "visit_decay": 0.7}
-        agents = [trained("sarsa", options, "matrix", game, 64, 400_000, seed) for seed in SEEDS]
+        agents = [trained("sarsa", options, "matrix", game, 64, 200_000, seed) for seed in SEEDS]
         found["with" if opponent else "without"] = [worth(agent, seen, 1.0, 0.0) for agent in agents]
     difference = [a - b for a, b in zip(found["with"], found["without"], strict=True)]
     FIGURES["opponent"] = {
-        "env": {"id": "matrix", **game}, "steps": 400_000, "optimum": best, "returns": found,
+        "env": {"id": "matrix", **game}, "steps": 200_000, "optimum": best, "returns": found,
         "difference_ci95": interval(difference),
     }  # fmt: skip
     proof("tabular", FIGURES)
