@@ -11,10 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from numba.core.caching import CacheImpl, CompileResultCacheImpl, FunctionCache
-
-from .blas import ask_later
-
-ask_later()
+from numba.core.runtime import rtsys
 
 
 def cache_folder() -> Path:
@@ -62,8 +59,11 @@ def keep_on_disk(dispatcher: Any, key: str) -> Any:
             return sig, codegen.magic_tuple(), key
 
         def load_overload(self, sig: Any, target_context: Any) -> Any:
+            # numba would first import what it needs to compile (a third of a second, a quarter more with scipy's linear
+            # algebra), and does so before it compiles anyway. What machine code calls at run time has to be there.
+            rtsys.initialize(target_context)
             try:
-                return super().load_overload(sig, target_context)
+                return self._load_overload(sig, target_context)
             except Exception:  # a damaged file, or rules from a module that cannot be imported here: compile anew
                 return None
 

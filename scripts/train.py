@@ -188,16 +188,15 @@ def _unless_stopped(folder: Path, work: Callable[[], T], json: bool) -> T:
         raise typer.Exit(stop.exit_code) from None
 
 
-def conclude(folder: Path, episodes: int = 2) -> dict[str, Any]:
+def conclude(folder: Path) -> dict[str, Any]:
     """Evaluate a finished run, draw episodes to episode.gif, write report.html. Returns the evaluation."""
     from ..agents.runtime.evaluate import evaluate_run
     from ..agents.runtime.report import write_report
-    from ..agents.runtime.rollout import rollout
+    from ..agents.runtime.rollout import film
     from ..envs import render
 
     evaluation = evaluate_run(folder)
-    frames: list[Any] = []
-    rollout(folder, None, {}, 0, episodes, lambda env: frames.append(render.rgb(env, 0)))
-    render.save_animation(frames, folder / "episode.gif", 6)
+    frames, fps = film(folder, evaluation["length_mean"])
+    render.save_animation(frames, folder / "episode.gif", fps)
     write_report(folder)
     return evaluation

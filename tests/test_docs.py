@@ -12,7 +12,8 @@ import pytest
 from gumdrop.scripts.cli import main
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs" / "worlds").glob("*.md"))]
+GUIDES = ("*.md", "worlds/*.md", "agents/*.md")
+PAGES = [ROOT / "README.md", *(page for pattern in GUIDES for page in sorted((ROOT / "docs").glob(pattern)))]
 SHORT = ["--steps", "16384", "eval_episodes=20"]  # put behind every `gumdrop train`
 
 

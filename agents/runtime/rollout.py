@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ...envs import render
 from ...envs.core import BatchEnv
 from ...envs.registry import make
 from ...envs.rng import copy_seeds
-from ..core import Mode, make_agent
+from ..core import Array, Mode, make_agent
 from .evaluate import HELD_OUT, load_run
 
 LONGEST = 1_000  # frames of an episode that nothing ends
+FILM = 120  # frames, about, of an animation that nobody asked for by itself
 
 
 def rollout(
@@ -54,3 +57,22 @@ def rollout(
         results.append({"return": total, "length": length, "terminated": bool(step.terminated[0])})
     env.close()
     return results
+
+
+def film(folder: Path, length: float) -> tuple[list[Array], int]:
+    """Pictures, uint8 (H, W, 3), of one or two episodes of a run, and how many to show in a second.
+
+    `length`: how many steps its episodes have. Of long ones every so many a state is drawn, and shown faster.
+    """
+    every = max(1, math.ceil(length / FILM))
+    frames: list[Array] = []
+    seen = 0
+
+    def on_frame(env: BatchEnv) -> None:
+        nonlocal seen
+        if seen % every == 0:
+            frames.append(render.rgb(env, 0))
+        seen += 1
+
+    rollout(folder, None, {}, 0, 2 if 2 * length <= FILM else 1, on_frame)
+    return frames, min(6 * every, 30)
