@@ -47,9 +47,9 @@ TASKS = {
         **COMMON, "num_steps": 32, "epochs": 4, "minibatches": 4, "learning_rate": 3e-3, "gamma": 0.99, "gae_lambda": 0.95,
         "clip_coef": 0.2, "ent_coef": 0.02, "hidden": (64, 64),
     }),
-    "candy": Task("candy", {"view": 11}, 512, 70, 2, 500, 5000, 0.0, {
-        **COMMON, "num_steps": 14, "epochs": 2, "minibatches": 8, "learning_rate": 3e-3, "gamma": 1.0, "gae_lambda": 0.95,
-        "clip_coef": 0.2, "ent_coef": 0.02, "hidden": (128, 64),
+    "candy": Task("candy", {"view": 7}, 16, 250, 5, 500, 5000, 0.0, {
+        **COMMON, "num_steps": 56, "epochs": 4, "minibatches": 14, "learning_rate": 1e-3, "gamma": 1.0, "gae_lambda": 0.95,
+        "clip_coef": 0.2, "ent_coef": 0.02, "hidden": (64, 64),
     }),
 }  # fmt: skip
 
