@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 Proof = Callable[[str, dict[str, Any]], None]
 SEEDS = range(10)
 T_MAZE = {
-    "env": {"id": "t-maze", "size": 3, "time_limit": 12}, "num_envs": 64, "steps": 100_000, "threads": 1,
+    "env": {"id": "t-maze", "size": 3, "time_limit": 12}, "num_envs": 64, "steps": 80_000, "threads": 1,
     "agent": {"name": "sb3-recurrent-ppo", "num_steps": 32, "options": {
         "n_epochs": 8, "batch_size": 512, "learning_rate": "lin_3e-3", "ent_coef": 0.02,
         "policy_kwargs": {"lstm_hidden_size": 32, "net_arch": [32]},
