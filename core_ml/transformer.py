@@ -174,7 +174,8 @@ class Transformer:
         score = q @ k.mT
         score = (score + (q @ far).gather(-1, distance.expand_as(score))) / math.sqrt(q.shape[-1])
         y = score.masked_fill(hidden, -math.inf).softmax(-1) @ v
-        return y.transpose(1, 2).flatten(2)
+        heads: Tensor = y.transpose(1, 2).flatten(2)
+        return heads
 
     def state_dict(self) -> dict[str, Array]:
         return arrays(self.net)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .common import Json, Refused, RunsFolder, check_out, emit, find_run, only_json, run_name, table
+from .common import Json, Refused, RunsFolder, check_out, emit, find_run, only_json, table
 
 
 def list(json: Json = False) -> None:
@@ -58,6 +58,7 @@ def show(
 
 def show_run(folder: Path, out: Path | None, json: bool) -> None:
     from ..agents.core import agent_config, agents
+    from ..agents.runtime.compare import run_name
     from ..agents.tabular import show as tabular
     from ..envs import portrait
     from .env import first_line, option_rows

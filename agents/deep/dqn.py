@@ -24,7 +24,7 @@ from ..core import (
     generator_state,
     set_generator_state,
 )
-from .actor_critic import Widths, scheduled
+from .actor_critic import scheduled
 
 PARTS = 256  # minibatches that are drawn at a time, at most
 

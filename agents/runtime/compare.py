@@ -196,6 +196,11 @@ def notes(found: Sequence[Contender]) -> list[str]:
 # ---- single runs ----
 
 
+def run_name(folder: Path) -> str:
+    """What a run is called in a table; the name of its group stands before a seed's."""
+    return f"{folder.parent.name}/{folder.name}" if is_group(folder.parent) else folder.name
+
+
 def row(folder: Path) -> dict[str, Any]:
     """What a run folder says of its run; missing files leave None. Raises ValueError for damaged ones."""
     config = read_run(folder / "config.yaml")
@@ -204,7 +209,7 @@ def row(folder: Path) -> dict[str, Any]:
     agent = evaluation.get("agent")
     agent = agent if isinstance(agent, dict) else {}
     return {
-        "run": f"{folder.parent.name}/{folder.name}" if is_group(folder.parent) else folder.name,
+        "run": run_name(folder),
         "env": config.env["id"], "agent": config.agent["name"], "seed": config.seed, "status": summary.get("status"),
         "env_steps": last.get("env_steps", summary.get("env_steps")), "seconds": summary.get("seconds"),
         "return_last": last.get("return_mean"), "evaluated": agent.get("mean"), "ci95": agent.get("ci95"),
