@@ -36,17 +36,8 @@ class EagerQ:
             p.data, p.grad = torch.from_numpy(self.memory.views(self.target)[name]), None
 
     def initialise(self, rng: np.random.Generator, sigma: float = 0.5) -> None:
-        """As `Parameters.initialise`; a noisy layer of p inputs as its authors say: all means from U(-1 / sqrt p, 1 / sqrt p),
-        all deviations `sigma` / sqrt p (Fortunato et al. 2018, section 3.2)."""
-        self.memory.initialise(rng)
-        parts = self.memory.views(self.memory.flat)
-        for name in parts:
-            if name.endswith(".sigma_weight"):
-                layer = name.removesuffix(".sigma_weight")
-                bound = 1.0 / math.sqrt(parts[name].shape[1])
-                for mean in (parts[f"{layer}.weight"], parts[f"{layer}.bias"]):
-                    mean[...] = rng.uniform(-bound, bound, mean.shape)
-                parts[name][...] = parts[f"{layer}.sigma_bias"][...] = sigma * bound
+        """See `Parameters.initialise_uniform`."""
+        self.memory.initialise_uniform(rng, sigma)
         self.sync()
 
     def sync(self) -> None:

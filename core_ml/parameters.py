@@ -40,11 +40,25 @@ class Parameters:
 
     def initialise(self, rng: np.random.Generator) -> None:
         """Orthogonal matrices and zero biases (Saxe et al. 2014), times sqrt(2); times 0.01 and 1 in a policy's and a value's
+<<<<<<< HEAD
         head, which begin near nothing (Andrychowicz et al. 2021, "What matters for on-policy deep actor-critic methods"), and
         0.01 in the head of a Q-network: to expect rewards where nothing is known would be a way to explore, of unknown size."""
+=======
+        head, which begin near nothing (Andrychowicz et al. 2021, "What matters for on-policy deep actor-critic methods")."""
+>>>>>>> h-dqn
         for name, part in self.views(self.flat).items():
-            gain = {"policy_head.weight": 0.01, "value_head.weight": 1.0, "head.weight": 0.01}.get(name, math.sqrt(2))
+            gain = {"policy_head.weight": 0.01, "value_head.weight": 1.0}.get(name, math.sqrt(2))
             part[...] = orthogonal(part.shape, gain, rng) if part.ndim > 1 else 0.0
+
+    def initialise_uniform(self, rng: np.random.Generator, sigma: float = 0.5) -> None:
+        """Weights and biases of a layer of p inputs from U(-1 / sqrt p, 1 / sqrt p), and where weights have deviations these
+        `sigma` / sqrt p (Fortunato et al. 2018, section 3.2). Smaller than `initialise`: values that are learned from
+        themselves run away the sooner, the larger the features are."""
+        bound = 1.0
+        for name, part in self.views(self.flat).items():
+            if part.ndim > 1:
+                bound = 1.0 / math.sqrt(math.prod(part.shape[1:]))
+            part[...] = sigma * bound if name.rpartition(".")[2].startswith("sigma_") else rng.uniform(-bound, bound, part.shape)
 
     def bad_gradient(self) -> str | None:
         """Name of the first parameter whose gradient is not finite."""

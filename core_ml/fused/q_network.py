@@ -36,7 +36,7 @@ class FusedQ:
         return not kept(q_kernels.q_work)
 
     def initialise(self, rng: np.random.Generator) -> None:
-        self.memory.initialise(rng)
+        self.memory.initialise_uniform(rng)
         self.sync()
 
     def sync(self) -> None:
