@@ -40,12 +40,7 @@ class Parameters:
 
     def initialise(self, rng: np.random.Generator) -> None:
         """Orthogonal matrices and zero biases (Saxe et al. 2014), times sqrt(2); times 0.01 and 1 in a policy's and a value's
-<<<<<<< HEAD
-        head, which begin near nothing (Andrychowicz et al. 2021, "What matters for on-policy deep actor-critic methods"), and
-        0.01 in the head of a Q-network: to expect rewards where nothing is known would be a way to explore, of unknown size."""
-=======
         head, which begin near nothing (Andrychowicz et al. 2021, "What matters for on-policy deep actor-critic methods")."""
->>>>>>> h-dqn
         for name, part in self.views(self.flat).items():
             gain = {"policy_head.weight": 0.01, "value_head.weight": 1.0}.get(name, math.sqrt(2))
             part[...] = orthogonal(part.shape, gain, rng) if part.ndim > 1 else 0.0
