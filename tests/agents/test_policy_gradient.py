@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -21,15 +22,13 @@ GAMMA, LAMBDA = 0.9, 0.7
 Array = Any
 
 
-def batches(agent: Any, env: Any, many: int) -> list[Rollout]:
-    """Rollouts of an agent that does not learn from them, each with arrays of its own."""
+def batches(agent: Any, env: Any) -> Iterator[Rollout]:
+    """Rollouts of an agent, with arrays of their own."""
     collector = Collector(env, agent)
     collector.begin(env.reset(2))
-    found = []
-    for _ in range(many):
+    while True:
         b = collector.rollout(agent.num_steps)
-        found.append(Rollout(*(x.copy() for x in b[:7]), {name: x.copy() for name, x in b.extras.items()}))
-    return found
+        yield Rollout(*(x.copy() for x in b[:7]), {name: x.copy() for name, x in b.extras.items()})
 
 
 class Stream:
@@ -40,13 +39,14 @@ class Stream:
         self.obs, self.action, self.reward, self.terminated, self.truncated = (
             np.concatenate([getattr(b, name) for b in rollouts]) for name in names
         )
+        self.log_prob = np.concatenate([b.extras["log_prob"] for b in rollouts])
         self.after = np.concatenate([self.obs[1:], rollouts[-1].last_obs[None]])
         self.after[self.truncated] = np.concatenate([b.final_obs for b in rollouts])
 
 
 def slow_weights(agent: Any, rung: str, s: Stream, now: int) -> tuple[list[tuple[Any, ...]], int]:
-    """(obs, action, weight, target) of each step learned from with the rollout that begins in row `now`, and how many of them
-    are older; by the definitions. Values are the agent's; the baseline knows nothing yet."""
+    """(obs, action, its log-probability then, weight, target) of each step learned from with the rollout that begins in row
+    `now`, and how many of them are older; by the definitions. Values are the agent's; the baseline knows nothing yet."""
 
     def v(obs: Array) -> float:
         return float(agent.actor.values(obs[None])[0])
@@ -71,24 +71,25 @@ def slow_weights(agent: Any, rung: str, s: Stream, now: int) -> tuple[list[tuple
                     break
             if over or not whole:
                 weight -= here if rung == "critic" else 0.0
-                learned.append((s.obs[first, i, k], s.action[first, i, k], weight, weight + here))
+                at = first, i, k
+                learned.append((s.obs[at], s.action[at], s.log_prob[at], weight, weight + here))
                 late += first < now
     return learned, late
 
 
 def slow_gradient(agent: Any, env: Any, learned: list[tuple[Any, ...]], rung: str) -> Array:
-    """d/d theta of mean(-log pi A - ent_coef H + vf_coef (V - target)^2 / 2), by autograd in float64."""
+    """d/d theta of mean(-ratio log pi A - ent_coef H + vf_coef (V - target)^2 / 2), by autograd in float64; the ratio of new to
+    old probability is a number, and 1 for steps that did not wait."""
     o, space = agent.config, env.observation_space
     model = actor_critic(space.shape, int(env.action_space.n), False, o.network, o.hidden, 16, o.activation, o.shared_trunk)
     model.double().load_state_dict(
         {name: torch.tensor(x.astype(np.float64)) for name, x in agent.learner.memory.views(agent.learner.memory.flat).items()}
     )
-    obs, action, weight, target = (np.array(x) for x in zip(*learned, strict=True))
+    obs, action, then, weight, target = (np.array(x) for x in zip(*learned, strict=True))
     distribution, value = model(torch.tensor(obs.reshape(len(obs), -1).astype(np.float64)))
-    loss = (
-        -(distribution.log_prob(torch.tensor(action)) * torch.tensor(weight)).mean()
-        - o.ent_coef * distribution.entropy().mean()
-    )
+    log_prob = distribution.log_prob(torch.tensor(action))
+    ratio = (log_prob.detach() - torch.tensor(then)).exp()
+    loss = -(ratio * log_prob * torch.tensor(weight)).mean() - o.ent_coef * distribution.entropy().mean()
     if rung in CRITIC:
         loss = loss + o.vf_coef * 0.5 * (value - torch.tensor(target)).square().mean()
     loss.backward()
@@ -106,17 +107,19 @@ def test_an_update_follows_the_gradient_of_log_pi_times_advantage(rung: str, lea
     agent: Any = make_agent("policy-gradient", {**options, "hidden": (16,), "ent_coef": 0.05}, env, 5)
     heads = agent.learner.memory.views(agent.learner.memory.flat)
     heads["policy_head.weight"][:] *= 30  # a policy that is not uniform
-    first, second = batches(agent, env, 2)
-    for b in (first, second):
-        b.reward[...] += np.random.default_rng(0).normal(size=b.reward.shape)  # rewards on the way, too
-        assert b.truncated.any() and b.terminated.any()
+    rollouts = batches(agent, env)
+    first = next(rollouts)
+    first.reward[...] += np.random.default_rng(0).normal(size=first.reward.shape)  # rewards on the way, too
     if rung in WHOLE:  # an update of rate nothing takes the first rollout in, and leaves the network as it is
         before = agent.learner.memory.flat.copy()
         agent.learn(first, 1.0)
         np.testing.assert_array_equal(agent.learner.memory.flat, before)
         if rung == "baseline":
             agent.baseline.sum[:] = 0.0
-        agent.learner.memory.mean[:] = agent.learner.memory.square[:] = 0.0
+        heads["policy_head.weight"][:] *= 2  # what waited was done by another policy
+    second = next(rollouts)
+    second.reward[...] += np.random.default_rng(1).normal(size=second.reward.shape)
+    assert all(b.truncated.any() and b.terminated.any() for b in (first, second))
     learned, late = slow_weights(agent, rung, Stream([first, second]), 10)
     assert bool(late) == (rung in WHOLE)
     wanted = slow_gradient(agent, env, learned, rung)
@@ -137,7 +140,7 @@ def test_it_is_ppo_with_one_epoch_one_minibatch_and_no_clipping(world: str, lear
     ppo: Any = make_agent("ppo", {**shared, "epochs": 1, "minibatches": 1, "normalise_advantage": False}, env, 5)
     np.testing.assert_array_equal(ours.learner.memory.flat, ppo.learner.memory.flat)
     before = ours.learner.memory.flat.copy()
-    (batch,) = batches(ppo, env, 1)
+    batch = next(batches(ppo, env))
     one, other = ours.learn(batch, 0.0), ppo.learn(batch, 0.0)
     for name in set(one) & set(other):
         assert one[name] == pytest.approx(other[name], rel=1e-4, abs=1e-6), name
