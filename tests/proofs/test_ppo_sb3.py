@@ -168,12 +168,7 @@ def theirs(task: Task, seed: int, updates: int) -> tuple[Course, float]:
         "MlpPolicy", batched(task, seed), n_steps=o["num_steps"], batch_size=steps // o["minibatches"], n_epochs=o["epochs"],
         learning_rate=lambda left: (left + 1 / task.updates) * o["learning_rate"], gamma=o["gamma"], gae_lambda=o["gae_lambda"],
         clip_range=o["clip_coef"], ent_coef=o["ent_coef"], vf_coef=o["vf_coef"] / 2, max_grad_norm=o["max_grad_norm"],
-<<<<<<< HEAD
-        seed=seed,
-        policy_kwargs={"net_arch": {"pi": width, "vf": width}}, device="cpu",
-=======
         seed=seed, policy_kwargs={"net_arch": {"pi": width, "vf": width}}, device="cpu",
->>>>>>> h-pg
     )  # fmt: skip
     model.learn(updates * steps, After())
     course.updated(Player())
@@ -207,11 +202,7 @@ def test_beside_stable_baselines3(proof: Proof) -> None:
             "task": task._asdict(), "env_steps": task.updates * task.copies * task.ppo["num_steps"],
             "final": {side: statistics.mean(run["final"] for run in found) for side, found in runs.items()},
             "difference_ci95": [float(ends.low), float(ends.high)],
-<<<<<<< HEAD
-            "solved": {s: len(t) - t.count(None) for s, t in to.items()},
-=======
             "solved": {side: len(found) - found.count(None) for side, found in to.items()},
->>>>>>> h-pg
             "median_seconds_to_threshold": {side: statistics.median(found) for side, found in spent.items()},
             "times_sooner": statistics.median(y / x for x, y in zip(*spent.values(), strict=True)),
             "times_faster": statistics.median(
