@@ -116,11 +116,12 @@ class Classical:
     def _fitted(self, estimator: Any, rows: Array) -> Any:
         try:
             with threadpool_limits(1, "blas"):  # the number of threads may change the last bits
-                return estimator.partial_fit(rows) if self.incremental else estimator.fit(rows)
+                (estimator.partial_fit if self.incremental else estimator.fit)(rows)
         except (ValueError, TypeError) as error:
             raise ValueError(
                 f"{self.what}, {len(rows)} rows of {rows.shape[1]} numbers: {str(error).splitlines()[0]}"
             ) from None
+        return estimator  # what the methods return is not to be relied on
 
     def _seeded(self, estimator: Any, stream: int) -> Any:
         """A copy whose random states begin at `stream`: those of its options, and those that earlier fits left in it."""

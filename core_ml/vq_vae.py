@@ -28,7 +28,9 @@ class VQVAE:
         code_size: int = Field(8, ge=1, le=1024, description="numbers in a row of the codebook")
         codes: int = Field(64, ge=2, le=65_536, description="rows of the codebook")
         commitment: float = Field(0.25, ge=0, description="weight of the encoder's distance to what it chose")
-        decay: float = Field(0.99, ge=0, lt=1, description="of the moving averages, per update")
+        decay: float = Field(
+            0.9, ge=0, lt=1, description="of the moving averages, per update; too slow, and the encoder runs away"
+        )
         revive: float = Field(0.1, ge=0, lt=1, description="a row chosen less often than this share of the average begins anew")
 
     def __init__(self, config: Config, observation: Observation, seed: int) -> None:

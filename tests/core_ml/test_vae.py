@@ -91,10 +91,10 @@ def test_beta_trades_rate_for_distortion(beta: float) -> None:
     """
     sigma2, generator = 0.1, torch.Generator().manual_seed(4)
     scale = torch.tensor(VARIANCES).sqrt()
-    config = VAE.Config(size=2, hidden=(), normalise=False, sigma=sigma2**0.5, beta=beta, learning_rate=0.02)
+    config = VAE.Config(size=2, hidden=(), normalise=False, sigma=sigma2**0.5, beta=beta, learning_rate=0.01)
     model = VAE(config, Observation("vector", (2,)), 0)
-    for _ in range(500):
-        model.update(torch.randn(128, 2, generator=generator) * scale, generator)
+    for _ in range(1000):
+        model.update(torch.randn(512, 2, generator=generator) * scale, generator)
     obs = torch.randn(20_000, 2, generator=generator) * scale
     with torch.no_grad():
         rate = kl_to_standard(model.posterior(obs)).sum(1).mean().item()

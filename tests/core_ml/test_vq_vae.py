@@ -23,7 +23,11 @@ def grids(n: int, generator: torch.Generator) -> torch.Tensor:
 
 def small(**options: float) -> VQVAE:
     return VQVAE(
-        VQVAE.Config(**{"positions": 2, "code_size": 4, "codes": 16, "hidden": (32,), "channels": 4} | options), CELLS, 0
+        VQVAE.Config(
+            **{"positions": 2, "code_size": 4, "codes": 16, "hidden": (64,), "network": "mlp", "learning_rate": 1e-2} | options
+        ),
+        CELLS,
+        0,
     )
 
 
@@ -96,13 +100,13 @@ def test_rows_that_nobody_chooses_begin_anew() -> None:
     """All rows but one are far off: without revival one row stays alone, with it they come back and are used."""
     found = {}
     for revive in (0.0, 0.2):
-        model, generator = small(revive=revive, decay=0.9), torch.Generator().manual_seed(0)
+        model, generator = small(revive=revive), torch.Generator().manual_seed(0)
         model.update(grids(64, generator), generator)
         model.codebook[1:] = 1e3
         model.total.copy_(model.codebook / 16)
         model.share.fill_(1 / 16)
         revived = 0.0
-        for _ in range(60):
+        for _ in range(100):
             metrics = model.update(grids(64, generator), generator)
             revived += metrics["revived"]
         found[revive] = metrics
@@ -112,11 +116,11 @@ def test_rows_that_nobody_chooses_begin_anew() -> None:
 
 
 def test_it_learns_tokens_that_tell_the_observation() -> None:
-    model, generator = small(learning_rate=5e-3), torch.Generator().manual_seed(1)
+    model, generator = small(), torch.Generator().manual_seed(1)
     first = model.update(grids(128, generator), generator)
     for _ in range(250):
         last = model.update(grids(128, generator), generator)
-    assert last["log_likelihood"] > 0.2 * first["log_likelihood"] and last["live"] >= 0.5
+    assert last["log_likelihood"] > 0.05 * first["log_likelihood"] and last["live"] >= 0.5
     obs = grids(200, generator)
     code, tokens = model.encode(obs), model.tokens(obs)
     assert tokens.shape == (200, 2) and torch.equal(code, model.code_of(tokens))
