@@ -6,7 +6,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from .memory import BeliefConfig, State, behind, check, cleared, inputs, newest
+from .component import ComponentConfig, check_arrays
+from .memory import State, behind, cleared, inputs, newest
 from .parameters import Array
 
 
@@ -14,7 +15,7 @@ class FrameStack:
     """Belief: the last `frames` codes, oldest first, zeros for steps before the episode (as in Mnih et al. 2015, but that
     its first frame is not repeated: so the belief shows how young the episode is)."""
 
-    class Config(BeliefConfig):
+    class Config(ComponentConfig):
         frames: int = Field(4, ge=1, description="codes in a belief; 1: no memory")
         actions: bool = Field(False, description="the action before each code, too")
 
@@ -44,4 +45,4 @@ class FrameStack:
         return {}
 
     def load_state_dict(self, state: dict[str, Array]) -> None:
-        check(state, {}, "frame stack")
+        check_arrays(state, {}, "frame stack")

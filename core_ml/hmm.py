@@ -15,7 +15,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from .memory import BeliefConfig, State, check, cleared, inputs
+from .component import ComponentConfig, check_arrays
+from .memory import State, inputs
 from .parameters import Array
 
 
@@ -134,7 +135,7 @@ class HMM:
     `fit` and `update` are Baum-Welch.
     """
 
-    class Config(BeliefConfig):
+    class Config(ComponentConfig):
         states: int = Field(8, ge=1)
         prior: float = Field(0.0, ge=0, description="count given to everything before Baum-Welch counts; 0: maximum likelihood")
 
@@ -155,7 +156,7 @@ class HMM:
         made = cls(cls.Config(states=len(start), prior=0.0), emission.shape[1], len(transition), 0)
         with np.errstate(divide="ignore"):
             given = Tables(*(np.log(np.asarray(table, np.float64)) for table in (start, transition, emission)))
-        check(given._asdict(), made.state_dict(), "hmm")
+        check_arrays(given._asdict(), made.state_dict(), "hmm")
         made.tables = given
         return made
 
@@ -210,23 +211,26 @@ class HMM:
         return {"log_belief": torch.zeros(n, self.size, dtype=torch.float64), "begun": torch.zeros(n, dtype=torch.bool)}
 
     def observe(self, code: Tensor, action: Tensor, is_first: Tensor, state: State) -> tuple[Tensor, State]:
-        obs, act = self._indices(code, action, is_first)
-        state, p = cleared(state, is_first), self.tables
-        expected = np.where(state["begun"].numpy()[:, None], step(p, state["log_belief"].numpy(), act), p.start)
-        seen = p.emission.T[obs]  # (B, S)
-        belief = expected + seen
-        for other in (seen, expected):  # where what was seen cannot be, and where it could be nowhere
-            belief = np.where(np.isfinite(belief).any(1, keepdims=True), belief, other)
-        belief = belief - log_sum_exp(belief, 1)[:, None]
-        new = {"log_belief": torch.from_numpy(belief), "begun": torch.ones(len(belief), dtype=torch.bool)}
-        return torch.from_numpy(np.exp(belief).astype(np.float32)), new
+        belief, state = self.sequence(code.unsqueeze(1), action.unsqueeze(1), is_first.unsqueeze(1), state)
+        return belief.squeeze(1), state
 
     def sequence(self, code: Tensor, action: Tensor, is_first: Tensor, state: State) -> tuple[Tensor, State]:
-        beliefs = []
-        for t in range(is_first.shape[1]):
-            belief, state = self.observe(code[:, t], action[:, t], is_first[:, t], state)
-            beliefs.append(belief)
-        return torch.stack(beliefs, 1), state
+        """Not differentiable: codes are read as numbers of observations."""
+        obs, act = self._indices(code, action, is_first)
+        first, p = is_first.numpy(), self.tables
+        belief, begun = state["log_belief"].numpy(), state["begun"].numpy()
+        beliefs = np.empty((*obs.shape, self.size), np.float32)
+        for t in range(obs.shape[1]):
+            goes_on = (begun & ~first[:, t])[:, None]
+            expected = np.where(goes_on, step(p, belief, act[:, t]), p.start)
+            seen = p.emission.T[obs[:, t]]  # (B, S)
+            belief, begun = expected + seen, True
+            for other in (seen, expected):  # where what was seen cannot be, and where it could be nowhere
+                belief = np.where(np.isfinite(belief).any(1, keepdims=True), belief, other)
+            belief = belief - log_sum_exp(belief, 1)[:, None]
+            beliefs[:, t] = np.exp(belief)
+        new = {"log_belief": torch.from_numpy(belief), "begun": torch.ones(len(belief), dtype=torch.bool)}
+        return torch.from_numpy(beliefs), new
 
     def _indices(self, code: Tensor, action: Tensor, is_first: Tensor) -> tuple[Array, Array]:
         """Numbers of observations and actions, int64, of the shape of `is_first`."""
@@ -238,7 +242,7 @@ class HMM:
         return {name: table.copy() for name, table in self.tables._asdict().items()}
 
     def load_state_dict(self, state: dict[str, Array]) -> None:
-        check(state, self.state_dict(), "hmm")
+        check_arrays(state, self.state_dict(), "hmm")
         self.tables = Tables(**{name: table.copy() for name, table in state.items()})
 
 

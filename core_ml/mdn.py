@@ -9,7 +9,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from .memory import BeliefConfig, arrays, fresh, put_back
+from .component import ComponentConfig
+from .memory import arrays, fresh, put_back
 from .parameters import Array
 
 
@@ -63,7 +64,7 @@ class Mixture(NamedTuple):
 class MixtureHead:
     """Features (..., F) -> `Mixture` over (..., D), by one full layer."""
 
-    class Config(BeliefConfig):
+    class Config(ComponentConfig):
         components: int = Field(5, ge=1, description="normal distributions in a mixture")
         joint: bool = Field(
             False, description="one mixture over the whole vector; else one for each number, as in World Models"

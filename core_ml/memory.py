@@ -12,19 +12,13 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
+from .component import check_arrays
 from .parameters import Array, orthogonal
 
 State = dict[str, Tensor]
 M = TypeVar("M", bound=nn.Module)
-
-
-class BeliefConfig(BaseModel):
-    """Options of a belief. Subclass it; unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Belief(Protocol):
@@ -123,17 +117,7 @@ def arrays(module: nn.Module) -> dict[str, Array]:
 
 def put_back(module: nn.Module, state: dict[str, Array], what: str) -> None:
     """Give a module the parameters that `arrays` took. Raises ValueError for other names, shapes or dtypes."""
-    check(state, arrays(module), what)
+    check_arrays(state, arrays(module), what)
     with torch.no_grad():
         for name, p in module.named_parameters():
             p.copy_(torch.from_numpy(state[name]))
-
-
-def check(state: dict[str, Array], expected: dict[str, Array], what: str) -> None:
-    """Raise ValueError unless `state` has the names, shapes and dtypes of `expected`."""
-    if odd := sorted(state.keys() ^ expected.keys()):
-        raise ValueError(f"{what}: array {odd[0]!r} is {'unknown' if odd[0] in state else 'missing'}: another configuration?")
-    for name, array in expected.items():
-        if (state[name].shape, state[name].dtype) != (array.shape, array.dtype):
-            found = f"{state[name].dtype}{state[name].shape}"
-            raise ValueError(f"{what}: {name} is {found}, this configuration has {array.dtype}{array.shape}")

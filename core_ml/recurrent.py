@@ -10,7 +10,8 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from .memory import BeliefConfig, State, arrays, cleared, fresh, inputs, put_back
+from .component import ComponentConfig
+from .memory import State, arrays, cleared, fresh, inputs, put_back
 from .parameters import Array, orthogonal
 
 CELLS = {"rnn": (nn.RNN, 1), "lstm": (nn.LSTM, 4), "gru": (nn.GRU, 3)}  # and gates, in torch's order
@@ -26,7 +27,7 @@ class Recurrent:
         r, z = sigma(W x_t + U h_{t-1} + b);  n = tanh(W x_t + b + r (U h_{t-1} + b'));  h_t = (1 - z) n + z h_{t-1}
     """
 
-    class Config(BeliefConfig):
+    class Config(ComponentConfig):
         cell: Literal["rnn", "lstm", "gru"] = Field("gru", description="Elman network, LSTM or GRU")
         hidden: int = Field(64, ge=1, description="units in a layer, and numbers in a belief")
         layers: int = Field(1, ge=1, description="layers, each reading the one before")

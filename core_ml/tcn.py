@@ -8,7 +8,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from .memory import BeliefConfig, State, arrays, behind, fresh, inputs, newest, put_back
+from .component import ComponentConfig
+from .memory import State, arrays, behind, fresh, inputs, newest, put_back
 from .parameters import Array
 
 
@@ -38,7 +39,7 @@ class TCN:
     It sees the last `horizon` = taps^layers steps. The state holds what each layer's convolution still needs.
     """
 
-    class Config(BeliefConfig):
+    class Config(ComponentConfig):
         width: int = Field(64, ge=1, description="channels, and numbers in a belief")
         taps: int = Field(2, ge=2, description="steps that one convolution reads; dilation grows by this factor per layer")
         layers: int = Field(5, ge=1, le=16, description="convolutions; the belief sees taps ** layers steps")

@@ -10,7 +10,8 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from .memory import BeliefConfig, State, arrays, cleared, fresh, inputs, put_back
+from .component import ComponentConfig
+from .memory import State, arrays, cleared, fresh, inputs, put_back
 from .parameters import Array
 
 
@@ -77,7 +78,7 @@ class Transformer:
     episode.
     """
 
-    class Config(BeliefConfig):
+    class Config(ComponentConfig):
         width: int = Field(64, ge=1, description="numbers in a belief")
         heads: int = Field(4, ge=1, description="heads of attention; they share the width")
         layers: int = Field(2, ge=1)
@@ -173,9 +174,8 @@ class Transformer:
         far = layer.far(self.distances).unflatten(1, (self.config.heads, -1)).permute(1, 2, 0)  # (heads, d, window)
         score = q @ k.mT
         score = (score + (q @ far).gather(-1, distance.expand_as(score))) / math.sqrt(q.shape[-1])
-        y = score.masked_fill(hidden, -math.inf).softmax(-1) @ v
-        heads: Tensor = y.transpose(1, 2).flatten(2)
-        return heads
+        y: Tensor = score.masked_fill(hidden, -math.inf).softmax(-1) @ v
+        return y.transpose(1, 2).flatten(2)
 
     def state_dict(self) -> dict[str, Array]:
         return arrays(self.net)

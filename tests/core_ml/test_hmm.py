@@ -56,9 +56,8 @@ def test_everything_is_what_enumeration_gives(actions: int, zeros: bool) -> None
     for row, length in enumerate(mask.sum(1)):
         paths, joint = enumerate_paths(model, obs[row, :length], action[row, :length])
         assert likelihood[row] == pytest.approx(np.log(joint.sum()))
-        best = int(joint.argmax())
-        assert path[row].tolist() == [*paths[best], *[-1] * (6 - length)]
-        assert log_p[row] == pytest.approx(np.log(joint[best]))
+        found = joint[paths.index(tuple(path[row, :length].tolist()))]  # there may be others that are as likely
+        assert np.log([found, joint.max()]) == pytest.approx([log_p[row]] * 2) and (path[row, length:] == -1).all()
         for p, states in zip(joint / joint.sum(), paths, strict=True):
             counts[0][states[0]] += p
             for t in range(length):
@@ -71,8 +70,8 @@ def test_everything_is_what_enumeration_gives(actions: int, zeros: bool) -> None
             sub, part = enumerate_paths(model, obs[row, : t + 1], action[row, : t + 1])
             marginal = [sum(p for p, s in zip(part, sub, strict=True) if s[t] == state) for state in range(3)]
             np.testing.assert_allclose(filtered[row, t], marginal / part.sum(), atol=1e-12)
-    found, _ = expected_counts(model.tables, obs, action, mask)
-    for ours, slow in zip(found, counts, strict=True):
+    expected, _ = expected_counts(model.tables, obs, action, mask)
+    for ours, slow in zip(expected, counts, strict=True):
         np.testing.assert_allclose(ours, slow, atol=1e-12)
     # and one sweep's M step: counts as shares
     model.sweep(obs, action, mask)
@@ -207,7 +206,7 @@ def test_belief_is_the_filter_and_restarts_with_episodes() -> None:
 def test_a_lost_filter_finds_its_way_again() -> None:
     stay = np.eye(2)[None]
     model = HMM.of(np.array([1.0, 0]), stay, np.array([[1.0, 0, 0], [0, 1, 0]]))
-    seen = torch.eye(3)[[[0, 1, 2, 1, 0]]]
+    seen = torch.eye(3)[torch.tensor([[0, 1, 2, 1, 0]])]
     belief, _ = model.sequence(seen, torch.ones(1, 5, 1), torch.zeros(1, 5, dtype=torch.bool), model.initial(1))
     assert belief[0].tolist() == [[1, 0], [0, 1], [0, 1], [0, 1], [1, 0]]
     assert model.filter(np.array([[0, 1]]), np.zeros((1, 2), int))[1] == -np.inf  # the likelihood hides nothing
