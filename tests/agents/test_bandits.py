@@ -67,17 +67,16 @@ def test_ties_are_broken_evenly_or_by_the_first() -> None:
 
 def test_ucb1_takes_every_arm_once_then_the_largest_index() -> None:
     agent, _ = agent_in("ucb1", {"c": 0.5}, arms=3)
-    carry = agent.initial(50)
     firsts = {tuple(after(agent, [(0, 1.0), (2, 0.0)], 3, 50)[0])}
     assert firsts == {(1,) * 50}
-    # After 2 of 3, 1 of 1 and 1 of 2: mean + 0.5 sqrt(2 ln 6 / n) is 1.213, 1.946, 1.169.
-    pulls = [(0, 1.0), (0, 1.0), (0, 0.0), (1, 1.0), (2, 1.0), (2, 0.0)]
-    arm, carry = after(agent, pulls, 3)
-    assert arm[0] == 1
-    index = core.means(carry)[0] + 0.5 * np.sqrt(2 * math.log(6) / carry["pulls"])
-    assert index[0] == pytest.approx([1.2131, 1.9465, 1.1692], abs=1e-4)
-    # One more pull of arm 1 that pays nothing, and one of arm 1 again: 1.254, 0.922 (1 of 3), 1.221.
-    assert after(agent, [*pulls, (1, 0.0), (1, 0.0)], 3)[0][0] == 0
+    # After 4 of 5 and 1 of 2, mean + c sqrt(2 ln 7 / n) is 1.241 and 1.197 with c = 0.5, 1.329 and 1.337 with c = 0.6.
+    pulls = [*[(0, 1.0)] * 4, (0, 0.0), (1, 1.0), (1, 0.0)]
+    for c, expected in ((0.5, 0), (0.6, 1)):
+        agent, _ = agent_in("ucb1", {"c": c}, arms=2)
+        assert after(agent, pulls, 2)[0][0] == expected
+    # With a prior an arm that was never pulled has an index: 1/2 + 0.1 sqrt(2 ln 1 / 2).
+    agent, _ = agent_in("ucb1", {"c": 0.1, "prior": (1.0, 1.0)}, arms=2)
+    assert after(agent, [(0, 1.0)], 2)[0][0] == 0
 
 
 def test_a_discount_lets_ucb1_come_back_to_an_arm() -> None:
@@ -245,6 +244,17 @@ def test_gp_ucb_conditioned_one_pull_at_a_time_is_scikit_learns() -> None:
         obs = env.step(action).obs.copy()
 
 
+def test_gp_ucb_takes_the_largest_bound() -> None:
+    agent, env = agent_in("gp-ucb", {"scale": 1.0, "delta": 0.5}, "bandit-line", 200, arms=8)
+    obs, carry = env.reset(2), agent.initial(200)
+    for t in range(1, 8):
+        action, carry, _ = agent.act(obs, carry, "sample")
+        sd = np.sqrt(np.diagonal(carry["covariance"], axis1=1, axis2=2))
+        index = carry["mean"] + math.sqrt(2 * math.log(8 * t**2 * math.pi**2 / 3)) * sd
+        assert (index[np.arange(200), action[:, 0]] >= index.max(1) - 1e-12).all()
+        obs = env.step(action).obs.copy()
+
+
 def test_gp_ucb_can_fit_the_length_scale() -> None:
     total = rewards("gp-ucb", {"model": "scikit-learn", "fit": True}, "bandit-line", 4, pulls=10)
     assert np.isfinite(total).all()
@@ -260,6 +270,29 @@ def test_neural_linear_learns() -> None:
     found = [agent.learn(collector.rollout(agent.num_steps), 0.0)["loss/nll"] for _ in range(15)]
     assert np.mean(found[-3:]) < found[0] - 0.2
     assert "loss/nll" not in agent_in("neural-linear", {"learning_rate": 0}, "bandit-contextual", 4)[0].learn(None, 0.0)
+
+
+@pytest.mark.parametrize("weights", ["disjoint", "shared"])
+def test_neural_linear_learns_from_each_arms_own_rewards(weights: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from gumdrop.agents.runtime.collect import Collector
+
+    options = {"epochs": 1, "minibatches": 1}
+    agent, env = agent_in("neural-linear", options, "bandit-contextual", 5, pulls=6, arms=3, features=2, weights=weights)
+    collector, given = Collector(env, agent), []
+    monkeypatch.setattr(agent.model, "train", lambda *parts: given.append(parts) or (0.0, 0.0))
+    collector.begin(env.reset(0))
+    batch = collector.rollout(6)
+    state = agent.rng.bit_generator.state
+    agent.learn(batch, 0.0)
+    agent.rng.bit_generator.state = state
+    order = agent.rng.permutation(5)
+    x, y, weight = given[0][:3]
+    for row, n in enumerate(order):
+        for t in range(6):
+            arm = batch.action[t, n, 0]
+            at = 5 + (2 * arm if weights == "shared" else 0)
+            assert x[row, t].tolist() == batch.obs[t, n, 0, at : at + 2].tolist() and y[row, t] == batch.reward[t, n, 0]
+            assert weight[row, :, t].tolist() == ([True] if weights == "shared" else [a == arm for a in range(3)])
 
 
 REFUSED = [
