@@ -224,7 +224,7 @@ class HMM:
             goes_on = (begun & ~first[:, t])[:, None]
             expected = np.where(goes_on, step(p, belief, act[:, t]), p.start)
             seen = p.emission.T[obs[:, t]]  # (B, S)
-            belief, begun = expected + seen, True
+            belief, begun = expected + seen, np.ones_like(begun)
             for other in (seen, expected):  # where what was seen cannot be, and where it could be nowhere
                 belief = np.where(np.isfinite(belief).any(1, keepdims=True), belief, other)
             belief = belief - log_sum_exp(belief, 1)[:, None]
