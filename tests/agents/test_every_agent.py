@@ -26,7 +26,7 @@ WORLDS: dict[str, dict[str, Any]] = {  # by the folder that an algorithm lies in
     "deep": {"env": {"id": "cartpole"}, "num_envs": 4},
 }
 OWN: dict[str, dict[str, Any]] = {
-    "dqn": {"agent": {"learning_starts": 64, "batch_size": 8, "capacity": 200}},  # learns at once, and overwrites what it stored
+    "dqn": {"agent": {"learning_starts": 64, "batch_size": 8, "capacity": 200}},  # learns at once
 }
 BRIDGED = "bridges"  # other libraries' algorithms promise no bits; tests/agents/bridges says what they do promise
 NATIVE = [name for name, cls in agents().items() if BRIDGED not in cls.__module__.split(".")]

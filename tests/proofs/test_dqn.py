@@ -50,8 +50,8 @@ def final_return(run: dict[str, Any], agent: dict[str, Any], seed: int, folder: 
 
 
 def improvement(better: list[float], worse: list[float]) -> dict[str, Any]:
-    """Probability that a run of `better` beats one of `worse`, ties half (Agarwal et al. 2021, section 4.3), and its 95 % interval
-    by a bootstrap over seeds."""
+    """Probability that a run of `better` beats one of `worse`, ties half (Agarwal et al. 2021, section 4.3), and its 95 %
+    interval by a bootstrap over seeds."""
 
     def probability(x: Any, y: Any) -> float:
         return float((x[:, None] > y).mean() + 0.5 * (x[:, None] == y).mean())
@@ -154,7 +154,7 @@ def test_speed_beside_stable_baselines3(proof: Proof) -> None:
         "what": "CartPole-v1, batch 32, a gradient step every 4 environment steps, hidden 64, 64; environment steps a second",
         "steps_per_second": {name: float(np.median(found)) for name, found in seen.items()},
         "times_stable_baselines3": {
-            name: float(np.median(found / seen["stable-baselines3"])) for name, found in seen.items() if name != "stable-baselines3"
+            name: float(np.median(seen[name] / seen["stable-baselines3"])) for name in contenders if name != "stable-baselines3"
         },
         "gradient_steps_per_second": {name: float(np.median(found)) for name, found in steps.items()},
         "fused_to_torch": float(np.median(steps["fused"] / steps["torch"])),
