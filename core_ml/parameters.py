@@ -53,9 +53,8 @@ class Parameters:
         for name, part in self.views(self.flat).items():
             if part.ndim > 1:
                 bound = 1.0 / math.sqrt(math.prod(part.shape[1:]))
-            part[...] = (
-                sigma * bound if name.rpartition(".")[2].startswith("sigma_") else rng.uniform(-bound, bound, part.shape)
-            )
+            deviation = name.rpartition(".")[2].startswith("sigma_")
+            part[...] = sigma * bound if deviation else rng.uniform(-bound, bound, part.shape)
 
     def bad_gradient(self) -> str | None:
         """Name of the first parameter whose gradient is not finite."""

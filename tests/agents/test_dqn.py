@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import gymnasium
 import numpy as np
 import pytest
 
@@ -14,7 +13,6 @@ from gumdrop.agents.runtime.evaluate import run_episodes
 from gumdrop.envs.registry import make
 
 pytestmark = pytest.mark.xdist_group("fused")  # one worker compiles, the others would wait
-TWO = {"id": "matrix"}  # two agents in each copy
 
 
 def started(world: str, options: dict[str, Any], agent: dict[str, Any], n: int = 4) -> tuple[Any, Any, Collector]:
@@ -209,10 +207,6 @@ def test_faults_are_named() -> None:
     with pytest.raises(NonFinite, match=r"gradient of .* lower agent.learning_rate"):
         for _ in range(20):
             agent.learn(batch, 0.0)
-
-
-def test_the_action_space_must_start_at_zero() -> None:
-    assert isinstance(make("cartpole", {}, num_envs=1).action_space, gymnasium.spaces.Discrete)
 
 
 @pytest.mark.parametrize("learner", ["fused", "torch"])
