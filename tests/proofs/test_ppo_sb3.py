@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 Proof = Callable[[str, dict[str, Any]], None]
 Array = Any
 
-SEEDS = 10
+SEEDS = 5  # ten take a quarter of an hour, nearly all of it stable-baselines3's
 HELD_OUT = 1_000_000  # seed of the episodes that both are evaluated on
 
 
@@ -38,18 +38,17 @@ class Task(NamedTuple):
 
 COMMON: dict[str, Any] = {"shared_trunk": False, "vf_coef": 0.5, "max_grad_norm": 0.5, "schedule": "linear"}
 TASKS = {
-    # cartpole-fast
-    "cartpole": Task("cartpole", {}, 32, 78, 3, 50, 500, 475.0, {
+    "cartpole": Task("cartpole", {}, 32, 78, 3, 50, 500, 475.0, {  # the preset cartpole-fast
         **COMMON, "num_steps": 32, "epochs": 10, "minibatches": 4, "learning_rate": 2e-3, "gamma": 0.98, "gae_lambda": 0.8,
         "clip_coef": 0.1, "ent_coef": 0.0, "hidden": (32, 32),
     }),
-    "frozenlake": Task("frozenlake", {}, 256, 50, 1, 1000, 5000, 0.67, {  # nine tenths of the exact optimum
-        **COMMON, "num_steps": 32, "epochs": 4, "minibatches": 4, "learning_rate": 3e-3, "gamma": 0.99, "gae_lambda": 0.95,
-        "clip_coef": 0.2, "ent_coef": 0.02, "hidden": (64, 64),
+    "frozenlake": Task("frozenlake", {}, 64, 100, 2, 1000, 5000, 0.67, {  # nine tenths of the exact optimum
+        **COMMON, "num_steps": 32, "epochs": 4, "minibatches": 32, "learning_rate": 2e-3, "gamma": 0.99, "gae_lambda": 0.95,
+        "clip_coef": 0.2, "ent_coef": 0.02, "hidden": (32, 32),
     }),
-    "candy": Task("candy", {"view": 7}, 16, 250, 5, 500, 5000, 0.0, {
-        **COMMON, "num_steps": 56, "epochs": 4, "minibatches": 14, "learning_rate": 1e-3, "gamma": 1.0, "gae_lambda": 0.95,
-        "clip_coef": 0.2, "ent_coef": 0.02, "hidden": (64, 64),
+    "candy": Task("candy", {"view": 7}, 16, 150, 3, 500, 5000, 12.2, {  # 85 % of the exact optimum
+        **COMMON, "num_steps": 56, "epochs": 4, "minibatches": 28, "learning_rate": 2e-3, "gamma": 1.0, "gae_lambda": 0.95,
+        "clip_coef": 0.2, "ent_coef": 0.02, "hidden": (32, 32),
     }),
 }  # fmt: skip
 
