@@ -193,14 +193,15 @@ def test_beside_stable_baselines3(proof: Proof) -> None:
                     "seconds_to_threshold": None if course.solved_after is None else round(course.solved_after, 3),
                 })  # fmt: skip
         a, b = ([run["final"] for run in runs[side]] for side in sides)
-        ends = stats.ttest_ind(a, b, equal_var=False).confidence_interval(0.95)
+        gap = statistics.mean(a) - statistics.mean(b)
+        low, high = stats.ttest_ind(a, b, equal_var=False).confidence_interval(0.95) if len({*a, *b}) > 1 else (gap, gap)
         to = {side: [run["seconds_to_threshold"] for run in found] for side, found in runs.items()}
         # A run that never got there counts with all of its time, which is too little: in favour of whoever failed.
         spent = {side: [x["seconds_to_threshold"] or x["seconds"] for x in found] for side, found in runs.items()}
         figures[name] = {
             "task": task._asdict(), "env_steps": task.updates * task.copies * task.ppo["num_steps"],
             "final": {side: statistics.mean(run["final"] for run in found) for side, found in runs.items()},
-            "difference_ci95": [float(ends.low), float(ends.high)],
+            "difference_ci95": [float(low), float(high)],
             "solved": {side: len(found) - found.count(None) for side, found in to.items()},
             "median_seconds_to_threshold": {side: statistics.median(found) for side, found in spent.items()},
             "times_sooner": statistics.median(y / x for x, y in zip(*spent.values(), strict=True)),
