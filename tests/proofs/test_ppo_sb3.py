@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 Proof = Callable[[str, dict[str, Any]], None]
 Array = Any
 
-SEEDS = 10
+SEEDS = 5  # ten take a quarter of an hour, nearly all of it stable-baselines3's
 HELD_OUT = 1_000_000  # seed of the episodes that both are evaluated on
 
 
@@ -38,18 +38,17 @@ class Task(NamedTuple):
 
 COMMON: dict[str, Any] = {"shared_trunk": False, "vf_coef": 0.5, "max_grad_norm": 0.5, "schedule": "linear"}
 TASKS = {
-    # cartpole-fast
-    "cartpole": Task("cartpole", {}, 32, 78, 3, 50, 500, 475.0, {
+    "cartpole": Task("cartpole", {}, 32, 78, 3, 50, 500, 475.0, {  # the preset cartpole-fast
         **COMMON, "num_steps": 32, "epochs": 10, "minibatches": 4, "learning_rate": 2e-3, "gamma": 0.98, "gae_lambda": 0.8,
         "clip_coef": 0.1, "ent_coef": 0.0, "hidden": (32, 32),
     }),
-    "frozenlake": Task("frozenlake", {}, 256, 50, 1, 1000, 5000, 0.67, {  # nine tenths of the exact optimum
-        **COMMON, "num_steps": 32, "epochs": 4, "minibatches": 4, "learning_rate": 3e-3, "gamma": 0.99, "gae_lambda": 0.95,
-        "clip_coef": 0.2, "ent_coef": 0.02, "hidden": (64, 64),
+    "frozenlake": Task("frozenlake", {}, 64, 100, 2, 1000, 5000, 0.67, {  # nine tenths of the exact optimum
+        **COMMON, "num_steps": 32, "epochs": 4, "minibatches": 32, "learning_rate": 2e-3, "gamma": 0.99, "gae_lambda": 0.95,
+        "clip_coef": 0.2, "ent_coef": 0.02, "hidden": (32, 32),
     }),
-    "candy": Task("candy", {"view": 7}, 16, 250, 5, 500, 5000, 0.0, {
-        **COMMON, "num_steps": 56, "epochs": 4, "minibatches": 14, "learning_rate": 1e-3, "gamma": 1.0, "gae_lambda": 0.95,
-        "clip_coef": 0.2, "ent_coef": 0.02, "hidden": (64, 64),
+    "candy": Task("candy", {"view": 7}, 16, 150, 3, 500, 5000, 12.2, {  # 85 % of the exact optimum
+        **COMMON, "num_steps": 56, "epochs": 4, "minibatches": 28, "learning_rate": 2e-3, "gamma": 1.0, "gae_lambda": 0.95,
+        "clip_coef": 0.2, "ent_coef": 0.02, "hidden": (32, 32),
     }),
 }  # fmt: skip
 
@@ -194,14 +193,15 @@ def test_beside_stable_baselines3(proof: Proof) -> None:
                     "seconds_to_threshold": None if course.solved_after is None else round(course.solved_after, 3),
                 })  # fmt: skip
         a, b = ([run["final"] for run in runs[side]] for side in sides)
-        ends = stats.ttest_ind(a, b, equal_var=False).confidence_interval(0.95)
+        gap = statistics.mean(a) - statistics.mean(b)
+        low, high = stats.ttest_ind(a, b, equal_var=False).confidence_interval(0.95) if len({*a, *b}) > 1 else (gap, gap)
         to = {side: [run["seconds_to_threshold"] for run in found] for side, found in runs.items()}
         # A run that never got there counts with all of its time, which is too little: in favour of whoever failed.
         spent = {side: [x["seconds_to_threshold"] or x["seconds"] for x in found] for side, found in runs.items()}
         figures[name] = {
             "task": task._asdict(), "env_steps": task.updates * task.copies * task.ppo["num_steps"],
             "final": {side: statistics.mean(run["final"] for run in found) for side, found in runs.items()},
-            "difference_ci95": [float(ends.low), float(ends.high)],
+            "difference_ci95": [float(low), float(high)],
             "solved": {side: len(found) - found.count(None) for side, found in to.items()},
             "median_seconds_to_threshold": {side: statistics.median(found) for side, found in spent.items()},
             "times_sooner": statistics.median(y / x for x, y in zip(*spent.values(), strict=True)),
