@@ -23,7 +23,7 @@ from .core import (
 class BayesOptimal:
     """What maximises the expected total reward of Bernoulli arms with means from U[0, 1], pull by pull (Bellman 1956).
 
-    Exact tables of `envs.bayes.bayes_bandit`, as large as the problem: 5 arms up to 25 pulls, 10 arms up to 19.
+    Exact tables of `envs.bayes.bayes_bandit`, as large as the problem: 5 arms up to 25 pulls, 10 arms up to 21.
     """
 
     class Config(BanditConfig):
