@@ -7,7 +7,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from .component import ComponentConfig, check_arrays
-from .memory import State, behind, cleared, inputs, newest
+from .memory import State, cleared, episodes, inputs, newest
 from .parameters import Array
 
 
@@ -36,9 +36,11 @@ class FrameStack:
     def sequence(self, code: Tensor, action: Tensor, is_first: Tensor, state: State) -> tuple[Tensor, State]:
         k = self.config.frames
         rows = inputs(code, action, is_first, self.sizes)[..., : self.width]
-        rows, episode = behind(state["frames"], rows, is_first)
-        over = episode.unfold(1, k, 1) != episode[:, k - 1 :, None]  # (B, T, k): frames of episodes before the step's own
-        frames = rows.unfold(1, k, 1).transpose(2, 3).masked_fill(over.unsqueeze(-1), 0.0)  # (B, T, k, width)
+        rows, episode = torch.cat([cleared(state, is_first[:, 0])["frames"], rows], 1), episodes(is_first, k - 1)
+        frames = rows.unfold(1, k, 1).transpose(2, 3)  # (B, T, k, width)
+        if episode is not None:
+            over = episode.unfold(1, k, 1) != episode[:, k - 1 :, None]  # frames of episodes before the step's own
+            frames = frames.masked_fill(over.unsqueeze(-1), 0.0)
         return frames.flatten(2), {"frames": newest(rows, episode, k - 1)}
 
     def state_dict(self) -> dict[str, Array]:

@@ -37,6 +37,12 @@ def log_sum_exp(x: Array, axis: int) -> Array:
     return total
 
 
+def shares(log_p: Array, log_total: Array) -> Array:
+    """exp(log_p) of a total; zeros where the total is zero."""
+    share: Array = np.exp(log_p - np.where(np.isfinite(log_total), log_total, 0.0))
+    return share
+
+
 def forward(p: Tables, obs: Array, action: Array, mask: Array) -> Array:
     """log P(o_1 .. o_t, s_t), (B, T, S); behind a sequence's end its last value. Its sum over s at the end is the likelihood.
 
@@ -118,13 +124,13 @@ def expected_counts(p: Tables, obs: Array, action: Array, mask: Array) -> tuple[
 def likeliest(counts: Counts, prior: float, p: Tables) -> Tables:
     """Baum-Welch's M step: counts, each `prior` larger, as shares. What was never met stays as it is in `p`."""
 
-    def shares(count: Array, old: Array) -> Array:
+    def normalised(count: Array, old: Array) -> Array:
         count = count + prior
         total = count.sum(-1, keepdims=True)
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.where(total > 0, np.log(count) - np.log(total), old)
 
-    return Tables(*map(shares, counts, p))
+    return Tables(*map(normalised, counts, p))
 
 
 class HMM:
@@ -161,16 +167,16 @@ class HMM:
         return made
 
     def filter(self, obs: Array, action: Array, mask: Array | None = None) -> tuple[Array, Array]:
-        """P(s_t | o_1 .. o_t), (B, T, S), and the log-likelihood of each sequence, (B,)."""
+        """P(s_t | o_1 .. o_t), (B, T, S), and the log-likelihood of each sequence, (B,); zeros and -inf for what cannot be."""
         alpha = forward(self.tables, obs, action, _all(obs, mask))
-        return np.exp(alpha - log_sum_exp(alpha, 2)[..., None]), log_sum_exp(alpha[:, -1], 1)
+        return shares(alpha, log_sum_exp(alpha, 2)[..., None]), log_sum_exp(alpha[:, -1], 1)
 
     def smooth(self, obs: Array, action: Array, mask: Array | None = None) -> tuple[Array, Array]:
         """P(s_t | o_1 .. o_T), (B, T, S), and the log-likelihood of each sequence, (B,)."""
         mask = _all(obs, mask)
         alpha = forward(self.tables, obs, action, mask)
         likelihood = log_sum_exp(alpha[:, -1], 1)
-        return np.exp(alpha + backward(self.tables, obs, action, mask) - likelihood[:, None, None]), likelihood
+        return shares(alpha + backward(self.tables, obs, action, mask), likelihood[:, None, None]), likelihood
 
     def viterbi(self, obs: Array, action: Array, mask: Array | None = None) -> tuple[Array, Array]:
         return viterbi(self.tables, obs, action, _all(obs, mask))

@@ -70,23 +70,29 @@ def inputs(code: Tensor, action: Tensor, is_first: Tensor, sizes: tuple[int, int
 
 
 def cleared(state: State, is_first: Tensor) -> State:
-    """`state` with zeros in the rows where `is_first` (B,) is true, whatever was there."""
+    """`state` with zeros in the rows where `is_first` (B,) is true, whatever was there; where it is true nowhere, itself."""
+    if not is_first.any():
+        return state
     return {name: part.masked_fill(is_first.view(-1, *[1] * (part.ndim - 1)), 0) for name, part in state.items()}
 
 
-def behind(past: Tensor, rows: Tensor, is_first: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows (B, T, D) behind the P rows (B, P, D) before them -> (B, P + T, D), and the episode of each, int64 (B, P + T).
+def episodes(is_first: Tensor, past: int) -> Tensor | None:
+    """For T steps (B, T) and `past` steps before them the number of the episode, int64 (B, past + T); None: one in each row.
 
-    The episode that was running is number 0; each entry of `is_first` (B, T) begins the next.
+    The first step's episode is number 0, and so are all steps before it: `cleared` has seen to those of others.
     """
-    episode = is_first.long().cumsum(1)
-    return torch.cat([past, rows], 1), torch.cat([episode.new_zeros(past.shape[:2]), episode], 1)
+    if not is_first[:, 1:].any():
+        return None
+    episode = is_first[:, 1:].long().cumsum(1)
+    return torch.cat([episode.new_zeros(len(episode), past + 1), episode], 1)
 
 
-def newest(rows: Tensor, episode: Tensor, keep: int) -> Tensor:
-    """The last `keep` rows of what `behind` gave, zeros for those of episodes that are over: the past of the next rows."""
-    first = rows.shape[1] - keep
-    return rows[:, first:].masked_fill((episode[:, first:] != episode[:, -1:]).unsqueeze(-1), 0.0)
+def newest(rows: Tensor, episode: Tensor | None, keep: int) -> Tensor:
+    """The last `keep` of rows (B, past + T, D), zeros for those of episodes that are over: the past of the next rows."""
+    last = rows[:, rows.shape[1] - keep :]
+    if episode is None:
+        return last
+    return last.masked_fill((episode[:, episode.shape[1] - keep :] != episode[:, -1:]).unsqueeze(-1), 0.0)
 
 
 def fresh(build: Callable[[], M], seed: int) -> M:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 import numpy as np
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence
 
 from .component import ComponentConfig
 from .memory import State, arrays, cleared, fresh, inputs, put_back
@@ -75,49 +74,47 @@ class Recurrent:
 
     def observe(self, code: Tensor, action: Tensor, is_first: Tensor, state: State) -> tuple[Tensor, State]:
         x, state = inputs(code, action, is_first, self.sizes), cleared(state, is_first)
-        new: dict[str, list[Tensor]] = {name: [] for name in self.parts}
-        for layer, weights in enumerate(self.net.all_weights):
-            h = state["h"][:, layer]
-            if self.config.cell == "lstm":
-                x, c = torch.lstm_cell(x, [h, state["c"][:, layer]], *weights)
-                new["c"].append(c)
-            else:
-                x = (torch.gru_cell if self.config.cell == "gru" else torch.rnn_tanh_cell)(x, h, *weights)
-            new["h"].append(x)
-        return x, {name: torch.stack(parts, 1) for name, parts in new.items()}
+        x, layers = self._step(x, self._layers(state))
+        return x, self._state(layers)
 
     def sequence(self, code: Tensor, action: Tensor, is_first: Tensor, state: State) -> tuple[Tensor, State]:
-        """One pass of torch's own loop. Where episodes begin within the sequence, each goes through it as a row of its own."""
-        x, state = inputs(code, action, is_first, self.sizes), cleared(state, is_first[:, 0])
-        (b, t), names = is_first.shape, self.parts
-        if not is_first[:, 1:].any():
-            out, last = self._pass(x, [state[name].transpose(0, 1).contiguous() for name in names])
-            return out, {name: part.transpose(0, 1) for name, part in zip(names, last, strict=True)}
-        cut = is_first.clone()
-        cut[:, 0] = True
-        begin = cut.view(-1).nonzero().squeeze(1)  # (E,): where each of E episodes begins among the B T steps
-        length = torch.diff(begin, append=begin.new_tensor([b * t]))
-        length, order = length.sort(descending=True, stable=True)
-        begin = begin[order]
-        step = torch.arange(int(length[0]))
-        running = step.unsqueeze(1) < length  # (longest, E): an episode's steps stand below each other
-        index = (step.unsqueeze(1) + begin)[running]  # (B T,): steps in the order in which torch packs them
-        zeros = x.new_zeros(1, self.config.layers, self.config.hidden)
-        row = torch.where(begin % t == 0, begin // t, b)  # an episode's state before: its row's, or zeros
-        before = [torch.cat([state[name], zeros])[row].transpose(0, 1).contiguous() for name in names]
-        packed, last = self._pass(PackedSequence(x.reshape(b * t, -1)[index], running.sum(1)), before)
-        out = packed.data[torch.argsort(index)].view(b, t, -1)
-        ends = begin + length
-        final = (ends % t == 0).nonzero().squeeze(1)
-        final = final[torch.argsort(ends[final])]  # the last episode of each row
-        return out, {name: part[:, final].transpose(0, 1) for name, part in zip(names, last, strict=True)}
+        """One pass of torch's own loop; step by step where episodes begin within the sequence.
 
-    def _pass(self, x: Tensor | PackedSequence, before: list[Tensor]) -> tuple[Any, tuple[Tensor, ...]]:
-        if self.config.cell == "lstm":
-            out, (h, c) = self.net(x, tuple(before))
-            return out, (h, c)
-        out, h = self.net(x, before[0])
-        return out, (h,)
+        (Episodes as rows of their own, packed, would be a third slower: the backward pass of torch's packed loop fills a
+        gradient of the whole sequence's size at each step.)
+        """
+        x, state = inputs(code, action, is_first, self.sizes), cleared(state, is_first[:, 0])
+        begins = is_first.any(0).tolist()
+        if not any(begins[1:]):
+            before = [state[name].transpose(0, 1).contiguous() for name in self.parts]
+            out, after = self.net(x, tuple(before) if len(before) > 1 else before[0])
+            parts = after if len(before) > 1 else (after,)
+            return out, {name: part.transpose(0, 1) for name, part in zip(self.parts, parts, strict=True)}
+        layers, outs, keep = self._layers(state), [], (~is_first).float().unsqueeze(2)
+        for t, x_t in enumerate(x.unbind(1)):
+            if t and begins[t]:
+                layers = [[part * keep[:, t] for part in layer] for layer in layers]
+            h, layers = self._step(x_t, layers)
+            outs.append(h)
+        return torch.stack(outs, 1), self._state(layers)
+
+    def _step(self, x: Tensor, layers: list[list[Tensor]]) -> tuple[Tensor, list[list[Tensor]]]:
+        """x (B, D + K) and the parts (B, hidden) of each layer's state -> h of the last layer, new parts."""
+        new = []
+        for weights, before in zip(self.net.all_weights, layers, strict=True):
+            if self.config.cell == "lstm":
+                after = list(torch.lstm_cell(x, before, *weights))
+            else:
+                after = [(torch.gru_cell if self.config.cell == "gru" else torch.rnn_tanh_cell)(x, before[0], *weights)]
+            x = after[0]
+            new.append(after)
+        return x, new
+
+    def _layers(self, state: State) -> list[list[Tensor]]:
+        return [[state[name][:, layer] for name in self.parts] for layer in range(self.config.layers)]
+
+    def _state(self, layers: list[list[Tensor]]) -> State:
+        return {name: torch.stack([layer[k] for layer in layers], 1) for k, name in enumerate(self.parts)}
 
     def state_dict(self) -> dict[str, Array]:
         return arrays(self.net)

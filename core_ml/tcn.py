@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from .component import ComponentConfig
-from .memory import State, arrays, behind, fresh, inputs, newest, put_back
+from .memory import State, arrays, cleared, episodes, fresh, inputs, newest, put_back
 from .parameters import Array
 
 
@@ -59,17 +59,21 @@ class TCN:
         return belief.squeeze(1), state
 
     def sequence(self, code: Tensor, action: Tensor, is_first: Tensor, state: State) -> tuple[Tensor, State]:
-        steps, new = is_first.shape[1], {}
+        steps, longest = is_first.shape[1], (self.config.taps - 1) * self.dilations[-1]
+        state, episode, new = cleared(state, is_first[:, 0]), episodes(is_first, longest), {}
         x = self.net.input(inputs(code, action, is_first, self.sizes))
         for k, layer in self.net.numbered():
-            d, past = self.dilations[k], state[f"layer{k}"]
-            u, episode = behind(past, layer.norm(x), is_first)  # (B, P + T, width)
+            d, past = self.dilations[k], state[f"layer{k}"].shape[1]
+            u = torch.cat([state[f"layer{k}"], layer.norm(x)], 1)  # (B, past + T, width)
+            own = None if episode is None else episode[:, longest - past :]
             taps = []
-            for start in range(past.shape[1], -1, -d):  # u_t, u_{t - d}, ...
-                over = episode[:, start : start + steps] != episode[:, past.shape[1] :]
-                taps.append(u[:, start : start + steps].masked_fill(over.unsqueeze(-1), 0.0))
+            for start in range(past, -1, -d):  # u_t, u_{t - d}, ...
+                tap = u[:, start : start + steps]
+                if own is not None:
+                    tap = tap.masked_fill((own[:, start : start + steps] != own[:, past:]).unsqueeze(-1), 0.0)
+                taps.append(tap)
             x = x + layer.out(layer.mix(torch.cat(taps, -1)).relu())
-            new[f"layer{k}"] = newest(u, episode, past.shape[1])
+            new[f"layer{k}"] = newest(u, own, past)
         return self.net.norm(x), new
 
     def state_dict(self) -> dict[str, Array]:

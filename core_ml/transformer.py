@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from .component import ComponentConfig
-from .memory import State, arrays, cleared, fresh, inputs, put_back
+from .memory import State, arrays, cleared, episodes, fresh, inputs, put_back
 from .parameters import Array
 
 
@@ -112,7 +112,7 @@ class Transformer:
         if torch.is_grad_enabled():
             belief, state = self.sequence(code.unsqueeze(1), action.unsqueeze(1), is_first.unsqueeze(1), state)
             return belief.squeeze(1), state
-        state = cleared(state, is_first)
+        state = {name: part.clone() for name, part in state.items()}
         return self.observe_(code, action, is_first, state), state
 
     def observe_(self, code: Tensor, action: Tensor, is_first: Tensor, state: State) -> Tensor:
@@ -135,16 +135,17 @@ class Transformer:
             return self.net.norm(x).squeeze(1)  # type: ignore[no-any-return]
 
     def sequence(self, code: Tensor, action: Tensor, is_first: Tensor, state: State) -> tuple[Tensor, State]:
-        (b, t), window = is_first.shape, self.config.window
+        t, window = is_first.shape[1], self.config.window
         state = cleared(state, is_first[:, 0])
         age = state["age"]
         past = min(window - 1, int(age.max()))  # steps before the sequence that anybody still attends to
         at = torch.arange(-past, t)  # of keys; queries are at 0 .. t - 1
-        episode = is_first[:, 1:].long().cumsum(1)
-        episode = torch.cat([episode.new_zeros(b, past + 1), episode], 1)  # (B, P + T)
+        episode = episodes(is_first, past)  # (B, P + T)
         known = at >= -age.unsqueeze(1)
         distance = torch.arange(t).unsqueeze(1) - at  # (T, P + T)
-        hidden = (distance < 0) | (distance >= window) | ~known.unsqueeze(1) | (episode[:, past:, None] != episode[:, None])
+        hidden = (distance < 0) | (distance >= window) | ~known.unsqueeze(1)  # (B, T, P + T)
+        if episode is not None:
+            hidden = hidden | (episode[:, past:, None] != episode[:, None])
         # Steps that go into the state: place p holds the newest step of the episode whose number is p modulo the window.
         since = (torch.arange(t) * is_first).amax(1)  # where in the sequence the running episode began, 0 where before it
         old = torch.where(is_first[:, 1:].any(1), 0, age)

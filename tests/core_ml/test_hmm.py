@@ -209,7 +209,8 @@ def test_a_lost_filter_finds_its_way_again() -> None:
     seen = torch.eye(3)[torch.tensor([[0, 1, 2, 1, 0]])]
     belief, _ = model.sequence(seen, torch.ones(1, 5, 1), torch.zeros(1, 5, dtype=torch.bool), model.initial(1))
     assert belief[0].tolist() == [[1, 0], [0, 1], [0, 1], [0, 1], [1, 0]]
-    assert model.filter(np.array([[0, 1]]), np.zeros((1, 2), int))[1] == -np.inf  # the likelihood hides nothing
+    posterior, likelihood = model.filter(np.array([[0, 1]]), np.zeros((1, 2), int))
+    assert likelihood[0] == -np.inf and posterior[0].tolist() == [[1, 0], [0, 0]]  # hides nothing
     with pytest.raises(ValueError, match="sequence 1 has probability 0"):
         model.sweep(np.array([[0, 0], [0, 1]]), np.zeros((2, 2), int))
 
