@@ -46,7 +46,7 @@ OWN: dict[tuple[str, str], dict[str, Any]] = {
     ("cliffwalking", "q-learning"): {"visit_decay": 0.0},
     ("cliffwalking", "double-q"): {"visit_decay": 0.0},
     ("cliffwalking", "dyna-q"): {"visit_decay": 0.0},
-    ("cliffwalking", "sarsa"): {"visit_decay": 0.8},
+    ("cliffwalking", "sarsa"): {"visit_decay": 0.5},
 }
 STEPS = {("cliffwalking", "sarsa"): 6_000_000}
 
