@@ -28,6 +28,8 @@ LADDER: dict[str, dict[str, Any]] = {
     "replay": {"target_every": 0},
     "replay and target network": {"target_every": 250},
 }
+# Found with seeds 100 - 105: slower and with tanh, replay alone loses little; faster or with relu, its values run away always.
+LADDER_AGENT: dict[str, Any] = {"activation": "tanh", "learning_rate": 0.0015}
 LADDER_RUN: dict[str, Any] = {
     # slips, starts anywhere; with a price on every step the return says how short the way was
     "env": {"id": "four-rooms", "step_reward": -0.01}, "num_envs": 8, "steps": 40_000, "eval_episodes": 200,
@@ -58,10 +60,7 @@ def improvement(better: list[float], worse: list[float]) -> dict[str, Any]:
 
 def test_each_step_of_the_ladder_improves(tmp_path: Path, proof: Proof) -> None:
     runs = {
-        name: [
-            final_return(LADDER_RUN, options | {"activation": "tanh"}, seed, tmp_path / f"{name}-{seed}")
-            for seed in range(SEEDS)
-        ]
+        name: [final_return(LADDER_RUN, options | LADDER_AGENT, seed, tmp_path / f"{name}-{seed}") for seed in range(SEEDS)]
         for name, options in LADDER.items()
     }
     names = list(runs)
@@ -69,7 +68,7 @@ def test_each_step_of_the_ladder_improves(tmp_path: Path, proof: Proof) -> None:
     figures = {
         "run": LADDER_RUN,
         "options": LADDER,
-        "activation": "tanh",
+        "agent": LADDER_AGENT,
         "seeds": SEEDS,
         "final_returns": runs,
         "improvement": steps,
