@@ -21,7 +21,7 @@ class Autoencoder:
     class Config(CoderConfig):
         size: int = Field(32, ge=1, le=4096, description="numbers in a code")
         noise: float = Field(0.0, ge=0, description="deviation of noise on what the encoder reads while it learns")
-        dropout: float = Field(0.0, ge=0, lt=1, description="share of pixels that are 0 while it learns")
+        dropout: float = Field(0.0, ge=0, lt=1, description="up to this share of pixels is 0 while it learns")
 
     def __init__(self, config: Config, observation: Observation, seed: int) -> None:
         self.config, self.observation, self.size = config, observation, config.size
@@ -37,7 +37,8 @@ class Autoencoder:
         """One step of Adam on B observations. The code is made of a corrupted one, and judged by the clean one."""
         coder, o = self.coder, self.config
         coder.look(obs)
-        rows = coder.rows(blank(obs, self.observation, o.dropout, generator))
+        share = o.dropout * torch.rand(len(obs), generator=generator)  # some see nearly all: from these it learns what to say
+        rows = coder.rows(blank(obs, self.observation, share, generator) if o.dropout else obs)
         if o.noise:
             rows = rows + o.noise * torch.randn(rows.shape, generator=generator)
         code = coder.model["encoder"](rows)
@@ -52,10 +53,9 @@ class Autoencoder:
         self.coder.load(state)
 
 
-def blank(obs: Tensor, observation: Observation, share: float, generator: torch.Generator) -> Tensor:
-    """`obs` (B, *shape), each pixel 0 with probability `share`: in all planes of an image or grid, or a number of a vector."""
-    if share == 0:
-        return obs
+def blank(obs: Tensor, observation: Observation, share: Tensor, generator: torch.Generator) -> Tensor:
+    """`obs` (B, *shape) with each pixel 0 with its row's probability `share` (B,): in all planes of an image or a grid, or
+    a number of a vector."""
     per_pixel = observation.kind != "vector" and len(observation.shape) == 3
     pixels = (len(obs), 1, *observation.shape[1:]) if per_pixel else obs.shape
-    return obs * (torch.rand(pixels, generator=generator) >= share)
+    return obs * (torch.rand(pixels, generator=generator) >= share.view(-1, *[1] * len(observation.shape)))

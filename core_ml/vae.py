@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -23,10 +25,17 @@ class VAE:
     class Config(CoderConfig):
         size: int = Field(32, ge=1, le=4096, description="numbers in a code")
         beta: float = Field(1.0, ge=0, description="weight of the KL divergence to the prior")
+        warmup: int = Field(
+            300, ge=0, description="updates in which beta rises from 0: before codes say something, they only cost"
+        )
 
     def __init__(self, config: Config, observation: Observation, seed: int) -> None:
         self.config, self.observation, self.size = config, observation, config.size
         self.coder = Coder(config, observation, self.size, 2 * self.size, seed)
+        last = list(self.coder.model["encoder"].parameters())[-2:]  # weight and bias of mu and ln s
+        with torch.no_grad():  # deviations begin at 0.1, so that the decoder hears what is said
+            last[0][self.size :] *= 0.1
+            last[1][self.size :] = math.log(0.1)
 
     def posterior(self, obs: Tensor) -> Gaussian:
         """q(z | obs): mean and log deviation, both (B, size)."""
@@ -49,11 +58,12 @@ class VAE:
         """One step of Adam on B observations. All metrics are nats per observation, but `active`: how many of a code's numbers
         carry more than 0.01 nats."""
         self.coder.look(obs)
+        beta = self.config.beta * min(1.0, (self.coder.memory.steps + 1) / (self.config.warmup + 1))
         q = self.posterior(obs)
         z = q.sample(generator)  # z = mu + s eps, eps ~ N(0, I): gradients reach mu and s
         log_likelihood = self.coder.log_prob(z, obs)  # (B,)
         kl = kl_to_standard(q)  # (B, size)
-        loss = (self.config.beta * kl.sum(1) - log_likelihood).mean()
+        loss = (beta * kl.sum(1) - log_likelihood).mean()
         grad_norm = self.coder.step(loss)
         rate, per_number = kl.detach().sum(1).mean().item(), kl.detach().mean(0)
         likelihood = log_likelihood.mean().item()

@@ -27,16 +27,22 @@ KINDS = {
 }
 NETS: dict[str, Any] = {"hidden": (12,), "channels": 3}
 ENCODERS: dict[str, tuple[Any, dict[str, Any]]] = {
-    "autoencoder": (Autoencoder, {"size": 4} | NETS),
+    "autoencoder": (Autoencoder, {"size": 4, "network": "cnn"} | NETS),
     "denoising": (Autoencoder, {"size": 4, "noise": 0.1, "dropout": 0.3, "grid_input": "scaled", "network": "mlp"} | NETS),
     "vae": (VAE, {"size": 4} | NETS),
     "beta-vae": (VAE, {"size": 4, "beta": 4.0, "likelihood": "gaussian", "max_grad_norm": 1.0} | NETS),
-    "vq-vae": (VQVAE, {"positions": 2, "code_size": 2, "codes": 8, "decay": 0.5, "revive": 0.5} | NETS),
+    "vq-vae": (VQVAE, {"network": "cnn", "positions": 2, "code_size": 2, "codes": 8, "decay": 0.5, "revive": 0.5} | NETS),
     "pca": (Classical, {"size": 4}),
     "ica": (Classical, {"size": 4, "estimator": "ica", "memory": 40, "grid_input": "scaled"}),
     "random-projection": (Classical, {"size": 4, "estimator": "random-projection"}),
 }
-CASES = pytest.mark.parametrize(("name", "kind"), list(itertools.product(ENCODERS, KINDS)))
+CASES = pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        *itertools.product(ENCODERS, ("vector", "grid", "image")),
+        *itertools.product(("autoencoder", "pca"), ("planes", "codes")),
+    ],
+)
 
 
 def made(name: str, kind: str, seed: int = 0) -> Any:
@@ -93,9 +99,9 @@ def test_a_generator_alone_decides(name: str, kind: str) -> None:
     assert torch.equal(encoder.encode(obs), encoder.encode(obs))
     assert torch.equal(first, other) == (not isinstance(encoder, VAE))
     if isinstance(encoder, VAE):  # none: the mode, about which samples lie
-        many = torch.stack([encoder.encode(obs, torch.Generator().manual_seed(s)) for s in range(400)])
+        many = torch.stack([encoder.encode(obs, torch.Generator().manual_seed(s)) for s in range(100)])
         std = encoder.posterior(obs).log_std.exp()
-        assert ((many.mean(0) - encoder.encode(obs)).abs() < 5 * std / 20).all()
+        assert ((many.mean(0) - encoder.encode(obs)).abs() < 5 * std / 10).all()
 
 
 @CASES

@@ -65,7 +65,7 @@ def test_likelihoods_are_those_of_torch() -> None:
     outputs = normal(5, 12)
     pixels = torch.randint(0, 2, (5, 12), generator=generator).float()
     wanted = distributions.Bernoulli(logits=outputs).log_prob(pixels).sum(1)
-    bernoulli = Likelihood.of("auto", image, 1.0)
+    bernoulli = Likelihood.of("bernoulli", image, 1.0)
     torch.testing.assert_close(bernoulli.log_prob(outputs, pixels), wanted)
     assert torch.equal(image.unrows(bernoulli.mean(torch.full((1, 12), -30.0)), False), torch.zeros(1, 3, 2, 2).byte())
 
@@ -77,5 +77,11 @@ def test_likelihoods_are_those_of_torch() -> None:
     wanted = distributions.Categorical(logits=logits.movedim(2, -1)).log_prob(codes).sum((1, 2, 3))
     torch.testing.assert_close(categorical.log_prob(outputs, PAIR.rows(codes, True)), wanted)
     assert torch.equal(PAIR.unrows(categorical.mean(outputs), True), logits.argmax(2).to(torch.uint8))
+    # a decoder that adds nothing says the average: what is always there, or as likely as it is frequent
+    torch.testing.assert_close(Likelihood.of("gaussian", image, 1.0).base(torch.ones(12)), torch.ones(12))
+    torch.testing.assert_close(bernoulli.base(torch.full((12,), 0.25)).sigmoid(), torch.full((12,), 0.25))
+    often = PAIR.rows(codes, True).mean(0)  # of five observations each
+    shares = categorical._cells(often[None])
+    torch.testing.assert_close(categorical._cells(categorical.base(often)[None]).softmax(2), shares, rtol=0.02, atol=2e-3)
     # uniform over 3 codes in 4 cells
     assert categorical.log_prob(torch.zeros(1, 12), PAIR.rows(codes[:1], True)).item() == pytest.approx(4 * np.log(1 / 3))

@@ -51,7 +51,7 @@ def test_the_gradient_passes_straight_through() -> None:
 
 def test_the_encoder_gets_both_gradients() -> None:
     """d loss / d z = d(-ln p) / d e + 2 commitment (z - e), for the mean over B observations."""
-    model = small(commitment=0.25)
+    model = small(commitment=0.25, normalise=False)
     obs = grids(3, torch.Generator().manual_seed(0))
     z = model._z(obs).detach().requires_grad_()
     e = model.codebook[nearest(z, model.codebook)].clone().requires_grad_()
