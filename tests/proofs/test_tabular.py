@@ -46,9 +46,9 @@ OWN: dict[tuple[str, str], dict[str, Any]] = {
     ("cliffwalking", "q-learning"): {"visit_decay": 0.0},
     ("cliffwalking", "double-q"): {"visit_decay": 0.0},
     ("cliffwalking", "dyna-q"): {"visit_decay": 0.0},
-    ("cliffwalking", "sarsa"): {"visit_decay": 0.5},
+    ("cliffwalking", "sarsa"): {"visit_decay": 0.4},
 }
-STEPS = {("cliffwalking", "sarsa"): 6_000_000}
+STEPS = {("cliffwalking", "sarsa"): 4_000_000}
 
 
 def trained(
