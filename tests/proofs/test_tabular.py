@@ -44,15 +44,14 @@ AGENTS: dict[str, dict[str, Any]] = {
     "sarsa": ON_POLICY, "expected-sarsa": ON_POLICY,
 }  # fmt: skip
 # The cliff has no chance in it, so that a maximum can be learned with a constant step size. SARSA's own stumbles, one step in
-# ten, are chance enough. It first keeps to the far wall; from there it learns column by column, on the few steps that it strays,
-# that one row nearer is better: that takes its budget, and step sizes that do not shrink before (chosen on other seeds).
+# ten, are chance enough. It first keeps to the far wall; from there it learns, column by column and on the few steps that it
+# strays, that a row nearer is better. Curves of other seeds settle after 2 to 22 million steps: hence its budget.
 OWN: dict[tuple[str, str], dict[str, Any]] = {
     ("cliffwalking", "q-learning"): {"visit_decay": 0.0},
     ("cliffwalking", "double-q"): {"visit_decay": 0.0},
     ("cliffwalking", "dyna-q"): {"visit_decay": 0.0},
-    ("cliffwalking", "sarsa"): {"learning_rate": 1.0, "visit_decay": 0.4},
 }
-STEPS = {("cliffwalking", "sarsa"): 8_000_000}
+STEPS = {("cliffwalking", "sarsa"): 20_000_000}
 
 
 def trained(
