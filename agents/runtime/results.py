@@ -18,7 +18,8 @@ are in `tests/proofs/`. This page is made from the files whenever one of them is
 """
 SCENERY = {  # keys that say how it was measured, not what came out
     "git_commit", "device", "versions", "headline", "seeds", "episodes", "options", "copies", "rounds", "threads", "cores",
-    "solved", "threads_of_one_seed",
+    "solved", "threads_of_one_seed", "seed", "slope_from", "slope_to", "paper_tasks_assumed", "tasks", "pulls", "env_steps",
+    "run", "agent", "env", "config",
 }  # fmt: skip
 AVERAGED = ("share_of_optimal", "mean")  # of a list of runs, the first one that all have
 MOST = 4  # figures of a file without a headline
@@ -69,6 +70,9 @@ def headline(document: dict[str, Any]) -> list[str]:
             found.append(f"{_words(key)}: {_figure(value)}")
         elif isinstance(value, dict) and value and all(_is_number(item) for item in value.values()):
             found.append(f"{_words(key)}: {', '.join(f'{name} {_figure(item)}' for name, item in value.items())}")
+        elif isinstance(value, dict) and value and all(_is_numbers(items) for items in value.values()):
+            means = (f"{name} {_figure(math.fsum(items) / len(items))}" for name, items in value.items())
+            found.append(f"{_words(key)}, means: {', '.join(means)}")
         elif isinstance(value, dict) and _is_number(value.get("mean")):
             found.append(f"{_words(key)}: {_figure(value['mean'])}{_ci(value.get('ci95'))}")
         elif isinstance(value, dict) and all(
@@ -78,6 +82,9 @@ def headline(document: dict[str, Any]) -> list[str]:
     worlds = document.get("worlds")
     if isinstance(worlds, list):
         found.append(f"worlds: {len(worlds)}")
+    if not found:  # nothing speaks for itself: how much there is to read
+        parts = {key: value for key, value in document.items() if isinstance(value, dict | list) and key not in SCENERY}
+        found = [f"{_words(key)}: {len(value)}, in the file" for key, value in parts.items()]
     return found[:MOST]
 
 
@@ -101,6 +108,10 @@ def _dicts(runs: Any) -> Iterable[dict[str, Any]]:
 
 def _is_number(value: Any) -> bool:
     return type(value) in (int, float) and math.isfinite(value)
+
+
+def _is_numbers(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(_is_number(item) for item in value)
 
 
 def _is_interval(value: Any) -> bool:
