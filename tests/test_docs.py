@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 GUIDES = ("*.md", "worlds/*.md", "agents/*.md")
 PAGES = [ROOT / "README.md", *(page for pattern in GUIDES for page in sorted((ROOT / "docs").glob(pattern)))]
 SHORT = ["--steps", "16384", "eval_episodes=20"]  # put behind every `gumdrop train`
-FEW = ["--seeds", "2"]  # and behind those of many seeds
+FEW = ["--seeds", "3"]  # and behind those of many seeds
 
 
 def blocks(page: Path, language: str) -> list[str]:
