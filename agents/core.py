@@ -136,6 +136,29 @@ class OnDevice(Protocol):
         ...
 
 
+@runtime_checkable
+class Driving(Protocol):
+    """An agent whose library steps the environment by itself: `DrivenCollector` hands it the world and keeps the books."""
+
+    def attach(self, env: BatchEnv, budget: float) -> None:
+        """Begin to work in `env`, which shows the first observations; the training will take `budget` steps, copies times
+        time steps (infinity: nobody knows). Called once, after `load_state_dict` where a run goes on."""
+        ...
+
+    def drive(self, steps: int) -> float:
+        """Step every copy of that environment `steps` times; the seconds that it spent learning in between."""
+        ...
+
+    def get_experience(self) -> dict[str, Array]:
+        """What it keeps of the copies it steps, such as a replay buffer, for checkpoints: another number of copies, other
+        shapes, which is why `state_dict` is without it."""
+        ...
+
+    def set_experience(self, state: dict[str, Array]) -> None:
+        """Put back what `get_experience` gave, after `attach`. Raises ValueError for what does not fit."""
+        ...
+
+
 class NonFinite(ArithmeticError):
     """A NaN or infinity appeared; the message names where."""
 

@@ -34,3 +34,34 @@ def value_error(value: Tensor, old_value: Tensor, target: Tensor, clip_coef: flo
         moved = old_value + (value - old_value).clamp(-clip_coef, clip_coef)
         error = torch.maximum(error, (moved - target).square())
     return 0.5 * error.sum()
+
+
+def huber(error: Tensor) -> Tensor:
+    """Huber's loss, elementwise: error^2 / 2 up to 1, beyond it |error| - 1/2, so that no error pulls harder than 1."""
+    size = error.abs()
+    return torch.where(size <= 1, 0.5 * error.square(), size - 0.5)
+
+
+def quantile_huber(quantile: Tensor, goal: Tensor) -> Tensor:
+    """Quantile regression towards samples `goal` (B, M) of a return by its quantiles (B, N); (B,).
+
+    sum_i mean_j |tau_i - 1{u_ij < 0}| huber(u_ij),  u_ij = goal_j - quantile_i,  tau_i = (2 i + 1) / 2 N, i from 0
+    (Dabney et al. 2018, "Distributional reinforcement learning with quantile regression", eq. 9, 10 and algorithm 1).
+    """
+    n = quantile.shape[1]
+    tau = (2 * torch.arange(n, dtype=quantile.dtype) + 1) / (2 * n)
+    u = goal[:, None, :] - quantile[:, :, None]  # (B, N, M)
+    return ((tau[:, None] - (u.detach() < 0).to(u.dtype)).abs() * huber(u)).mean(2).sum(1)
+
+
+def td_target(return_: Tensor, discount: Tensor, following: Tensor, chooser: Tensor, apart: bool = False) -> Tensor:
+    """y = R + discount Z(s', a*),  a* = argmax_a mean Z_chooser(s', a); (B, Z).
+
+    `following` (B, A, Z) are the target network's values of what follows, Z quantiles or one value each. With `chooser`
+    the same it is Q-learning's target, with the learning network's values double Q-learning's (van Hasselt et al. 2016,
+    arXiv:1509.06461, eq. 4). `apart`: the Z are estimates of their own, each with its own a*.
+    """
+    if apart:
+        return return_[:, None] + discount[:, None] * following.gather(1, chooser.argmax(1, keepdim=True))[:, 0]
+    best = chooser.mean(2).argmax(1)
+    return return_[:, None] + discount[:, None] * following[torch.arange(len(best)), best]

@@ -45,6 +45,17 @@ class Parameters:
             gain = {"policy_head.weight": 0.01, "value_head.weight": 1.0}.get(name, math.sqrt(2))
             part[...] = orthogonal(part.shape, gain, rng) if part.ndim > 1 else 0.0
 
+    def initialise_uniform(self, rng: np.random.Generator, sigma: float = 0.5) -> None:
+        """Weights and biases of a layer of p inputs from U(-1 / sqrt p, 1 / sqrt p), and where weights have deviations these
+        `sigma` / sqrt p (Fortunato et al. 2018, section 3.2). Smaller than `initialise`: values that are learned from
+        themselves run away the sooner, the larger the features are."""
+        bound = 1.0
+        for name, part in self.views(self.flat).items():
+            if part.ndim > 1:
+                bound = 1.0 / math.sqrt(math.prod(part.shape[1:]))
+            deviation = name.rpartition(".")[2].startswith("sigma_")
+            part[...] = sigma * bound if deviation else rng.uniform(-bound, bound, part.shape)
+
     def bad_gradient(self) -> str | None:
         """Name of the first parameter whose gradient is not finite."""
         return next((name for name, grad in self.views(self.grad).items() if not np.isfinite(grad).all()), None)
@@ -68,10 +79,22 @@ def mlp_shapes(inputs: int, hidden: Sequence[int], actions: int, continuous: boo
     """Names and shapes of the parameters of an actor-critic of full layers, as `nets.ActorCritic` has them."""
     shapes: dict[str, tuple[int, ...]] = {"log_std": (actions,)} if continuous else {}
     for trunk in ("policy_trunk",) if shared else ("policy_trunk", "value_trunk"):
-        for number, (i, o) in enumerate(zip([inputs, *hidden[:-1]], hidden, strict=True)):
-            shapes |= {f"{trunk}.{2 * number}.weight": (o, i), f"{trunk}.{2 * number}.bias": (o,)}
+        shapes |= _trunk_shapes(trunk, inputs, hidden)
     for head, size in (("policy_head", actions), ("value_head", 1)):
         shapes |= {f"{head}.weight": (size, hidden[-1]), f"{head}.bias": (size,)}
+    return shapes
+
+
+def q_shapes(inputs: int, hidden: Sequence[int], actions: int) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the parameters of a Q-network of full layers, as `nets.QNetwork` without options has them."""
+    head = {"head.weight": (actions, hidden[-1]), "head.bias": (actions,)}
+    return _trunk_shapes("trunk", inputs, hidden) | head
+
+
+def _trunk_shapes(name: str, inputs: int, hidden: Sequence[int]) -> dict[str, tuple[int, ...]]:
+    shapes: dict[str, tuple[int, ...]] = {}
+    for number, (i, o) in enumerate(zip([inputs, *hidden[:-1]], hidden, strict=True)):
+        shapes |= {f"{name}.{2 * number}.weight": (o, i), f"{name}.{2 * number}.bias": (o,)}
     return shapes
 
 

@@ -86,3 +86,37 @@ def explained_variance(prediction: Array, target: Array) -> float:
     """1 - Var(target - prediction) / Var(target): 1 is perfect, 0 no better than a constant."""
     variance = float(target.var(dtype=np.float64))
     return 1 - float((target - prediction).var(dtype=np.float64)) / variance if variance > 0 else 0.0
+
+
+def n_step(reward: Array, terminated: Array, truncated: Array, gamma: float) -> tuple[Array, Array, Array]:
+    """n-step returns (Sutton & Barto 2018, section 7.1) of n steps in a row, all arrays (..., n).
+
+    R = sum_{k < m} gamma^k r_k, where m <= n is the number of steps until the episode ended, and `discount` gamma^m for what
+    follows the last of them, 0 where that step terminated. Returns R and `discount`, float32 (...), and m - 1, int64 (...):
+    whose next observation is to be looked at. A truncated episode ends the sum and keeps the worth of its last observation.
+    """
+    n = reward.shape[-1]
+    return_, running = reward[..., 0].astype(np.float32), ~(terminated[..., 0] | truncated[..., 0])
+    last, ended = np.zeros(return_.shape, np.int64), terminated[..., 0].copy()
+    for k in range(1, n):
+        return_ += running * np.float32(gamma**k) * reward[..., k]
+        last += running
+        ended |= running & terminated[..., k]
+        running &= ~(terminated[..., k] | truncated[..., k])
+    discount = np.where(ended, np.float32(0.0), np.float32(gamma) ** (last + 1).astype(np.float32))
+    return return_, discount, last
+
+
+def lambda_returns(reward: Array, next_value: Array, discount: Array, return_lambda: float, done: Array | None = None) -> Array:
+    """Lambda-returns (Sutton & Barto 2018, eq. 12.2 in its recursive form; DreamerV3, eq. 5). All (T, ...).
+
+    R_t = r_t + d_t ((1 - lambda) V(s'_t) + lambda R_{t+1});  R_T = r_T + d_T V(s'_T)
+
+    `discount` d_t is gamma times the probability that the episode goes on: 0 at a termination. `next_value` is the value of
+    the state that the step led to. Where `done`, bool, the sum ends as at T, so a truncated step keeps that value.
+    """
+    return_: Array = reward + discount * next_value
+    carry_on = return_lambda * discount if done is None else return_lambda * discount * ~done
+    for t in range(len(return_) - 2, -1, -1):
+        return_[t] += carry_on[t] * (return_[t + 1] - next_value[t])
+    return return_

@@ -307,6 +307,44 @@ def policy_iteration(model: Model, gamma: float = 1.0) -> Solution:
     raise ValueError(f"policy iteration with gamma {gamma:g} does not settle in 1,000 rounds: use value_iteration")
 
 
+def epsilon_optimum(model: Model, epsilon: float, horizon: int | None = None, gamma: float = 1.0) -> Solution:
+    """The best that an agent gets that must explore: with probability `epsilon` its action is uniformly random.
+
+    Values of V(s) = (1 - epsilon) max_a Q(s, a) + epsilon / A sum_a Q(s, a), what SARSA with a constant epsilon converges to,
+    and the greedy part of the policy (Sutton & Barto 2018, section 5.4). Shapes as in `finite_horizon` with a horizon; without
+    one (S,), exact by policy iteration from the uniformly random policy, whose return must exist (ValueError).
+    """
+    check_gamma(gamma)
+    if not 0 <= epsilon <= 1:
+        raise ValueError(f"epsilon is {epsilon}: it must be in 0..1")
+    flat = flatten(model)
+    actions, states = flat.reward.shape
+    if horizon is not None:
+        value = np.zeros((horizon + 1, states))
+        policy = np.zeros((horizon, states), np.int64)
+        best = np.zeros(states, np.int64)
+        for t in range(horizon - 1, -1, -1):
+            q = backup(flat, value[t + 1], gamma)
+            policy[t] = best = _improve(q, best)[0]
+            value[t] = (1 - epsilon) * q.max(0) + epsilon * q.mean(0)
+        return Solution(value, policy)
+    value = _forever(*chain(flat, None), gamma)
+    best = backup(flat, value, gamma).argmax(0)
+    for _ in range(1000):  # a handful in practice
+        value = _forever(*chain(flat, soft(best, epsilon, actions)), gamma)
+        best, changed = _improve(backup(flat, value, gamma), best)
+        if not changed:
+            return Solution(value, best)
+    raise ValueError(f"policy iteration with epsilon {epsilon:g} and gamma {gamma:g} does not settle in 1,000 rounds")
+
+
+def soft(policy: Array, epsilon: float, actions: int) -> Array:
+    """Greedy actions (S,) as an epsilon-greedy policy, float64 (S, actions)."""
+    shares: Array = np.full((len(policy), actions), epsilon / actions)
+    shares[np.arange(len(policy)), policy] += 1 - epsilon
+    return shares
+
+
 # --- visits and paths
 
 

@@ -203,15 +203,15 @@ def _direction(v: Array, oblique: bool) -> tuple[int, int]:
 # --- text
 
 
-def text(picture: Map | Rows) -> str:
-    """The picture in plain characters."""
+def text(picture: Map | Rows, label: str = "optimal return") -> str:
+    """The picture in plain characters; `label` says what the values of a map are."""
     if isinstance(picture, Rows):
         return _table(picture)
     used = set(picture.mark.ravel().tolist()) - set(picture.cells[np.isnan(picture.value)].ravel().tolist())
     key = "o: stay; "
     key += "7 9 1 3: slantwise, as on a number pad; " if used & set("7913") else ""
     key += "a, b, c, ...: action 0, 1, 2, ...; " if used & set("abcdefghijklmnpqrstuwxyz") else ""
-    start = f"start: row {picture.start[0]}, column {picture.start[1]}; {key}optimal return from each cell:"
+    start = f"start: row {picture.start[0]}, column {picture.start[1]}; {key}{label} from each cell:"
     numbers = np.where(np.isnan(picture.value), " " * 9, np.vectorize(lambda v: f"{v:9.3g}", otypes=["<U12"])(picture.value))
     return "\n".join([" ".join(row) for row in picture.mark] + [start] + ["".join(row).rstrip() for row in numbers])
 

@@ -95,11 +95,6 @@ def _holds(path: Path, file: str) -> bool:
         return False
 
 
-def run_name(folder: Path) -> str:
-    """What a run is called in a table; the name of its group stands before a seed's."""
-    return f"{folder.parent.name}/{folder.name}" if is_group(folder.parent) else folder.name
-
-
 def find_run(name: str, root: Path, others: Sequence[str] = (), groups: bool = False) -> Path:
     """The folder of run `name`, under `root` or a path. Raises Refused; `others` join the suggestions.
 

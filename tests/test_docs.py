@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[1]
 GUIDES = ("*.md", "worlds/*.md", "agents/*.md")
 PAGES = [ROOT / "README.md", *(page for pattern in GUIDES for page in sorted((ROOT / "docs").glob(pattern)))]
 SHORT = ["--steps", "16384", "eval_episodes=20"]  # put behind every `gumdrop train`
+FEW = ["--seeds", "3"]  # and behind those of many seeds
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -35,7 +36,7 @@ def test_commands(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
             assert done.returncode == 0, done.stderr
             continue
         assert command[0] == "gumdrop", command
-        words = command[1:] + (SHORT if command[1] == "train" else [])
+        words = command[1:] + (SHORT if command[1] == "train" else []) + (FEW if "--seeds" in command else [])
         status = main(words)
         assert status == 0, f"{' '.join(command)}: {capsys.readouterr().err}"
 

@@ -19,12 +19,23 @@ class Lines(NamedTuple):
 
 
 class Series(NamedTuple):
-    """One curve: x in environment steps. `color` is an index into PALETTE."""
+    """One curve: x in environment steps. `color` is an index into PALETTE; `low` and `high` bound a band around it."""
 
     name: str
     color: int
     x: list[float]
     y: list[float]
+    low: list[float] | None = None
+    high: list[float] | None = None
+
+
+class Bar(NamedTuple):
+    """A figure and its interval, for `intervals`."""
+
+    name: str
+    color: int
+    value: float
+    ci: list[float] | None
 
 
 def chart(
@@ -34,21 +45,31 @@ def chart(
     height: int = 380,
     smooth: bool = False,
     mark: dict[str, Any] | None = None,
+    x_name: str = "environment steps",
+    x_from: float | None = 0.0,
 ) -> dict[str, Any]:
-    """Where to draw what in a box of `width` x `height`: ticks, paths, dashed lines, and the data for tooltips."""
+    """Where to draw what in a box of `width` x `height`: ticks, paths, bands, dashed lines, and the data for tooltips.
+
+    `x_from`: where the x axis begins, None: with the data.
+    """
     large = width > 500
     left, right, top, bottom = (64, 24, 24, 46) if large else (50, 10, 10, 26)
     levels = [x for x in (lines.random, lines.optimal) if x is not None] if lines else []
-    ys: list[float] = [y for s in series for y in s.y] + levels + ((mark["ci"] or [mark["return"]]) if mark else [])
+    ys: list[float] = (
+        [y for s in series for y in (*s.y, *(s.low or ()), *(s.high or ()))]
+        + levels
+        + ((mark["ci"] or [mark["return"]]) if mark else [])
+    )
     ticks = round_ticks(min(ys), max(ys), 6 if large else 3)
     low, high = min(ticks[0], min(ys)), max(ticks[-1], max(ys))
-    x_ticks = round_ticks(0.0, max(x for s in series for x in s.x), 7 if large else 4)
-    x_high = max(max(x for s in series for x in s.x), 1.0)
+    xs = [x for s in series for x in s.x]
+    x_low, x_high = (min(xs), max(xs)) if x_from is None else (x_from, max(*xs, x_from + 1.0))
+    x_ticks = round_ticks(x_low, max(xs), 7 if large else 4)
     if high - max(ys) > 0.75 * (ticks[1] - ticks[0]):  # no empty band above the data
         high = max(ys) + 0.06 * (max(ys) - low)
 
     def px(x: float) -> float:
-        return round(left + (width - left - right) * x / x_high, 1)
+        return round(left + (width - left - right) * (x - x_low) / (x_high - x_low or 1.0), 1)
 
     def py(y: float) -> float:
         return round(height - bottom - (height - top - bottom) * (y - low) / (high - low), 1)
@@ -59,11 +80,13 @@ def chart(
         color, dashed = s.color % len(PALETTE), s.color >= len(PALETTE)
         ys_smooth = smoothed(s.y) if smooth else s.y
         raw = _path(s.x, s.y, px, py) if smooth else ""
-        drawn.append({"color": color, "dashed": dashed, "raw": raw, "path": _path(s.x, ys_smooth, px, py)})
+        band = f"{_path([*s.x, *s.x[::-1]], [*s.high, *s.low[::-1]], px, py)}Z" if s.low and s.high else ""
+        drawn.append({"color": color, "dashed": dashed, "raw": raw, "band": band, "path": _path(s.x, ys_smooth, px, py)})
         hover.append(
             {
                 "name": s.name, "color": color, "x": [px(x) for x in s.x], "y": [py(y) for y in s.y],
-                "steps": [round(x) for x in s.x], "values": [float(f"{y:.5g}") for y in s.y],
+                "steps": [round(x) if x_from == 0 else float(f"{x:.5g}") for x in s.x],
+                "values": [float(f"{y:.5g}") for y in s.y],
             }
         )  # fmt: skip
     levels_drawn = [
@@ -77,9 +100,36 @@ def chart(
         marked = {"x": px(x_high), "y": py(mark["return"]), "ends": ends, "label": f"evaluated {show(mark['return'])}"}
     return {
         "width": width, "height": height, "left": left, "right": width - right, "top": top, "bottom": height - bottom,
-        "large": large, "mark": marked, "series": drawn, "lines": levels_drawn, "hover": hover,
-        "x_ticks": [{"at": px(x), "label": si(x)} for x in x_ticks if x <= x_high],
+        "large": large, "mark": marked, "x_name": x_name, "series": drawn, "lines": levels_drawn, "hover": hover,
+        "x_ticks": [{"at": px(x), "label": si(x)} for x in x_ticks if x_low <= x <= x_high],
         "y_ticks": [{"at": py(y), "label": tick(y, ticks)} for y in ticks if low <= y <= high],
+    }  # fmt: skip
+
+
+def intervals(bars: list[Bar], lines: Lines | None) -> dict[str, Any]:
+    """Figures with their intervals under each other, on one axis between the dashed lines."""
+    levels = [("random", lines.random), ("optimal", lines.optimal)] if lines else []
+    known = [(kind, x) for kind, x in levels if x is not None]
+    xs = [x for bar in bars for x in (bar.value, *(bar.ci or ()))] + [x for _, x in known]
+    ticks = round_ticks(min(xs), max(xs), 6)
+    longest = max(len(bar.name) for bar in bars)
+    left, right, top, bottom, width = min(300, 24 + 8 * longest), 40, 34, 34, 960
+    height = top + bottom + 34 * len(bars)
+
+    def px(x: float) -> float:
+        return round(left + (width - left - right) * (x - ticks[0]) / (ticks[-1] - ticks[0]), 1)
+
+    rows = [
+        {"name": bar.name if len(bar.name) <= 34 else f"{bar.name[:33]}…", "color": bar.color % len(PALETTE),
+         "y": top + 34 * k + 17, "x": px(bar.value), "ends": [px(x) for x in bar.ci] if bar.ci else [],
+         "tip": f"{bar.name}: {show(bar.value)}{interval(bar.ci)}"}
+        for k, bar in enumerate(bars)
+    ]  # fmt: skip
+    return {
+        "width": width, "height": height, "left": left, "right": width - right, "top": top, "bottom": height - bottom,
+        "rows": rows, "ticks": [{"at": px(x), "label": tick(x, ticks)} for x in ticks],
+        "lines": [{"kind": kind, "x": px(x), "label": f"{kind} {show(x)}", "end": px(x) > (width + left) / 2}
+                  for kind, x in known],
     }  # fmt: skip
 
 

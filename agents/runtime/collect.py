@@ -9,11 +9,15 @@ from typing import Any
 import numpy as np
 
 from ...envs.core import BatchEnv, Episodes, Native
-from ..core import Agent, Array, Carry, Exploring, Kept, NonFinite, Rollout, check_arrays, restart
+from ..core import Agent, Array, Carry, Driving, Exploring, Kept, NonFinite, Rollout, check_arrays, restart
 
 
-def collector_of(env: BatchEnv, agent: Agent, device: str = "cpu") -> Collector:
-    """What collects on `device`, where `env` and `agent` have been made for it."""
+def collector_of(env: BatchEnv, agent: Agent, device: str = "cpu", budget: float = math.inf) -> Collector:
+    """What collects on `device`, where `env` and `agent` have been made for it; `budget` steps in all, if that is known."""
+    if isinstance(agent, Driving):
+        from .collect_driven import DrivenCollector
+
+        return DrivenCollector(env, agent, budget)
     if device == "cpu":
         return Collector(env, agent)
     from .collect_device import DeviceCollector
@@ -32,6 +36,7 @@ class Collector:
         self.obs: Array = np.empty(0)
         self.carry: Carry = None
         self.world_seconds = self.policy_seconds = 0.0
+        self.learn_seconds = 0.0  # within the last rollout, of agents that learn while they act
         n = env.num_envs
         self._ended = 0
         self._cohorts: list[tuple[float, float, float]] = []  # mean and deviation of returns, mean length

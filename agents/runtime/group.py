@@ -65,7 +65,7 @@ def train_group(
     failed has status "failed" and its "error", the others go on. Raises Interrupted after a signal (everything is saved
     first), ValueError where the group cannot be trained so; nothing is left behind then.
     """
-    _check(config, seeds)
+    check_seeds(config, seeds)
     fresh = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -88,7 +88,8 @@ def train_group(
         raise
 
 
-def _check(config: RunConfig, seeds: Sequence[int]) -> None:
+def check_seeds(config: RunConfig, seeds: Sequence[int]) -> None:
+    """Raise ValueError, one line, where `config` cannot be trained with `seeds` as a group."""
     if not 1 <= len(seeds) <= MOST:
         raise ValueError(f"{len(seeds):,} seeds: a group has 1 to {MOST:,}")
     if len(set(seeds)) < len(seeds) or min(seeds) < 0 or max(seeds) >= 2**63:

@@ -18,7 +18,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .charts import PALETTE, Lines, Series, chart, clock, histogram, interval, percent, reach, show, si, smoothed
+from .charts import PALETTE, Lines, Series, chart, clock, histogram, interval, percent, reach, show, si
+from .pictures import curves_png
 
 Row = dict[str, Any]
 NAMES = {
@@ -82,7 +83,7 @@ def compare_chart(folders: Sequence[str | Path], out: str | Path) -> Path:
     lines = _common_lines(runs)
     out.parent.mkdir(parents=True, exist_ok=True)
     if out.suffix.lower() == ".png":
-        _compare_png(series, lines, out)
+        curves_png(series, lines, out)
         return out
     notes = [f"{name}: {note}" for name, run in zip(names, runs, strict=True) for note in run.notes if "metrics" in note]
     if lines is None and any(_lines(run) for run in runs):
@@ -97,17 +98,35 @@ def compare_chart(folders: Sequence[str | Path], out: str | Path) -> Path:
     page = {
         "title": " / ".join(names) if len(names) <= 3 else f"{len(names)} runs",
         "notes": notes,
+        "about": "Returns are evaluated ones with their 95 % interval over episodes, or else the last ones in training.",
+        "header": ("run", "world", "agent", "seed", "steps", "return", "of optimal", "time", "steps/s"),
         "table": table,
+        "curve_about": "Return per episode against environment steps",
         "curve": chart(series, lines, smooth=True) if any(s.x for s in series) else None,
-        "legend": [{"name": s.name, "color": s.color % len(PALETTE), "dashed": s.color >= len(PALETTE)} for s in series],
+        "legend": legend(series),
         "meaning": lines.meaning if lines else "",
-        "compare": True,
+        "bars": None,
+        "profile": None,
     }
-    _write(out, _render(page))
+    write_comparison(page, out)
     return out
 
 
+def write_comparison(page: Row, out: Path) -> None:
+    """Write the page of a comparison; `page` as in `compare_chart`."""
+    _write(out, _render(page | {"compare": True}))
+
+
+def legend(series: Sequence[Series]) -> list[Row]:
+    return [{"name": s.name, "color": s.color % len(PALETTE), "dashed": s.color >= len(PALETTE)} for s in series]
+
+
 # ---- reading ----
+
+
+def curve_of(folder: Path) -> tuple[list[float], list[float]]:
+    """Environment steps and returns while training of a run; damaged rows do not count."""
+    return _curve(_jsonl(folder / "metrics.jsonl"), "return_mean")
 
 
 def _load(folder: Path) -> Run:
@@ -410,33 +429,3 @@ def _write(out: Path, page: str) -> None:
     partial = out.with_name(f".{out.name}.partial")
     partial.write_text(page, "utf-8", errors="replace")
     os.replace(partial, out)
-
-
-def _compare_png(series: list[Series], lines: Lines | None, out: Path) -> None:
-    """The overlay by matplotlib, without its global state."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter
-
-    figure = Figure(figsize=(9, 5), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    for s in series:
-        color, style = PALETTE[s.color % len(PALETTE)], "-" if s.color < len(PALETTE) else "--"
-        axes.plot(s.x, s.y, color=color, alpha=0.2, linewidth=0.8)
-        # a name from a folder is text: no mathematics between dollars, and a leading underscore still shows
-        label = s.name.replace("$", r"\$")
-        axes.plot(s.x, smoothed(s.y), style, color=color, linewidth=1.8, label=label if label[:1] != "_" else f" {label}")
-    for kind, level in (("optimal", lines.optimal), ("random", lines.random)) if lines else ():
-        if level is not None:
-            axes.axhline(level, color="#555555", linestyle=(0, (5, 4)), linewidth=1)
-            axes.annotate(f"{kind} {show(level)}", (0.995, level), xycoords=("axes fraction", "data"),
-                          ha="right", va="bottom", fontsize=8, color="#555555")  # fmt: skip
-    axes.margins(y=0.08)
-    axes.set_xlabel("environment steps")
-    axes.set_ylabel("return per episode")
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: si(x)))
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, loc="best")
-    figure.savefig(out)

@@ -19,7 +19,7 @@ from ...configs.loader import dump
 from ...configs.schema import RunConfig
 from ...envs.core import BatchEnv
 from ...envs.registry import make
-from ..core import Agent, NonFinite, check_arrays, make_agent
+from ..core import Agent, NonFinite, make_agent
 from . import checkpoint
 from .collect import collector_of
 from .evaluate import yardstick_sample
@@ -122,10 +122,12 @@ def _train(config: RunConfig, folder: Path, live: View | bool | None, resume: bo
         done, seconds, episodes, offsets = counters(found)
         if done >= updates and before.get("status") == "finished":
             raise ValueError(f"run {folder} is finished: {done * per_update:,} of {config.steps:,} steps are done")
-        check_arrays(found.tensors["agent"], agent.state_dict(), f"checkpoint {found.path.name}")
+        try:
+            agent.load_state_dict(found.tensors["agent"])  # it checks its arrays, of which some may have grown
+        except ValueError as error:
+            raise ValueError(f"checkpoint {found.path.name}: {error}") from None
         env.reset(config.seed)
         env.set_state(found.tensors["env"])
-        agent.load_state_dict(found.tensors["agent"])
         notes.append(f"resumed at {done * per_update:,} steps from {found.path.name}")
     else:
         if (folder / "metrics.jsonl").exists():
@@ -144,7 +146,7 @@ def _train(config: RunConfig, folder: Path, live: View | bool | None, resume: bo
     tracker = Tracker(folder, config.model_dump(mode="json"), list(config.track), config.project, config.name, resume)
     if resume:
         tracker.truncate(offsets)
-    collector = collector_of(env, agent, config.device)
+    collector = collector_of(env, agent, config.device, updates * per_update)
     collector.begin(env.obs)
     if resume:
         collector.set_state(found.tensors["cohort"])
@@ -179,7 +181,7 @@ def _train(config: RunConfig, folder: Path, live: View | bool | None, resume: bo
                 batch = collector.rollout(agent.num_steps)
                 collected = time.perf_counter()
                 metrics = agent.learn(batch, done / updates)
-                learned = time.perf_counter() - collected
+                learned = time.perf_counter() - collected + collector.learn_seconds
                 check_metrics(metrics)
                 done += 1
                 statistics = collector.pop_statistics()

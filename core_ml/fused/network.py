@@ -11,7 +11,7 @@ import numpy as np
 from ...native.cache import kept
 from ..parameters import Array, Parameters, aligned
 from . import kernels
-from .plan import GROUPS, TILE, L, MLPSpec, P, plan
+from .plan import GROUPS, TILE, L, MLPSpec, P, Plan, plan
 from .threads import BROKEN, GATE
 
 SHARED_FROM = 512  # rows of one pass; fewer are done sooner than a second thread is awake
@@ -52,6 +52,48 @@ class Records(NamedTuple):
     advantage: Array  # float32 (B,), once more
 
 
+def memory_of(plan: Plan, memory: Parameters, groups: int) -> tuple[kernels.Net, kernels.Learning]:
+    """The memory of kernels that work on `groups` groups of tiles at a time."""
+    work = aligned(groups, plan[P.WORK])
+    for layer in plan.layers:  # the columns of ones, which no pass touches
+        at, stride = layer[L.SOURCE], layer[L.SOURCE_STRIDE]
+        work[:, at : at + TILE * stride].reshape(groups, TILE, stride)[:, :, layer[L.ONES]] = 1.0
+    net = kernels.Net(
+        plan.layers, plan.whole, memory.flat, np.full(memory.flat.size, np.nan, np.float32), aligned(plan[P.PACKED]),
+        work.reshape(-1), aligned(groups * plan[P.GROUP]), np.zeros(groups * 8), np.zeros(2, np.float32),
+    )  # fmt: skip
+    learning = kernels.Learning(
+        np.zeros(9), memory.grad, memory.mean, memory.square, np.zeros(1, np.int64), np.zeros(5), np.zeros(0)
+    )
+    return net, learning
+
+
+def native_of(world: Any, kept: Any, steps: int) -> kernels.World:
+    """An `envs.core.Native` and the memory `kept` for what happens in `steps` steps, as kernels take them."""
+    actions, wanted = kept.action, (steps, len(world.reward), *world.action_shape)
+    if actions.shape != wanted or actions.dtype != world.action_dtype or not actions.flags.c_contiguous:
+        raise ValueError(
+            f"memory for actions is {actions.dtype} {actions.shape}: the world wants {world.action_dtype} {wanted}"
+        )
+    flat: list[Any] = [
+        array.reshape(-1).view(np.uint8) if name.endswith("obs") else array.reshape(-1)
+        for source in (world, kept)
+        for name in ("obs", "final_obs", "reward", "terminated", "truncated", "ended_return", "ended_length")
+        for array in [getattr(source, name)]
+    ]
+    for here, there in zip(flat[:7], flat[7:], strict=True):
+        if there.size != steps * here.size or there.dtype != here.dtype:
+            raise ValueError(f"memory for {steps} steps is {there.dtype} {there.shape}, of one step {here.dtype} {here.shape}")
+    agents, clock = world.reward.shape[1], np.zeros(4, np.int64)
+    tables = world.step, world.table, world.reals, world.limit, agents, actions.ctypes.data, actions[0, 0, 0].nbytes
+    return kernels.World(*[*tables, *flat, clock, clock.ctypes.data])
+
+
+def share_of(world: kernels.World) -> float:
+    """The world's share of the time that exploring took."""
+    return float(world.clock[2] / world.clock[3]) if world.clock[3] else 0.0
+
+
 class FusedActorCritic:
     """`spec` computed with `memory`, on up to `threads` threads, whose number changes no bit.
 
@@ -60,7 +102,7 @@ class FusedActorCritic:
     """
 
     def __init__(self, spec: MLPSpec, memory: Parameters | None = None, threads: int = 1) -> None:
-        misfit = spec.fits()
+        misfit = spec.fits() or (None if spec.value else "an actor-critic has a value head")
         if misfit is None and memory and memory.shapes != spec.shapes:
             misfit = f"{spec} has parameters {spec.shapes}, the memory {memory.shapes}"
         if misfit:
@@ -69,18 +111,7 @@ class FusedActorCritic:
         self.plan = plan(spec)
         self._pool: ThreadPoolExecutor | None = None
         self._pool_of = (0, 0)
-        work = aligned(GROUPS, self.plan[P.WORK])
-        for layer in self.plan.layers:  # the columns of ones, which no pass touches
-            at, stride = layer[L.SOURCE], layer[L.SOURCE_STRIDE]
-            work[:, at : at + TILE * stride].reshape(GROUPS, TILE, stride)[:, :, layer[L.ONES]] = 1.0
-        self._net = kernels.Net(
-            self.plan.layers, self.plan.whole, self.memory.flat, np.full(self.memory.flat.size, np.nan, np.float32),
-            aligned(self.plan[P.PACKED]), work.reshape(-1), aligned(GROUPS * self.plan[P.GROUP]), np.zeros(GROUPS * 8),
-            np.zeros(2, np.float32),
-        )  # fmt: skip
-        self._learning = kernels.Learning(
-            np.zeros(9), self.memory.grad, self.memory.mean, self.memory.square, np.zeros(1, np.int64), np.zeros(5), np.zeros(0)
-        )  # fmt: skip
+        self._net, self._learning = memory_of(self.plan, self.memory, GROUPS)
 
     @property
     def compiles(self) -> bool:
@@ -144,11 +175,7 @@ class FusedActorCritic:
         rows = self._rows(world.obs.reshape(copies * agents, -1), scale)
         choice, move = self._actions(acted.action)
         gaussian = self.spec.head == "gaussian"
-        actions, wanted = kept.action, (steps, copies, *world.action_shape)
-        if actions.shape != wanted or actions.dtype != world.action_dtype or not actions.flags.c_contiguous:
-            raise ValueError(
-                f"memory for actions is {actions.dtype} {actions.shape}: the world wants {world.action_dtype} {wanted}"
-            )
+        native, actions = native_of(world, kept, steps), kept.action
         legal = actions.reshape(-1) if gaussian else NOTHING
         if not gaussian:
             choice = actions.reshape(-1)
@@ -157,23 +184,9 @@ class FusedActorCritic:
         limits = NOTHING if bounds is None else np.ascontiguousarray(bounds).reshape(-1)
         self._check_buffers(acted, steps * copies * agents)
         acting = kernels.Acting(choice, move, legal, limits, *acted[1:], NOTHING)
-        clock = np.zeros(4, np.int64)
-        flat: list[Any] = [
-            array.reshape(-1).view(np.uint8) if name.endswith("obs") else array.reshape(-1)
-            for source in (world, kept)
-            for name in ("obs", "final_obs", "reward", "terminated", "truncated", "ended_return", "ended_length")
-            for array in [getattr(source, name)]
-        ]
-        for here, there in zip(flat[:7], flat[7:], strict=True):
-            if there.size != steps * here.size or there.dtype != here.dtype:
-                raise ValueError(
-                    f"memory for {steps} steps is {there.dtype} {there.shape}, of one step {here.dtype} {here.shape}"
-                )
-        tables = world.step, world.table, world.reals, world.limit, agents, actions.ctypes.data, actions[0, 0, 0].nbytes
-        native = kernels.World(*[*tables, *flat, clock, clock.ctypes.data])
         count = copies * agents
         self._work(kernels.EXPLORE, rows, acting, steps * count, seeds=seeds.astype(np.uint64), size=count, world=native)
-        return float(clock[2] / clock[3]) if clock[3] else 0.0
+        return share_of(native)
 
     def records(
         self, obs: Array, action: Array, log_prob: Array, advantage: Array, target: Array, value: Array,

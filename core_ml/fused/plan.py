@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ..parameters import mlp_shapes
+from ..parameters import mlp_shapes, q_shapes
 
 Array = npt.NDArray[Any]
 
@@ -26,7 +26,7 @@ GROUPS = 16  # gradients that are summed apart, then added in order: what thread
 
 @dataclass(frozen=True)
 class MLPSpec:
-    """An actor-critic made of full layers, as `nets.ActorCritic` with network "mlp" is.
+    """An actor-critic made of full layers, as `nets.ActorCritic` with network "mlp" is; without `value` a Q-network.
 
     `sizes`: how many choices each discrete action has; for "gaussian" the one number of action dimensions.
     """
@@ -37,6 +37,7 @@ class MLPSpec:
     shared: bool = True
     head: Literal["categorical", "gaussian"] = "categorical"
     sizes: tuple[int, ...] = (2,)
+    value: bool = True
 
     @property
     def actions(self) -> int:
@@ -51,6 +52,8 @@ class MLPSpec:
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Names and shapes of the parameters."""
+        if not self.value:
+            return q_shapes(self.inputs, self.hidden, self.actions)
         return mlp_shapes(self.inputs, self.hidden, self.actions, self.head == "gaussian", self.shared)
 
     @property
@@ -66,6 +69,8 @@ class MLPSpec:
             return f"hidden widths {self.hidden}: 1 to 256 are possible"
         if self.inputs < 1 or not self.sizes or min(self.sizes) < 1 or (self.head == "gaussian" and len(self.sizes) > 1):
             return f"{self.inputs} inputs, actions {self.sizes}: at least one of each, and one size for a gaussian"
+        if not self.value and (self.head == "gaussian" or len(self.sizes) > 1 or not self.shared):
+            return "a Q-network has one trunk and one discrete action"
         return None
 
 
@@ -148,9 +153,10 @@ class Tile(NamedTuple):
 
 
 def plan(spec: MLPSpec) -> Plan:
-    """Tables for `spec`. Parameters lie as `ActorCritic.named_parameters()` lists them."""
+    """Tables for `spec`. Parameters lie as `named_parameters()` of the module lists them."""
     actions, last = spec.actions, spec.hidden[-1]
-    policy = spec.parameters - (last + 1) * (actions + 1)
+    outputs = actions + spec.value
+    policy = spec.parameters - (last + 1) * outputs
     value = policy + (last + 1) * actions
     input_stride = _stride(_up(spec.inputs, HALF), spec.inputs)
     at = actions if spec.head == "gaussian" else 0  # log_std comes first
@@ -181,7 +187,7 @@ def plan(spec: MLPSpec) -> Plan:
             tile = add(tile, i, o, tile.at == 0, -1, at, 0, o)
             at += (i + 1) * o
         if spec.shared:
-            add(tile, last, actions + 1, False, 0, policy, value, actions)
+            add(tile, last, outputs, False, 0, policy, value, actions)
         else:
             add(
                 tile,
@@ -201,7 +207,7 @@ def plan(spec: MLPSpec) -> Plan:
         P.PACKED_STD: packed, P.PACKED: packed + 2 * actions, P.GROUP_STD: group, P.GROUP: _up(group + actions, COLUMNS),
     }  # fmt: skip
     for place, many in (
-        (P.OUT, actions + 1), (P.PROBABILITY, actions), (P.ACTION, spec.parts), (P.FACTS, 4), (P.SUMS, 5),
+        (P.OUT, outputs), (P.PROBABILITY, actions), (P.ACTION, spec.parts), (P.FACTS, 4), (P.SUMS, 5),
         (P.UNIFORM, spec.parts),
     ):  # fmt: skip
         whole[place] = work

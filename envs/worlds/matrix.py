@@ -244,6 +244,11 @@ class Matrix(World):
         return gymnasium.spaces.Box(0, 1, (size,), np.float32)
 
     @property
+    def others_seen(self) -> slice | None:
+        """Where an observation tells what the other players did last: agents may be kept from seeing it."""
+        return slice(self._actions, self._players * self._actions) if self.config.observation == "last" else None
+
+    @property
     def action_space(self) -> gymnasium.spaces.Discrete:
         return gymnasium.spaces.Discrete(self._actions)
 

@@ -115,3 +115,29 @@ def test_cohorts_are_counted_as_the_slow_version_counts_them(seed: int) -> None:
     state = collector.get_state()
     assert state["fresh"].tolist() == fresh and set(np.flatnonzero(state["counted"]).tolist()) == counted.keys()
     assert collector.pop_statistics()["episodes"] == ended.sum()
+
+
+def test_what_an_agent_remembers_ends_with_the_episode_and_is_in_the_checkpoint() -> None:
+    """A bandit agent's carry counts the pulls of the running episode, which the world counts as well."""
+
+    def begun(seed: int) -> Collector:
+        env = make("bandit", {"pulls": 7, "time_limit": 5}, num_envs=6, seed=seed)
+        collector = Collector(env, make_agent("thompson", {}, env, seed))
+        collector.begin(env.reset(seed))
+        return collector
+
+    one = begun(0)
+    for _ in range(4):
+        one.rollout(3)
+        pulls, carry = one.env.state.pulls, one.carry  # type: ignore[attr-defined]
+        assert carry is not None
+        # The last pull is in the observation, not yet in the carry; a fresh episode has neither.
+        assert (carry["pulls"].sum(1) == np.maximum(pulls - 1, 0)).all()
+    two = begun(1)
+    two.env.set_state(one.env.get_state())
+    two.agent.load_state_dict(one.agent.state_dict())
+    two.begin(two.env.obs)
+    two.set_state({name: array.copy() for name, array in one.get_state().items()})
+    first, second = one.rollout(9), two.rollout(9)
+    assert (first.action == second.action).all() and (first.reward == second.reward).all()
+    assert all((array == two.get_state()[name]).all() for name, array in one.get_state().items())

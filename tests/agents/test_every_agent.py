@@ -25,7 +25,12 @@ WORLDS: dict[str, dict[str, Any]] = {  # by the folder that an algorithm lies in
     "tabular": {"env": {"id": "frozenlake"}, "num_envs": 4},
     "deep": {"env": {"id": "cartpole"}, "num_envs": 4},
 }
-OWN: dict[str, dict[str, Any]] = {}
+CONTEXT = {"env": {"id": "bandit-contextual", "pulls": 12}}
+OWN: dict[str, dict[str, Any]] = {
+    "gp-ucb": {"env": {"id": "bandit-line", "pulls": 12}},
+    "lin-ucb": CONTEXT, "linear-thompson": CONTEXT, "neural-linear": CONTEXT,
+    "dqn": {"agent": {"learning_starts": 64, "batch_size": 8, "capacity": 200}},  # learns at once, and overwrites
+}  # fmt: skip
 BRIDGED = "bridges"  # other libraries' algorithms promise no bits; tests/agents/bridges says what they do promise
 NATIVE = [name for name, cls in agents().items() if BRIDGED not in cls.__module__.split(".")]
 

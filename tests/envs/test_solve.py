@@ -719,3 +719,36 @@ def test_a_discount_keeps_the_end_that_the_rules_make() -> None:
 def test_a_huge_restless_bandit_is_refused_at_once() -> None:
     assert bayes.restless_states(1000, 1_000_000) == 1 + 3**1000  # the second term is enough: no million of them
     assert bayes.restless_states(2, 3) == 1 + 9 + 25
+
+
+def test_epsilon_optimum_by_hand() -> None:
+    """One state: action 0 pays 1 and ends, action 1 stays."""
+    to, p, r, end = np.zeros((1, 2, 1), np.int64), np.ones((1, 2, 1)), np.array([[[1.0], [0.0]]]), np.array([[[True], [False]]])
+    model = Model(to, p, r, end, 0, {"x": np.zeros(1)})
+    # V = 1/2 + 1/2 (1/2 + 1/2 gamma V)
+    assert mdp.epsilon_optimum(model, 0.5).value[0] == pytest.approx(1.0, abs=1e-12)
+    assert mdp.epsilon_optimum(model, 0.5, gamma=0.9).value[0] == pytest.approx(0.75 / 0.775, abs=1e-12)
+    assert mdp.epsilon_optimum(model, 0.5, horizon=2).value[:, 0].tolist() == [0.9375, 0.75, 0.0]
+    assert mdp.epsilon_optimum(model, 0.5, horizon=2).policy.tolist() == [[0], [0]]
+    assert mdp.soft(np.array([1, 0]), 0.2, 4).tolist() == pytest.approx(
+        np.array([[0.05, 0.85, 0.05, 0.05], [0.85, 0.05, 0.05, 0.05]])
+    )
+    with pytest.raises(ValueError, match="epsilon is 2"):
+        mdp.epsilon_optimum(model, 2.0)
+
+
+@pytest.mark.parametrize("gamma", [0.9, 1.0])
+def test_epsilon_optimum_is_a_fixed_point(gamma: float) -> None:
+    world = make_world("cliffwalking")
+    from gumdrop.envs.engine import Engine
+
+    model = world.model(Engine(world, threads=1).state, 0)
+    assert model is not None
+    flat = mdp.flatten(model)
+    found = mdp.epsilon_optimum(model, 0.1, gamma=gamma)
+    q = mdp.backup(flat, found.value, gamma)
+    np.testing.assert_allclose(found.value, 0.9 * q.max(0) + 0.1 * q.mean(0), atol=1e-9)
+    exact = mdp.evaluate_policy(model, mdp.soft(found.policy, 0.1, 4), None, gamma)
+    np.testing.assert_allclose(found.value, exact, atol=1e-9)
+    zero = mdp.epsilon_optimum(model, 0.0, gamma=gamma).value[model.start]
+    assert zero == pytest.approx(mdp.value_iteration(model, gamma).value[model.start])

@@ -1,4 +1,7 @@
-"""`proof(name, figures)` writes docs/results/<name>.json: what a slow test measured, with commit, device and versions."""
+"""`proof(name, figures)` writes docs/results/<name>.json: what a slow test measured, with commit, device and versions.
+
+A key `headline`, a list of [what, figure] pairs, is what the page docs/results/README.md shows of it.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from gumdrop.agents.runtime.results import write_page
 from gumdrop.agents.runtime.system import git_commit, processor, versions
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
@@ -20,5 +24,6 @@ def proof() -> Callable[[str, dict[str, Any]], None]:
         RESULTS.mkdir(parents=True, exist_ok=True)
         document = {**figures, "git_commit": git_commit(), "device": processor(), "versions": versions()}
         (RESULTS / f"{name}.json").write_text(json.dumps(document, indent=2) + "\n")
+        write_page(RESULTS)
 
     return write

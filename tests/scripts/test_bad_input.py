@@ -319,6 +319,31 @@ OTHERS = [
         ("compare sound soud", "did you mean sound?"),
         ("compare sound sound --out x.pdf", ".html or .png"),
         ("compare sound sound --out runs.html/x.png", "not a folder"),
+        ("leaderboard", "missing argument"),
+        ("leaderboard cndy", "did you mean candy?"),
+        ("leaderboard CartPol-v1", "did you mean CartPole-v1?"),
+        ("leaderboard candy env.siz=3", "did you mean size?"),
+        ("leaderboard candy siz=3", "siz"),
+        ("leaderboard bandit extra", "not key=value"),
+        ("leaderboard bandit --agents pppo", "did you mean ppo?"),
+        ("leaderboard bandit --agents random,pppo", "did you mean ppo?"),
+        ("leaderboard bandit --agents ,", "name at least one"),
+        ("leaderboard bandit agent.gamma=1", "such as ppo.gamma=1"),
+        ("leaderboard bandit ppo.gama=1", "did you mean gamma?"),
+        ("leaderboard bandit ppo.gamma=high", "gamma"),
+        ("leaderboard bandit --agents random ppo.gamma=1", "does not take part"),
+        ("leaderboard bandit --steps ten", "should be a number"),
+        ("leaderboard bandit --steps 0", "steps"),
+        ("leaderboard bandit --agents random --steps 100", "one update takes 2,048 steps"),
+        ("leaderboard bandit --seeds 0", "--seeds"),
+        ("leaderboard bandit --seeds 99999", "--seeds"),
+        ("leaderboard bandit --seed -1", "--seed"),
+        ("leaderboard bandit threads=2", "works on one core"),
+        ("leaderboard bandit device=cuda", "one by one"),
+        ("leaderboard bandit --name ../up", "run name"),
+        ("leaderboard bandit --name sound", "a run of its own"),
+        ("leaderboard bandit --out x.pdf", ".html or .png"),
+        ("leaderboard bandit --out no/x.png", "no is not a folder"),
         ("doctor --jsn", "--json"),
     ]
 ]
@@ -591,6 +616,63 @@ def test_damaged_results_of_runs(
     folder = copy_of(bench, tmp_path)
     (folder / "runs" / "sound" / file).write_bytes(text)
     refused(Case(["compare", "sound", "sound"]), folder, capsys, monkeypatch)
+
+
+def group_of(folder: Path, name: str, seeds: int = 2) -> Path:
+    """A finished group of seeds, each a copy of the sound run."""
+    from gumdrop.configs.loader import dump_group, read_run
+
+    sound = folder / "runs" / "sound"
+    group = folder / "runs" / name
+    group.mkdir()
+    (group / "group.yaml").write_text(dump_group(read_run(sound / "config.yaml"), range(seeds)))
+    for seed in range(seeds):
+        shutil.copytree(sound, group / f"seed-{seed}")
+    return group
+
+
+GROUPS: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "not evaluated": (lambda group: (group / "seed-1" / "evaluation.json").unlink(), "is not evaluated: `gumdrop eval"),
+    "no summaries": (lambda group: [p.unlink() for p in group.glob("*/summary.json")], "none of its seeds is finished"),
+    "no seeds": (lambda group: [shutil.rmtree(p) for p in group.glob("seed-*")], "none of its seeds is finished"),
+    "no group.yaml": (lambda group: (group / "group.yaml").unlink(), "no run 'many'"),
+    "garbled group.yaml": (lambda group: (group / "group.yaml").write_text("seeds: ["), "group.yaml"),
+    "another world": (
+        lambda group: (group / "group.yaml").write_text("env: {id: candy}\nagent: {name: random}\nseeds: [0, 1]\n"),
+        "trained in candy, ",
+    ),
+    "another option": (
+        lambda group: (group / "group.yaml").write_text("env: {id: bandit, arms: 3}\nagent: {name: random}\nseeds: [0, 1]\n"),
+        "trained in bandit(arms=3), ",
+    ),
+    "not a number": (
+        lambda group: (group / "seed-0" / "evaluation.json").write_text('{"agent": {"mean": NaN}}'), "no finite number"
+    ),
+}  # fmt: skip
+for _file in ("summary.json", "evaluation.json"):
+    for _name, _text in JSONS.items():
+        GROUPS[f"{_name} {_file}"] = (lambda group, f=_file, t=_text: (group / "seed-1" / f).write_bytes(t), "damaged")  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("damage", GROUPS.values(), ids=GROUPS)
+def test_damaged_groups_in_a_comparison(
+    damage: tuple[Callable[[Path], None], str], bench: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    folder = copy_of(bench, tmp_path)
+    damage[0](group_of(folder, "many"))
+    refused(Case(["compare", "many", "sound"], damage[1]), folder, capsys, monkeypatch)
+
+
+def test_the_sound_group_is_sound(
+    bench: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = copy_of(bench, tmp_path)
+    group_of(folder, "many")
+    monkeypatch.chdir(folder)
+    capsys.readouterr()
+    assert main(["compare", "many", "sound", "--json"]) == 0
+    assert [len(row["seeds"]) for row in json.loads(capsys.readouterr().out)["algorithms"]] == [2, 1]
 
 
 def test_the_sound_run_is_sound(

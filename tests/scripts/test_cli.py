@@ -22,8 +22,8 @@ from gumdrop.scripts.cli import main
 
 COMMAND = [sys.executable, "-m", "gumdrop.scripts.cli"]
 VERBS = [
-    [], ["train"], ["resume"], ["eval"], ["rollout"], ["report"], ["compare"], ["doctor"], ["env"], ["env", "list"],
-    ["env", "show"], ["env", "check"], ["env", "solve"], ["env", "play"], ["agent"], ["agent", "list"],
+    [], ["train"], ["resume"], ["eval"], ["rollout"], ["report"], ["compare"], ["leaderboard"], ["doctor"], ["env"],
+    ["env", "list"], ["env", "show"], ["env", "check"], ["env", "solve"], ["env", "play"], ["agent"], ["agent", "list"],
     ["agent", "show"], ["bench"], ["bench", "env"], ["bench", "train"],
 ]  # fmt: skip
 RANDOM = ["train", "--env", "bandit", "--agent", "random", "steps=256", "num_envs=4", "--no-live"]
@@ -213,11 +213,57 @@ def test_many_seeds_from_train_to_compare(folder: Path, capsys: pytest.CaptureFi
     assert document(capsys, "report", name)["report"] == f"runs/{name}/report.html"
     compared = document(capsys, "compare", name, "bandit-random-0001/seed-3", "--out", "a.html")
     assert [row["run"] for row in compared["runs"]] == [name, "bandit-random-0001/seed-3"]
+
+    compared = document(capsys, "compare", "bandit-random-0001", name)
+    group, single = compared["algorithms"]
+    assert group["seeds"] == [3, 4] and single["seeds"] == [4] and single["iqm"]["ci95"] is None
+    assert group["scores"] == [row["return"] for row in made["seeds"]]
+    assert compared["notes"][-1] == "seed-4: one training seed: no interval over seeds"
+    assert main(["compare", "bandit-random-0001", name]) == 0
+    out, err = capsys.readouterr()
+    assert "P(better than bandit-random-0001)" in out and err.splitlines() == compared["notes"]
+
     for verb, words in (("eval", "a group of runs: name one"), ("resume", "finished"), ("report", "seed-3")):
         assert main([verb, "bandit-random-0001"]) == 2
         assert words in capsys.readouterr().err
     assert main(["resume", name]) == 2
     assert "finished" in capsys.readouterr().err
+
+
+def test_a_leaderboard_goes_on_where_it_was(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["leaderboard", "bandit", "--agents", "random", "--steps", "256", "--seeds", "2", "num_envs=4", "eval_episodes=20"]
+    made = document(capsys, *words, "--no-live")
+    assert made["folder"] == "runs/leaderboard-bandit" and made["skipped"] == made["failed"] == {}
+    (row,) = made["algorithms"]
+    assert (row["rank"], row["name"], row["seeds"], row["env_steps"]) == (1, "random", [0, 1], 256)
+    before = (folder / "runs/leaderboard-bandit/random/group.json").read_bytes()
+    assert main([*words, "--out", "board.png"]) == 0
+    out, err = capsys.readouterr()
+    assert re.search(r"^1\* +random +\d", out, re.M) and "written: runs/leaderboard-bandit/leaderboard.json, board.png" in out
+    assert "random is finished already" in err and (folder / "board.png").read_bytes()[1:4] == b"PNG"
+    assert (folder / "runs/leaderboard-bandit/random/group.json").read_bytes() == before
+    assert main([*words[:4], "--steps", "512", "--seeds", "2", "num_envs=4", "eval_episodes=20"]) == 2
+    assert "has steps 256, not 512" in capsys.readouterr().err
+    assert main(["compare", "leaderboard-bandit/random", "leaderboard-bandit/random/seed-1"]) == 0
+
+
+def test_a_leaderboard_tells_how_it_ended(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gumdrop.agents.runtime import leaderboard, train
+
+    def stop(*_: Any, **__: Any) -> None:
+        raise train.Interrupted(signal.SIGINT)
+
+    monkeypatch.setattr(leaderboard, "train_group", stop)
+    words = ["leaderboard", "bandit", "--agents", "random", "--json"]
+    assert main(words) == 130
+    out, err = capsys.readouterr()
+    assert json.loads(out)["status"] == "interrupted" and "the same command goes on" in err
+    monkeypatch.setattr(leaderboard, "train_group", lambda *_, **__: 1 / 0)
+    assert main(words) == 1
+    out, err = capsys.readouterr()
+    assert list(json.loads(out)["failed"]) == ["random"] and "failed in part or whole: random" in err
 
 
 def test_a_failed_seed_gives_exit_status_1(

@@ -1,0 +1,51 @@
+"""Epsilon-first: explore for a share of the pulls, then take what was best."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from ..core import Array, Carry, Mode, Rollout, Spaces, agent
+from .core import BanditConfig, bandit_of, blank, check_prior, generator, last_pull, load_state, means, pick, record, state_of
+
+
+@agent("epsilon-first")
+class EpsilonFirst:
+    """Explore in the first `epsilon` of the pulls, evenly or by softmax; afterwards the arm with the best mean so far."""
+
+    class Config(BanditConfig):
+        epsilon: float = Field(0.2, ge=0, le=1, description="share of the pulls that explore")
+        exploration: Literal["uniform", "softmax"] = Field("uniform", description="how arms are chosen at first")
+        temperature: float = Field(0.1, gt=0, le=100, description="of the softmax over means, in units of reward")
+        prior: tuple[float, float] = Field((1.0, 1.0), description="rewards and failures that each arm is taken to have had")
+
+    def __init__(self, config: Config, spaces: Spaces, seed: int, threads: int = 1) -> None:
+        self.config, self.world = config, bandit_of("epsilon-first", spaces)
+        check_prior("epsilon-first", config.prior)
+        self.num_steps, self.rng = config.num_steps, generator(seed)
+
+    def initial(self, n: int) -> dict[str, Array]:
+        return blank(n, self.world.config.arms)
+
+    def act(self, obs: Array, carry: Any, mode: Mode, mask: Array | None = None) -> tuple[Array, Carry, dict[str, Array]]:
+        o = self.config
+        record(carry, *last_pull(obs, self.world.config.arms))
+        index, _ = means(carry, o.prior)
+        explore = carry["pulls"].sum(1) < o.epsilon * self.world.config.pulls
+        if explore.any():
+            shape = int(explore.sum()), index.shape[1]
+            if o.exploration == "uniform":
+                index[explore] = self.rng.random(shape)
+            else:  # argmax of m_a / temperature + Gumbel noise has P(a) ~ exp(m_a / temperature) (Gumbel 1954)
+                index[explore] = index[explore] / o.temperature + self.rng.gumbel(size=shape)
+        return pick(index, self.rng), carry, {}
+
+    def learn(self, batch: Rollout, progress: float) -> dict[str, float]:
+        return {}
+
+    def state_dict(self) -> dict[str, Array]:
+        return state_of(self)
+
+    def load_state_dict(self, state: dict[str, Array]) -> None:
+        load_state(self, state)

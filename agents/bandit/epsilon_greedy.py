@@ -1,0 +1,53 @@
+"""Epsilon-greedy: now and then any arm, else the one with the best mean so far."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from ..core import Array, Carry, Mode, Rollout, Spaces, agent
+from .core import BanditConfig, bandit_of, blank, check_prior, generator, last_pull, load_state, means, pick, record, state_of
+
+
+@agent("epsilon-greedy")
+class EpsilonGreedy:
+    """With probability epsilon_t a random arm, else the best mean so far (Sutton & Barto 2018, section 2.4).
+
+    epsilon_t is `epsilon`, or decaying min(1, `scale` k / t) (Auer et al. 2002, figure 3, where `scale` is c / d^2). Large
+    `prior` rewards make it optimistic. The greedy agent of RL^2 (Duan et al. 2016) is epsilon=0 ties=first.
+    """
+
+    class Config(BanditConfig):
+        epsilon: float = Field(0.1, ge=0, le=1)
+        schedule: Literal["constant", "decaying"] = Field("constant", description="decaying: min(1, scale k / t) at pull t")
+        scale: float = Field(1.0, gt=0, le=1e6)
+        prior: tuple[float, float] = Field((1.0, 1.0), description="rewards and failures that each arm is taken to have had")
+        ties: Literal["random", "first"] = Field("random", description="which of equally good arms")
+
+    def __init__(self, config: Config, spaces: Spaces, seed: int, threads: int = 1) -> None:
+        self.config, self.world = config, bandit_of("epsilon-greedy", spaces)
+        check_prior("epsilon-greedy", config.prior)
+        self.num_steps, self.rng = config.num_steps, generator(seed)
+
+    def initial(self, n: int) -> dict[str, Array]:
+        return blank(n, self.world.config.arms)
+
+    def act(self, obs: Array, carry: Any, mode: Mode, mask: Array | None = None) -> tuple[Array, Carry, dict[str, Array]]:
+        o, (n, k) = self.config, carry["pulls"].shape
+        record(carry, *last_pull(obs, k))
+        best = pick(means(carry, o.prior)[0], self.rng, o.ties)
+        t = carry["pulls"].sum(1, keepdims=True) + 1
+        epsilon = o.epsilon if o.schedule == "constant" else np.minimum(1.0, o.scale * k / t)
+        explore = self.rng.random((n, 1)) < epsilon
+        return np.where(explore, self.rng.integers(k, size=(n, 1)), best), carry, {}
+
+    def learn(self, batch: Rollout, progress: float) -> dict[str, float]:
+        return {}
+
+    def state_dict(self) -> dict[str, Array]:
+        return state_of(self)
+
+    def load_state_dict(self, state: dict[str, Array]) -> None:
+        load_state(self, state)

@@ -1,0 +1,250 @@
+"""Deep Q-learning (Mnih et al. 2015, "Human-level control through deep reinforcement learning"), its options the history of the
+method: replay, target network, double, dueling, n-step returns, prioritised replay, noisy networks, quantiles."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import gymnasium
+import numpy as np
+from pydantic import Field, field_validator
+
+from ...envs.core import Native, flat_size
+from ..core import (
+    AgentConfig,
+    Array,
+    Carry,
+    Mode,
+    NonFinite,
+    Rollout,
+    Spaces,
+    agent,
+    check_arrays,
+    generator_state,
+    set_generator_state,
+)
+from .actor_critic import scheduled
+
+PARTS = 256  # minibatches that are drawn at a time, at most
+
+
+@agent("dqn")
+class DQN:
+    """Q-learning with a neural network; one network shared by all agents of a copy.
+
+    `replay=false target_every=0` is the naive method. Work per `learn`: a gradient step for every `update_every` environment
+    steps, each from `batch_size` transitions. `learner` says who computes the network: "fused", compiled kernels, for full
+    layers without dueling, noise and quantiles; or "torch", for all. With "fused" torch is not imported.
+    """
+
+    class Config(AgentConfig):
+        num_steps: int = Field(16, ge=1, le=100_000, description="steps per copy between updates")
+        update_every: float = Field(4, gt=0, le=1e6, description="environment steps per gradient step")
+        learning_starts: int = Field(1_000, ge=0, description="environment steps before the first gradient step")
+        batch_size: int = Field(64, ge=1, le=65_536, description="transitions per gradient step")
+        replay: bool = Field(True, description="learn from all that is stored; false: from the newest transitions")
+        capacity: int = Field(50_000, ge=1, le=10**8, description="transitions that are stored")
+        target_every: int = Field(250, ge=0, description="gradient steps between copies to the target network; 0: none")
+        double: bool = Field(False, description="the network chooses the next action, the target network values it")
+        dueling: bool = Field(False, description="value and advantages in streams of their own")
+        n_step: int = Field(1, ge=1, le=1000, description="rewards in a return before a value is asked")
+        prioritised: bool = Field(False, description="draw transitions by their last error")
+        priority_exponent: float = Field(0.6, gt=0, le=2)
+        importance_exponent: float = Field(0.4, ge=0, le=1, description="of the weights at the start; 1 at the end")
+        noisy: bool = Field(False, description="explore by noise in the weights, drawn anew each episode, not by epsilon")
+        noise: float = Field(0.5, gt=0, le=100, description="deviation of noisy weights at the start, times sqrt(inputs)")
+        heads: int = Field(0, ge=0, le=512, description="estimates with random priors, one of which acts for an episode")
+        prior: float = Field(3.0, ge=0, le=1000, description="size of the random functions that tell heads apart")
+        quantiles: int = Field(0, ge=0, le=512, description="learn so many quantiles of the return; 0: its mean")
+        epsilon: float = Field(1.0, ge=0, le=1, description="share of random actions at the start")
+        epsilon_final: float = Field(0.05, ge=0, le=1, description="and from epsilon_share of the run on")
+        epsilon_share: float = Field(0.2, gt=0, le=1)
+        learning_rate: float = Field(1e-3, gt=0, le=10)
+        schedule: Literal["constant", "linear", "cosine"] = Field("constant", description="learning rate over the run")
+        gamma: float = Field(0.99, ge=0, le=1)
+        max_grad_norm: float = Field(10.0, ge=0, le=1e6, description="0: no clipping")
+        network: Literal["mlp", "cnn"] = "mlp"
+        hidden: tuple[int, ...] = Field((64, 64), min_length=1, max_length=8, description="widths of the full layers")
+        channels: int = Field(16, ge=1, le=512, description="of the two convolutions of a cnn")
+        activation: Literal["tanh", "relu"] = "relu"
+        learner: Literal["auto", "torch", "fused"] = Field(
+            "auto", description="auto: fused kernels where they know the network"
+        )
+
+        @field_validator("hidden")
+        @classmethod
+        def _widths(cls, hidden: tuple[int, ...]) -> tuple[int, ...]:
+            if not all(1 <= width <= 8192 for width in hidden):
+                raise ValueError("hidden widths must lie in 1..8192")
+            return hidden
+
+    def __init__(self, config: Config, spaces: Spaces, seed: int, threads: int = 1) -> None:
+        from ...core_ml.replay import Replay
+
+        self.config, self.spaces = config, spaces
+        if not isinstance(spaces.action, gymnasium.spaces.Discrete):
+            raise ValueError(f"agent dqn: it cannot act in {spaces.action}, it needs a Discrete action space: take ppo")
+        if config.prioritised and not config.replay:
+            raise ValueError("agent dqn: prioritised needs replay: set agent.replay=true")
+        if config.heads and (config.quantiles or config.noisy or config.dueling):
+            raise ValueError("agent dqn: heads go without quantiles, noisy and dueling: leave those out")
+        self.actions, self._inputs, shape = int(spaces.action.n), flat_size(spaces.observation), spaces.observation.shape or ()
+        if config.network == "cnn" and len(shape) not in (2, 3):
+            raise ValueError(f"a cnn needs observations of 2 or 3 dimensions, these are {shape}: set agent.network=mlp")
+        self.rng = np.random.Generator(np.random.PCG64(seed))
+        self.learner: Any  # a FusedQ or EagerQ
+        self.learner, self.note = self._learner(shape)
+        self.noises = int(getattr(self.learner, "noises", 0))
+        self.dtype = spaces.observation.dtype if spaces.observation.dtype in (np.uint8, np.float32) else np.dtype(np.float32)
+        priority = config.priority_exponent if config.prioritised else 0.0
+        self.replay = Replay(config.capacity, self._inputs, self.dtype, config.n_step, priority)
+        self.greedy = config.noisy or config.heads > 0  # these explore by themselves
+        self.epsilon = 0.0 if self.greedy else config.epsilon
+        self.env_steps = self.gradient_steps = 0
+
+    def _learner(self, shape: tuple[int, ...]) -> tuple[Any, str]:
+        """Who computes the network, and a line for people about it."""
+        from ...core_ml.fused import FusedQ, MLPSpec
+
+        o = self.config
+        torchs = {"a cnn": o.network == "cnn", "dueling": o.dueling, "noisy": o.noisy, "quantiles": o.quantiles > 0}
+        torchs["a network of several heads"] = o.heads > 0
+        spec = MLPSpec(self._inputs, o.hidden, o.activation, sizes=(self.actions,), value=False)
+        misfit = next((f"{name} is torch's" for name, wanted in torchs.items() if wanted), None) or spec.fits()
+        if o.learner == "fused" and misfit:
+            raise ValueError(f"agent dqn: learner=fused cannot do this network, {misfit}: take learner=torch or auto")
+        if o.learner != "torch" and not misfit:
+            fused = FusedQ(spec, o.target_every > 0)
+            fused.initialise(self.rng)
+            wait = "; they compile now, once on this machine, which takes 10 to 20 seconds" if fused.compiles else ""
+            return fused, f"learner: fused kernels{wait}"
+        from ...core_ml.eager_q import EagerQ
+        from ...core_ml.nets import q_network
+
+        network = shape, self.actions, o.network, o.hidden, o.channels, o.activation
+        eager = EagerQ(q_network(*network, o.dueling, o.noisy, o.quantiles, o.heads, o.prior), o.target_every > 0)
+        eager.initialise(self.rng, o.noise)
+        return eager, "learner: torch" + (f" ({misfit})" if misfit else "")
+
+    @property
+    def num_steps(self) -> int:
+        return int(self.config.num_steps)
+
+    def initial(self, n: int) -> Carry:
+        """Noise or head stay the same for an episode, as deep exploration needs it; its first `act` draws them."""
+        if not self.greedy:
+            return None
+        a = self.spaces.num_agents
+        drawn = np.zeros((n, a), np.int64) if self.config.heads else np.zeros((n, a, self.noises), np.float32)
+        return {"drawn": drawn, "fresh": np.ones(n, np.bool_)}
+
+    def act(self, obs: Array, carry: Carry, mode: Mode, mask: Array | None = None) -> tuple[Array, Carry, dict[str, Array]]:
+        lead, rows = obs.shape[:2], self._rows(obs)
+        if mode == "greedy":
+            return self.learner.q(rows).argmax(1).reshape(lead), carry, {}
+        if carry is not None:
+            drawn, fresh = carry["drawn"].copy(), carry["fresh"]
+            shape = int(fresh.sum()), *drawn.shape[1:]
+            heads = self.config.heads
+            drawn[fresh] = self.rng.integers(heads, size=shape) if heads else self.rng.standard_normal(shape, np.float32)
+            noise, head = (None, drawn.reshape(-1)) if heads else (drawn.reshape(len(rows), -1), None)
+            carry = {"drawn": drawn, "fresh": np.zeros_like(fresh)}
+            return self.learner.q(rows, noise, head).argmax(1).reshape(lead), carry, {}
+        forced = self._forced(1, len(rows))[0]
+        return np.where(forced < 0, self.learner.q(rows).argmax(1), forced).reshape(lead), carry, {}
+
+    def explores(self, agents: int) -> bool:
+        from ...core_ml.fused import FusedQ
+
+        return isinstance(self.learner, FusedQ) and self.learner.explores(agents)
+
+    def explore(self, world: Native, kept: Any) -> tuple[dict[str, Array], float]:
+        """As `act`, and the world's steps with it, for all of the rollout `kept`; see `core.Exploring`."""
+        steps, n, a = kept.reward.shape
+        return {}, self.learner.explore(world, kept, self._forced(steps, n * a))
+
+    def _forced(self, steps: int, rows: int) -> Array:
+        """Epsilon-greedy choices, int64 (steps, rows): a random action with probability epsilon, else -1 for the best."""
+        chance, which = np.moveaxis(self.rng.random((steps, rows, 2)), 2, 0)
+        return np.where(chance < self.epsilon, (which * self.actions).astype(np.int64), -1)
+
+    def _rows(self, obs: Array) -> Array:
+        """(..., *observation) -> (B, D) of the dtype that is stored."""
+        return obs.reshape(-1, self._inputs).astype(self.dtype, copy=False)
+
+    def learn(self, batch: Rollout, progress: float) -> dict[str, float]:
+        o, replay = self.config, self.replay
+        t, n, _ = batch.reward.shape
+        self._store(batch)
+        before, self.env_steps = self.env_steps, self.env_steps + t * n
+        if not self.greedy:
+            self.epsilon = o.epsilon + (o.epsilon_final - o.epsilon) * min(progress / o.epsilon_share, 1.0)
+        learning_rate = o.learning_rate * scheduled(o.schedule, progress)
+        metrics = {"epsilon": self.epsilon, "learning_rate": learning_rate, "replay": float(min(replay.head, o.capacity))}
+        if self.env_steps <= o.learning_starts or not replay.latest:
+            return metrics
+
+        # As many gradient steps as `update_every` asks for; what is left of a division waits for the next rollout.
+        total = math.floor(self.env_steps / o.update_every) - math.floor(max(before, o.learning_starts) / o.update_every)
+        drawn = None if o.replay or not total else replay.newest(total, o.batch_size, o.gamma)
+        beta = o.importance_exponent + (1.0 - o.importance_exponent) * progress
+        done, means, norms = 0, np.zeros(3), 0.0
+        while done < total:
+            parts = 1 if o.prioritised else min(total - done, PARTS)
+            if o.target_every:
+                parts = min(parts, o.target_every - self.gradient_steps % o.target_every)
+            if drawn is not None:
+                sample = drawn.parts(done, done + parts)
+            elif o.prioritised:
+                sample = replay.prioritised(self.rng, o.batch_size, o.gamma, beta)
+            else:
+                sample = replay.uniform(self.rng, parts, o.batch_size, o.gamma)
+            # y = R + gamma^n max_a Q'(s', a); a step of Adam down the gradient of huber(y - Q(s, a))
+            found = self.learner.learn(replay, sample, o.double, learning_rate, o.max_grad_norm, self._seed())
+            if not math.isfinite(found.norms[-1]):
+                raise NonFinite(f"gradient of {self.learner.memory.bad_gradient()} is not finite: lower agent.learning_rate")
+            if o.prioritised:
+                replay.update(sample, found.error)
+            self.gradient_steps += parts
+            if o.target_every and self.gradient_steps % o.target_every == 0:
+                self.learner.sync()
+            done, means, norms = done + parts, means + found.means * parts, norms + float(found.norms.sum())
+        if not total:
+            return metrics
+        loss, value, error = (means / total).tolist()
+        metrics |= {"loss": loss, "q": value, "td_error": error, "grad_norm": norms / total}
+        return metrics | {"gradient_steps": float(self.gradient_steps)}
+
+    def _seed(self) -> int:
+        """A seed for the noise of one call of the learner."""
+        return int(self.rng.integers(2**62)) if self.config.noisy else 0
+
+    def _store(self, batch: Rollout) -> None:
+        """The step after t led to obs t+1, except where an episode was truncated: there to final_obs."""
+        t, n, a = batch.reward.shape
+        next_obs = np.concatenate([batch.obs[1:], batch.last_obs[None]])
+        if len(batch.final_obs):
+            next_obs[batch.truncated] = batch.final_obs
+        ended = (np.repeat(flag, a, axis=1) for flag in (batch.terminated, batch.truncated))
+        facts = batch.action.reshape(t, n * a), batch.reward.reshape(t, n * a)
+        self.replay.add(self._rows(batch.obs), *facts, self._rows(next_obs), *ended)
+
+    def _state(self) -> dict[str, Array]:
+        """Everything but the generator; arrays of our own, not copies."""
+        counters = np.array([self.env_steps, self.gradient_steps], np.int64)
+        state: dict[str, Array] = {"counters": counters, "epsilon": np.array(self.epsilon), "target": self.learner.target}
+        state |= self.learner.memory.state()
+        return state | {f"replay.{name}": array for name, array in self.replay.state().items()}
+
+    def state_dict(self) -> dict[str, Array]:
+        return {name: array.copy() for name, array in self._state().items()} | {"rng": generator_state(self.rng)}
+
+    def load_state_dict(self, state: dict[str, Array]) -> None:
+        check_arrays(state, self.state_dict(), "agent dqn")
+        self.learner.memory.load(state)
+        self.learner.target[:] = state["target"]
+        self.replay.load({name.removeprefix("replay."): array for name, array in state.items()})
+        self.env_steps, self.gradient_steps = (int(x) for x in state["counters"])
+        self.epsilon = float(state["epsilon"])
+        set_generator_state(self.rng, state["rng"])

@@ -1,0 +1,71 @@
+"""Expected SARSA (van Seijen et al. 2009; Sutton & Barto 2018, section 6.6)."""
+
+from __future__ import annotations
+
+from ..core import Array, Carry, Mode, Rollout, Spaces, agent
+from .behaviour import Behaviour, TabularConfig, expected, step_size
+from .kernel import kernel
+from .table import Table, check_growing, discrete
+
+
+@agent("expected-sarsa")
+class ExpectedSarsa:
+    """On-policy control that takes the expectation over the next action instead of the one that came."""
+
+    class Config(TabularConfig):
+        pass
+
+    def __init__(self, config: Config, spaces: Spaces, seed: int, threads: int = 1) -> None:
+        actions = discrete("expected-sarsa", spaces)
+        self.config = config
+        self.table = Table(q=(actions, config.initial_value), visits=(actions, 0))
+        self.behaviour = Behaviour(config, seed)
+
+    @property
+    def num_steps(self) -> int:
+        return int(self.config.num_steps)
+
+    def initial(self, n: int) -> None:
+        return None
+
+    def values(self, obs: Array) -> Array:
+        """Action values of observations (N, A, ...), float64 (N * A, actions)."""
+        return self.table.values("q", obs, self.config.initial_value)
+
+    def act(self, obs: Array, carry: Carry, mode: Mode, mask: Array | None = None) -> tuple[Array, Carry, dict[str, Array]]:
+        return self.behaviour.act(self.values(obs), obs.shape[:2], mode), carry, {}
+
+    def learn(self, batch: Rollout, progress: float) -> dict[str, float]:
+        o, move = self.config, self.table.moves(batch)
+        error = sweep(
+            self.table["q"], self.table["visits"], move.row, move.action, move.reward, move.next,
+            o.learning_rate, o.visit_decay, o.gamma, self.behaviour.epsilon, self.behaviour.temperature,
+        )  # fmt: skip
+        epsilon = self.behaviour.epsilon
+        self.behaviour.advance(progress)
+        return {"td_error": error / move.row.size, "states": float(self.table.count), "epsilon": epsilon}
+
+    def state_dict(self) -> dict[str, Array]:
+        return self.table.state() | self.behaviour.state()
+
+    def load_state_dict(self, state: dict[str, Array]) -> None:
+        check_growing(state, self.state_dict(), "agent expected-sarsa")
+        self.table.load(state)
+        self.behaviour.load(state)
+
+
+@kernel
+def sweep(
+    q: Array, visits: Array, row: Array, action: Array, reward: Array, after: Array,
+    learning_rate: float, omega: float, gamma: float, epsilon: float, temperature: float,
+) -> float:  # fmt: skip
+    """All steps in the order of time. Returns the sum of |delta|."""
+    total = 0.0
+    for t in range(row.shape[0]):
+        for b in range(row.shape[1]):
+            s, a = row[t, b], action[t, b]
+            # delta = R + gamma sum_a' pi(a' | S') Q(S', a') - Q(S, A);  Q(S, A) <- Q(S, A) + alpha delta
+            delta = reward[t, b] + gamma * expected(q, after[t, b], epsilon, temperature) - q[s, a]
+            q[s, a] += step_size(visits, s, a, learning_rate, omega) * delta
+            total += abs(delta)
+    return total

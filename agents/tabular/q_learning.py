@@ -1,0 +1,72 @@
+"""Q-learning (Watkins 1989, Learning from Delayed Rewards; Sutton & Barto 2018, section 6.5)."""
+
+from __future__ import annotations
+
+from ..core import Array, Carry, Mode, Rollout, Spaces, agent
+from .behaviour import Behaviour, OpponentConfig, highest, step_size
+from .kernel import kernel
+from .table import Table, check_growing, discrete, others
+
+
+@agent("q-learning")
+class QLearning:
+    """Off-policy control: action values of the greedy policy, whatever explores."""
+
+    class Config(OpponentConfig):
+        pass
+
+    def __init__(self, config: Config, spaces: Spaces, seed: int, threads: int = 1) -> None:
+        actions = discrete("q-learning", spaces)
+        self.config = config
+        blank = others("q-learning", spaces, config.opponent)
+        self.table = Table(blank, q=(actions, config.initial_value), visits=(actions, 0))
+        self.behaviour = Behaviour(config, seed)
+
+    @property
+    def num_steps(self) -> int:
+        return int(self.config.num_steps)
+
+    def initial(self, n: int) -> None:
+        return None
+
+    def values(self, obs: Array) -> Array:
+        """Action values of observations (N, A, ...), float64 (N * A, actions)."""
+        return self.table.values("q", obs, self.config.initial_value)
+
+    def act(self, obs: Array, carry: Carry, mode: Mode, mask: Array | None = None) -> tuple[Array, Carry, dict[str, Array]]:
+        return self.behaviour.act(self.values(obs), obs.shape[:2], mode), carry, {}
+
+    def learn(self, batch: Rollout, progress: float) -> dict[str, float]:
+        o, move = self.config, self.table.moves(batch)
+        error = sweep(
+            self.table["q"], self.table["visits"], move.row, move.action, move.reward, move.next,
+            o.learning_rate, o.visit_decay, o.gamma,
+        )  # fmt: skip
+        epsilon = self.behaviour.epsilon
+        self.behaviour.advance(progress)
+        return {"td_error": error / move.row.size, "states": float(self.table.count), "epsilon": epsilon}
+
+    def state_dict(self) -> dict[str, Array]:
+        return self.table.state() | self.behaviour.state()
+
+    def load_state_dict(self, state: dict[str, Array]) -> None:
+        check_growing(state, self.state_dict(), "agent q-learning")
+        self.table.load(state)
+        self.behaviour.load(state)
+
+
+@kernel
+def sweep(
+    q: Array, visits: Array, row: Array, action: Array, reward: Array, after: Array,
+    learning_rate: float, omega: float, gamma: float,
+) -> float:  # fmt: skip
+    """All steps in the order of time. Returns the sum of |delta|."""
+    total = 0.0
+    for t in range(row.shape[0]):
+        for b in range(row.shape[1]):
+            s, a = row[t, b], action[t, b]
+            # delta = R + gamma max_a' Q(S', a') - Q(S, A);  Q(S, A) <- Q(S, A) + alpha delta
+            delta = reward[t, b] + gamma * highest(q, after[t, b]) - q[s, a]
+            q[s, a] += step_size(visits, s, a, learning_rate, omega) * delta
+            total += abs(delta)
+    return total
