@@ -42,9 +42,10 @@ TASKS = {
         **COMMON, "num_steps": 32, "epochs": 10, "minibatches": 4, "learning_rate": 2e-3, "gamma": 0.98, "gae_lambda": 0.8,
         "clip_coef": 0.1, "ent_coef": 0.0, "hidden": (32, 32),
     }),
-    "frozenlake": Task("frozenlake", {}, 64, 80, 2, 1000, 5000, 0.67, {  # nine tenths of the exact optimum
+    # Nine tenths of the exact optimum. With ent_coef=0.02 ours settled too soon with seed 3, and with one of 20 others.
+    "frozenlake": Task("frozenlake", {}, 64, 80, 2, 1000, 5000, 0.67, {
         **COMMON, "num_steps": 32, "epochs": 4, "minibatches": 32, "learning_rate": 2e-3, "gamma": 0.99, "gae_lambda": 0.95,
-        "clip_coef": 0.2, "ent_coef": 0.02, "hidden": (32, 32),
+        "clip_coef": 0.2, "ent_coef": 0.05, "hidden": (32, 32),
     }),
     "candy": Task("candy", {"view": 7}, 16, 120, 3, 500, 5000, 12.2, {  # 85 % of the exact optimum
         **COMMON, "num_steps": 56, "epochs": 4, "minibatches": 28, "learning_rate": 2e-3, "gamma": 1.0, "gae_lambda": 0.95,
