@@ -39,6 +39,8 @@ COPIES, STEPS, UPDATES = 3, 10, 5
 
 
 def world_of(name: str) -> dict[str, Any]:
+    if name == "sb3-recurrent-ppo":
+        return {"id": "t-maze", "size": 3, "time_limit": 12}  # a world that asks for memory
     return {"id": "navigation", "time_limit": 7} if TABLE[name].actions == "continuous" else {"id": "cartpole"}
 
 
