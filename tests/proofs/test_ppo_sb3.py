@@ -7,13 +7,12 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import numpy as np
 import pytest
 
-from gumdrop.agents.core import make_agent
+from gumdrop.agents.bridges.sb3_vec_env import vec_env
+from gumdrop.agents.core import Spaces, make_agent
 from gumdrop.agents.runtime.collect import Collector
 from gumdrop.agents.runtime.evaluate import run_episodes
-from gumdrop.envs.core import flat_size
 from gumdrop.envs.registry import make
 
 pytestmark = pytest.mark.slow
@@ -87,56 +86,6 @@ def ours(task: Task, seed: int, updates: int) -> tuple[Course, float]:
     return course, course.score(agent, task.final_episodes)
 
 
-def batched(task: Task, seed: int) -> Any:
-    """Our engine as stable-baselines3's VecEnv, without a Python object per copy but where an episode ends."""
-    import gymnasium
-    from stable_baselines3.common.vec_env import VecEnv
-
-    env: Any = make(task.world, task.options, num_envs=task.copies, seed=seed)
-    box = gymnasium.spaces.Box(-np.inf, np.inf, (flat_size(env.observation_space),), np.float32)
-    nothing: dict[str, Any] = {}
-
-    class Batched(VecEnv):  # type: ignore[misc]
-        def reset(self) -> Array:
-            return rows(env.reset(seed))
-
-        def step_async(self, actions: Array) -> None:
-            self.actions = actions
-
-        def step_wait(self) -> tuple[Array, Array, Array, list[dict[str, Any]]]:
-            step = env.step(self.actions[:, None])
-            done = step.terminated | step.truncated
-            infos = [nothing] * task.copies
-            for i in np.flatnonzero(done):
-                truncated = bool(step.truncated[i])
-                infos[i] = {"TimeLimit.truncated": truncated}
-                if truncated:  # it bootstraps there, as we do
-                    infos[i]["terminal_observation"] = rows(step.final_obs[i : i + 1])[0]
-            return rows(step.obs), step.reward[:, 0].copy(), done, infos
-
-        def close(self) -> None:
-            env.close()
-
-        def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
-            return [None] * task.copies
-
-        def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
-            raise NotImplementedError
-
-        def env_method(self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any) -> list[Any]:
-            raise NotImplementedError
-
-        def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
-            return [False] * task.copies
-
-    return Batched(task.copies, box, env.action_space)
-
-
-def rows(obs: Array) -> Array:
-    """(N, 1, ...) -> float32 (N, D), a copy: the engine writes into its array at each step."""
-    return obs.reshape(len(obs), -1).astype(np.float32)
-
-
 def theirs(task: Task, seed: int, updates: int) -> tuple[Course, float]:
     """Theirs counts the whole squared error of a value, ours half of it; and the linear schedule an update sooner."""
     from stable_baselines3 import PPO
@@ -145,13 +94,15 @@ def theirs(task: Task, seed: int, updates: int) -> tuple[Course, float]:
     o, course = task.ppo, Course(task)
     steps = task.copies * o["num_steps"]
     width = list(o["hidden"])
+    env = make(task.world, task.options, num_envs=task.copies, seed=seed)
+    env.reset(seed)
 
     class Player:
         def initial(self, n: int) -> None:
             return None
 
         def act(self, obs: Array, carry: Any, mode: str) -> tuple[Array, Any, dict[str, Array]]:
-            return model.predict(rows(obs), deterministic=True)[0][:, None], carry, {}
+            return model.predict(obs[:, 0], deterministic=True)[0][:, None], carry, {}
 
     class After(BaseCallback):  # type: ignore[misc]
         collected = False
@@ -165,7 +116,8 @@ def theirs(task: Task, seed: int, updates: int) -> tuple[Course, float]:
             return True
 
     model = PPO(
-        "MlpPolicy", batched(task, seed), n_steps=o["num_steps"], batch_size=steps // o["minibatches"], n_epochs=o["epochs"],
+        "MlpPolicy", vec_env(env, Spaces.of(env), task.copies), n_steps=o["num_steps"],
+        batch_size=steps // o["minibatches"], n_epochs=o["epochs"],
         learning_rate=lambda left: (left + 1 / task.updates) * o["learning_rate"], gamma=o["gamma"], gae_lambda=o["gae_lambda"],
         clip_range=o["clip_coef"], ent_coef=o["ent_coef"], vf_coef=o["vf_coef"] / 2, max_grad_norm=o["max_grad_norm"],
         seed=seed, policy_kwargs={"net_arch": {"pi": width, "vf": width}}, device="cpu",
