@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pydantic
 from pydantic import BaseModel, ConfigDict
 
-from ..envs.core import BatchEnv, Native, World
+from ..envs.core import BatchEnv, Native, Step, World
 from ..envs.registry import Broken, UnknownName, claim, explain, load_plugins, suggest
 
 Array = npt.NDArray[Any]
@@ -88,11 +88,13 @@ class Agent(Protocol):
     def load_state_dict(self, state: dict[str, Array]) -> None: ...
 
 
-def restart(agent: Agent, carry: Carry, ended: Array) -> None:
-    """Put what `agent` knows at the start of an episode into the rows of `carry` where `ended` (N,) is true, in place."""
-    if carry is not None and ended.any():
-        for name, fresh in (agent.initial(1) or {}).items():
-            carry[name][ended] = fresh
+def restart(agent: Agent, carry: Carry, step: Step) -> None:
+    """Put what `agent` knows at the start of an episode into the rows of `carry` whose episode ended in `step`, in place."""
+    if carry is not None:
+        ended = step.terminated | step.truncated
+        if ended.any():
+            for name, fresh in (agent.initial(1) or {}).items():
+                carry[name][ended] = fresh
 
 
 class Kept(NamedTuple):

@@ -2,9 +2,38 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from typing import Any
 
 import pytest
+
+
+class StopAfter:
+    """A live view that asks for a stop, as Ctrl-C does, after so many updates."""
+
+    def __init__(self, updates: int, signum: int = signal.SIGINT) -> None:
+        self.left, self.signum = updates, signum
+
+    def __enter__(self) -> StopAfter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def note(self, line: str) -> None:
+        pass
+
+    def update(self, metrics: dict[str, Any], timing: dict[str, Any]) -> None:
+        self.left -= 1
+        if self.left == 0:
+            os.kill(os.getpid(), self.signum)
+
+
+@pytest.fixture
+def stop_after() -> type[StopAfter]:
+    """`train(..., live=stop_after(2))` is stopped by a signal after two updates."""
+    return StopAfter
 
 
 def _variants() -> list[tuple[str, dict[str, Any]]]:

@@ -63,6 +63,7 @@ def vec_env(env: BatchEnv | None, spaces: Spaces, rows: int) -> Any:
         def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
             return [None] * rows  # asked for is render_mode alone
 
+        # `VecEnv` is abstract in these two; they are called for wrappers and methods of environments, which copies have not.
         def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
             raise NotImplementedError("copies have no attributes of their own")
 

@@ -237,10 +237,8 @@ class StableBaselines:
         """Raise NonFinite where the library stumbles over parameters that are not, or leaves such behind."""
         try:
             yield
-        except Exception:
+        finally:
             self._check_parameters()
-            raise
-        self._check_parameters()
 
     def _check_parameters(self) -> None:
         import torch

@@ -7,10 +7,22 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import gymnasium
 import numpy as np
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 
 from ...envs.core import Native, finite_bounds, flat_size
-from ..core import Array, Carry, Kept, Mode, NonFinite, Rollout, Spaces, check_arrays, generator_state, set_generator_state
+from ..core import (
+    AgentConfig,
+    Array,
+    Carry,
+    Kept,
+    Mode,
+    NonFinite,
+    Rollout,
+    Spaces,
+    check_arrays,
+    generator_state,
+    set_generator_state,
+)
 
 if TYPE_CHECKING:
     from ...core_ml.fused import Acted
@@ -25,15 +37,27 @@ def _possible(hidden: tuple[int, ...]) -> tuple[int, ...]:
 Widths = Annotated[tuple[int, ...], AfterValidator(_possible)]  # of full layers
 
 
+class ActorConfig(AgentConfig):
+    """Options of an `Actor`, for the agents that have one."""
+
+    normalise_observation: bool = False
+    network: Literal["mlp", "cnn"] = "mlp"
+    hidden: Widths = Field((64, 64), min_length=1, max_length=8, description="widths of the full layers")
+    channels: int = Field(16, ge=1, le=512, description="of the two convolutions of a cnn")
+    activation: Literal["tanh", "relu"] = "tanh"
+    shared_trunk: bool = Field(True, description="policy and value read the same features")
+    learner: Literal["auto", "torch", "fused"] = Field("auto", description="auto: fused kernels where they know the network")
+    chunk: int = Field(8192, ge=16, description="rows per gradient pass of one thread, with learner=torch")
+
+
 class Actor:
     """An actor-critic network with its optimiser, its normaliser and the agent's generator; a part of the agent `name`.
 
-    `options`: the agent's, of which `network`, `hidden`, `channels`, `activation`, `shared_trunk`, `learner`, `chunk` and
-    `normalise_observation` are read. Discrete and Box actions. `note`: a line for people about who computes the network.
+    Discrete and Box actions. `note`: a line for people about who computes the network.
     Raises ValueError for an action space or a network that cannot be.
     """
 
-    def __init__(self, name: str, options: Any, spaces: Spaces, seed: int, threads: int, device: str = "cpu") -> None:
+    def __init__(self, name: str, options: ActorConfig, spaces: Spaces, seed: int, threads: int, device: str = "cpu") -> None:
         from ...core_ml.normalise import RunningNormaliser
 
         self.name, self.options, self.spaces = name, options, spaces

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import gymnasium
 import numpy as np
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from ...envs.core import Native, flat_size
 from ..core import (
@@ -24,7 +24,7 @@ from ..core import (
     generator_state,
     set_generator_state,
 )
-from .actor_critic import scheduled
+from .actor_critic import Widths, scheduled
 
 PARTS = 256  # minibatches that are drawn at a time, at most
 
@@ -65,19 +65,12 @@ class DQN:
         gamma: float = Field(0.99, ge=0, le=1)
         max_grad_norm: float = Field(10.0, ge=0, le=1e6, description="0: no clipping")
         network: Literal["mlp", "cnn"] = "mlp"
-        hidden: tuple[int, ...] = Field((64, 64), min_length=1, max_length=8, description="widths of the full layers")
+        hidden: Widths = Field((64, 64), min_length=1, max_length=8, description="widths of the full layers")
         channels: int = Field(16, ge=1, le=512, description="of the two convolutions of a cnn")
         activation: Literal["tanh", "relu"] = "relu"
         learner: Literal["auto", "torch", "fused"] = Field(
             "auto", description="auto: fused kernels where they know the network"
         )
-
-        @field_validator("hidden")
-        @classmethod
-        def _widths(cls, hidden: tuple[int, ...]) -> tuple[int, ...]:
-            if not all(1 <= width <= 8192 for width in hidden):
-                raise ValueError("hidden widths must lie in 1..8192")
-            return hidden
 
     def __init__(self, config: Config, spaces: Spaces, seed: int, threads: int = 1) -> None:
         from ...core_ml.replay import Replay

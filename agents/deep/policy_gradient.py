@@ -8,8 +8,8 @@ import numpy as np
 from pydantic import Field
 
 from ...envs.core import Native
-from ..core import AgentConfig, Array, Carry, Kept, Mode, Rollout, Spaces, agent, check_arrays
-from .actor_critic import Actor, Widths, metrics_of, scheduled
+from ..core import Array, Carry, Kept, Mode, Rollout, Spaces, agent, check_arrays
+from .actor_critic import Actor, ActorConfig, metrics_of, scheduled
 
 UNCLIPPED = 1e6  # a clip range that no ratio leaves
 WHOLE = ("return", "discounted", "baseline", "critic")  # estimates that wait for the end of an episode
@@ -38,7 +38,7 @@ class PolicyGradient:
     but for critic, which like td and gae adds gamma V of its last observation.
     """
 
-    class Config(AgentConfig):
+    class Config(ActorConfig):
         advantage: Literal["immediate", "return", "discounted", "baseline", "critic", "td", "gae"] = Field(
             "gae", description="what an action's log-probability is weighted with"
         )
@@ -59,16 +59,7 @@ class PolicyGradient:
         vf_coef: float = Field(0.5, ge=0, le=100, description="weight of the critic's loss, where there is one")
         max_grad_norm: float = Field(0.5, ge=0, le=1e6, description="0: no clipping")
         normalise_advantage: bool = Field(False, description="to mean 0 and deviation 1 over the update: one more baseline")
-        normalise_observation: bool = False
-        network: Literal["mlp", "cnn"] = "mlp"
-        hidden: Widths = Field((64, 64), min_length=1, max_length=8, description="widths of the full layers")
-        channels: int = Field(16, ge=1, le=512, description="of the two convolutions of a cnn")
-        activation: Literal["tanh", "relu"] = "tanh"
         shared_trunk: bool = Field(False, description="policy and value read the same features")
-        learner: Literal["auto", "torch", "fused"] = Field(
-            "auto", description="auto: fused kernels where they know the network"
-        )
-        chunk: int = Field(8192, ge=16, description="rows per gradient pass of one thread, with learner=torch")
 
     def __init__(self, config: Config, spaces: Spaces, seed: int, threads: int = 1) -> None:
         from ...core_ml.episodes import WholeEpisodes

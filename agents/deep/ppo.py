@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from ...envs.core import Native
-from ..core import AgentConfig, Array, Carry, Kept, Mode, Rollout, Spaces, agent
-from .actor_critic import Actor, Widths, metrics_of, scheduled
+from ..core import Array, Carry, Kept, Mode, Rollout, Spaces, agent
+from .actor_critic import Actor, ActorConfig, metrics_of, scheduled
 
 if TYPE_CHECKING:
     from ...core_ml.fused import Coefs
@@ -27,7 +27,7 @@ class PPO:
 
     devices: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
 
-    class Config(AgentConfig):
+    class Config(ActorConfig):
         num_steps: int = Field(32, ge=1, le=100_000, description="steps per copy between updates")
         epochs: int = Field(4, ge=1, le=100)
         minibatches: int = Field(4, ge=1, le=10_000)
@@ -43,16 +43,6 @@ class PPO:
         max_grad_norm: float = Field(0.5, ge=0, le=1e6, description="0: no clipping")
         target_kl: float | None = Field(None, gt=0, description="stop an update's epochs beyond this KL divergence")
         normalise_advantage: bool = True
-        normalise_observation: bool = False
-        network: Literal["mlp", "cnn"] = "mlp"
-        hidden: Widths = Field((64, 64), min_length=1, max_length=8, description="widths of the full layers")
-        channels: int = Field(16, ge=1, le=512, description="of the two convolutions of a cnn")
-        activation: Literal["tanh", "relu"] = "tanh"
-        shared_trunk: bool = Field(True, description="policy and value read the same features")
-        learner: Literal["auto", "torch", "fused"] = Field(
-            "auto", description="auto: fused kernels where they know the network"
-        )
-        chunk: int = Field(8192, ge=16, description="rows per gradient pass of one thread, with learner=torch")
 
     def __init__(self, config: Config, spaces: Spaces, seed: int, threads: int = 1, device: str = "cpu") -> None:
         self.config, self.device = config, device

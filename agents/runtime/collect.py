@@ -99,7 +99,7 @@ class Collector:
             t1 = clock()
             keep("obs", t, self.obs)
             step = self.env.step(action)
-            restart(self.agent, self.carry, step.terminated | step.truncated)
+            restart(self.agent, self.carry, step)
             for name, value in (("action", action), *step._asdict().items()):
                 if name not in ("obs", "final_obs"):
                     keep(name, t, value)

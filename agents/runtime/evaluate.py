@@ -76,7 +76,7 @@ def run_episodes(
         for _ in range(LONGEST):
             action, carry, _ = player.act(obs, carry, mode)
             step = env.step(action)
-            restart(player, carry, step.terminated | step.truncated)
+            restart(player, carry, step)
             obs = step.obs
             returns[rows[running]] += step.reward[running].mean(1)
             lengths[rows[running]] += 1

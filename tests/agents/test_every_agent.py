@@ -5,8 +5,7 @@ An agent is tested the moment it exists. Where the world of its folder does not 
 
 from __future__ import annotations
 
-import os
-import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -48,37 +47,16 @@ def config_of(name: str, **changes: Any) -> RunConfig:
     return config.model_copy(update={"steps": steps})
 
 
-class StopAfter:
-    """A live view that asks for a stop, as Ctrl-C does, after so many updates."""
-
-    def __init__(self, updates: int) -> None:
-        self.left = updates
-
-    def __enter__(self) -> StopAfter:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def note(self, line: str) -> None:
-        pass
-
-    def update(self, metrics: dict[str, Any], timing: dict[str, Any]) -> None:
-        self.left -= 1
-        if self.left == 0:
-            os.kill(os.getpid(), signal.SIGINT)
-
-
 def everything(folder: Path) -> tuple[str, bytes]:
     return checkpoint.digest(checkpoint.load(folder).tensors), (folder / "metrics.jsonl").read_bytes()
 
 
 @pytest.mark.parametrize("name", NATIVE)
-def test_same_seed_same_bits_and_exact_resume(name: str, tmp_path: Path) -> None:
+def test_same_seed_same_bits_and_exact_resume(name: str, tmp_path: Path, stop_after: Callable[..., Any]) -> None:
     config = config_of(name)
     train.train(config, tmp_path / "whole", live=False)
     with pytest.raises(train.Interrupted):
-        train.train(config, tmp_path / "cut", live=StopAfter(2))  # type: ignore[arg-type]
+        train.train(config, tmp_path / "cut", live=stop_after(2))
     train.train(config, tmp_path / "cut", live=False, resume=True)
     assert everything(tmp_path / "whole") == everything(tmp_path / "cut")
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import copy
 import importlib
-import os
 import random
-import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -60,37 +59,16 @@ def everything(folder: Path) -> tuple[str, bytes]:
     return checkpoint.digest(checkpoint.load(folder).tensors), (folder / "metrics.jsonl").read_bytes()
 
 
-class StopAfter:
-    """A live view that asks for a stop, as Ctrl-C does, after so many updates."""
-
-    def __init__(self, updates: int) -> None:
-        self.left = updates
-
-    def __enter__(self) -> StopAfter:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def note(self, line: str) -> None:
-        pass
-
-    def update(self, metrics: dict[str, Any], timing: dict[str, Any]) -> None:
-        self.left -= 1
-        if self.left == 0:
-            os.kill(os.getpid(), signal.SIGINT)
-
-
 def test_every_row_of_the_table_is_registered_and_tested() -> None:
     assert set(TABLE) == {name for name in agents() if name.startswith("sb3-")} == set(OPTIONS)
 
 
 @pytest.mark.parametrize("name", TABLE)
-def test_trains_saves_reloads_evaluates_and_goes_on_exactly(name: str, tmp_path: Path) -> None:
+def test_trains_saves_reloads_evaluates_and_goes_on_exactly(name: str, tmp_path: Path, stop_after: Callable[..., Any]) -> None:
     config = config_of(name)
     train.train(config, tmp_path / "whole", live=False)
     with pytest.raises(train.Interrupted):
-        train.train(config, tmp_path / "cut", live=StopAfter(3))  # type: ignore[arg-type]
+        train.train(config, tmp_path / "cut", live=stop_after(3))
     torch.manual_seed(99), np.random.seed(99)
     train.train(config, tmp_path / "cut", live=False, resume=True)
     assert everything(tmp_path / "whole") == everything(tmp_path / "cut")
@@ -307,10 +285,10 @@ def test_without_sb3_contrib_a_line_says_what_to_install(monkeypatch: pytest.Mon
     make_agent("sb3-ppo", {}, env, 0)
 
 
-def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_refused(tmp_path: Path, stop_after: Callable[..., Any]) -> None:
     config = config_of("sb3-dqn", keep_checkpoints=1)
     with pytest.raises(train.Interrupted):
-        train.train(config, tmp_path / "run", live=StopAfter(4))  # type: ignore[arg-type]
+        train.train(config, tmp_path / "run", live=stop_after(4))
     found = checkpoint.load(tmp_path / "run")
     agent, _, _ = load_run(tmp_path / "run")
     state = dict(found.tensors["agent"])

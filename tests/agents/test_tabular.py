@@ -72,7 +72,7 @@ def played(name: str, options: dict[str, Any], steps: int, seed: int = 0) -> tup
     return agent, seen
 
 
-def same(agent: Any, column: str, wanted: dict[bytes, Any], least: int = 5) -> None:
+def assert_same(agent: Any, column: str, wanted: dict[bytes, Any], least: int = 5) -> None:
     """The table's column is `wanted`, by observation."""
     assert len(wanted) >= least
     for s, values in wanted.items():
@@ -111,7 +111,7 @@ def test_q_learning_is_the_textbooks() -> None:
     for x in seen:
         target = x.r + 0.9 * (q[x.after].max() if x.after else 0.0)
         q[x.s][x.a] += alpha(x.s, x.a) * (target - q[x.s][x.a])
-    same(agent, "q", q)
+    assert_same(agent, "q", q)
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.2])
@@ -122,7 +122,7 @@ def test_expected_sarsa_is_the_textbooks(temperature: float) -> None:
     for x in seen:
         target = x.r + 0.9 * (on_policy(q[x.after], temperature) if x.after else 0.0)
         q[x.s][x.a] += alpha(x.s, x.a) * (target - q[x.s][x.a])
-    same(agent, "q", q)
+    assert_same(agent, "q", q)
 
 
 def test_double_q_is_the_textbooks() -> None:
@@ -132,8 +132,8 @@ def test_double_q_is_the_textbooks() -> None:
         k = 0 if x.draws[0].item() < 0.5 else 1
         value = q[1 - k][x.after][q[k][x.after].argmax()] if x.after else 0.0
         q[k][x.s][x.a] += alpha[k](x.s, x.a) * (x.r + 0.9 * value - q[k][x.s][x.a])
-    same(agent, "q", q[0])
-    same(agent, "q2", q[1])
+    assert_same(agent, "q", q[0])
+    assert_same(agent, "q2", q[1])
 
 
 def episodes(seen: list[Seen]) -> list[list[Seen]]:
@@ -165,7 +165,7 @@ def test_n_step_sarsa_is_the_textbooks(n: int) -> None:
                 g += gamma ** (last - tau) * end
             x = episode[tau]
             q[x.s][x.a] += alpha(x.s, x.a) * (g - q[x.s][x.a])
-    same(agent, "q", q)
+    assert_same(agent, "q", q)
 
 
 @pytest.mark.parametrize("trace", ["accumulating", "replacing"])
@@ -189,7 +189,7 @@ def test_sarsa_lambda_is_the_textbooks(trace: str) -> None:
                     if e[s][a]:
                         q[s][a] += alpha.again(s, a) * delta * e[s][a]
                 e[s] *= 0.9 * 0.8
-    same(agent, "q", q)
+    assert_same(agent, "q", q)
 
 
 def returns(episode: list[Seen], end: float) -> list[float]:
@@ -211,7 +211,7 @@ def test_monte_carlo_is_the_mean_of_returns(visit: str) -> None:
                 found[pair].append(gs[k])
         for (s, a), values in found.items():
             q[s][a] = np.mean(values)
-    same(agent, "q", q)
+    assert_same(agent, "q", q)
 
 
 @pytest.mark.parametrize("options", [{}, {"trace_lambda": 0.8}, {"trace_lambda": 0.8, "trace": "replacing"}], ids=str)
@@ -228,7 +228,7 @@ def test_td_prediction_is_the_textbooks(options: dict[str, Any]) -> None:
             for s in list(e):
                 v[s] += alpha.again(s) * delta * e[s]
                 e[s] *= 0.9 * options.get("trace_lambda", 0.0)
-    same(agent, "v", v)
+    assert_same(agent, "v", v)
 
 
 def test_monte_carlo_prediction_is_the_mean_of_returns() -> None:
@@ -243,7 +243,7 @@ def test_monte_carlo_prediction_is_the_mean_of_returns() -> None:
                     found[x.s].append(gs[k])
             for s, values in found.items():
                 v[s] = float(np.mean(values))
-    same(agent, "v", v)
+    assert_same(agent, "v", v)
     share = np.bincount([x.a for x in seen], minlength=4) / len(seen)
     assert np.abs(share - [0.1, 0.2, 0.3, 0.4]).max() < 0.08
 
@@ -268,7 +268,7 @@ def test_dyna_q_is_the_textbooks() -> None:
                 left -= len(rewards)
             target = np.mean(rewards) + 0.9 * (q[after].max() if after else 0.0)
             q[s][a] += alpha.again(s, a) * (target - q[s][a])
-    same(agent, "q", q)
+    assert_same(agent, "q", q)
 
 
 def test_prioritised_sweeping_is_the_textbooks() -> None:
@@ -298,7 +298,7 @@ def test_prioritised_sweeping_is_the_textbooks() -> None:
                     if change > 1e-3:
                         queue[before, did] = change
     assert len(queue) == len(agent.queue)
-    same(agent, "q", q)
+    assert_same(agent, "q", q)
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,40 +36,19 @@ def fingerprint(folder: Path) -> tuple[str, bytes]:
     return checkpoint.digest(checkpoint.load(folder).tensors), (folder / "metrics.jsonl").read_bytes()
 
 
-class StopAt:
-    """A live view that asks for a stop, as Ctrl-C does, after the given number of updates."""
-
-    def __init__(self, update: int, signum: int = signal.SIGINT) -> None:
-        self.at, self.signum, self.count = update, signum, 0
-
-    def __enter__(self) -> StopAt:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def note(self, line: str) -> None:
-        pass
-
-    def update(self, metrics: dict[str, Any], timing: dict[str, Any]) -> None:
-        self.count += 1
-        if self.count == self.at:
-            os.kill(os.getpid(), self.signum)
-
-
 @pytest.mark.parametrize("name", RUNS)
-def test_same_seed_same_bits_and_exact_resume(name: str, tmp_path: Path) -> None:
+def test_same_seed_same_bits_and_exact_resume(name: str, tmp_path: Path, stop_after: Callable[..., Any]) -> None:
     config = run_config(name)
     for run in ("a", "b"):
         assert train.train(config, tmp_path / run, live=False)["status"] == "finished"
     assert fingerprint(tmp_path / "a") == fingerprint(tmp_path / "b")
 
     with pytest.raises(train.Interrupted) as stop:
-        train.train(config, tmp_path / "c", live=StopAt(2))  # type: ignore[arg-type]
+        train.train(config, tmp_path / "c", live=stop_after(2))
     assert stop.value.exit_code == 130
     assert json.loads((tmp_path / "c" / "summary.json").read_text())["status"] == "interrupted"
     with pytest.raises(train.Interrupted) as stop:
-        train.train(config, tmp_path / "c", live=StopAt(1, signal.SIGTERM), resume=True)  # type: ignore[arg-type]
+        train.train(config, tmp_path / "c", live=stop_after(1, signal.SIGTERM), resume=True)
     assert stop.value.exit_code == 143
     train.train(config, tmp_path / "c", live=False, resume=True)
     assert fingerprint(tmp_path / "a") == fingerprint(tmp_path / "c")
@@ -79,11 +58,11 @@ def test_same_seed_same_bits_and_exact_resume(name: str, tmp_path: Path) -> None
     assert fingerprint(tmp_path / "a")[0] != fingerprint(tmp_path / "d")[0]
 
 
-def test_a_killed_run_forgets_what_came_after_its_checkpoint(tmp_path: Path) -> None:
+def test_a_killed_run_forgets_what_came_after_its_checkpoint(tmp_path: Path, stop_after: Callable[..., Any]) -> None:
     config = run_config("candy")
     train.train(config, tmp_path / "whole", live=False)
     with pytest.raises(train.Interrupted):
-        train.train(config, tmp_path / "killed", live=StopAt(3))  # type: ignore[arg-type]
+        train.train(config, tmp_path / "killed", live=stop_after(3))
     with open(tmp_path / "killed" / "metrics.jsonl", "a") as file:
         file.write('{"updates": 4, "env_steps": 99}\n{"upda')  # what SIGKILL may leave behind
     train.train(config, tmp_path / "killed", live=False, resume=True)
@@ -114,9 +93,9 @@ def test_a_finished_run_is_not_resumed(tmp_path: Path) -> None:
         train.train(run_config("bandit"), tmp_path / "run", live=False, resume=True)
 
 
-def test_another_configuration_is_refused_on_resume(tmp_path: Path) -> None:
+def test_another_configuration_is_refused_on_resume(tmp_path: Path, stop_after: Callable[..., Any]) -> None:
     with pytest.raises(train.Interrupted):
-        train.train(run_config("bandit"), tmp_path / "run", live=StopAt(1))  # type: ignore[arg-type]
+        train.train(run_config("bandit"), tmp_path / "run", live=stop_after(1))
     wider = run_config("bandit", agent={**run_config("bandit").agent, "hidden": (32,)})
     with pytest.raises(ValueError, match="model|optimiser"):
         train.train(wider, tmp_path / "run", live=False, resume=True)
@@ -198,12 +177,12 @@ def test_a_run_killed_behind_its_last_checkpoint_is_finished_by_resume(tmp_path:
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", '{"episodes": "many", "yardstick": 3}', '{"yardstick": {"random": "x"}}'])
-def test_damaged_summaries_and_evaluations_are_made_anew(text: str, tmp_path: Path) -> None:
+def test_damaged_summaries_and_evaluations_are_made_anew(text: str, tmp_path: Path, stop_after: Callable[..., Any]) -> None:
     from gumdrop.agents.runtime.evaluate import evaluate_run
 
     config = run_config("bandit")
     with pytest.raises(train.Interrupted):
-        train.train(config, tmp_path / "run", live=StopAt(2))  # type: ignore[arg-type]
+        train.train(config, tmp_path / "run", live=stop_after(2))
     for name in ("summary.json", "evaluation.json"):
         (tmp_path / "run" / name).write_text(text)
     summary = train.train(config, tmp_path / "run", live=False, resume=True)

@@ -230,6 +230,9 @@ def test_a_model_of_the_opponent_pays(proof: Proof) -> None:
     assert interval(difference)[0] > 0
 
 
+VISITS = {"double-q": ("visits", "visits2")}  # columns that count a table's updates
+
+
 def test_updates_a_second(proof: Proof) -> None:
     """Sweeps over rollouts that were collected before, hashing and looking up included; then the whole loop. One core."""
     found = {}
@@ -250,5 +253,9 @@ def test_updates_a_second(proof: Proof) -> None:
             for _ in range(20):
                 agent.learn(collector.rollout(16), 0.5)
             whole.append(20 * batch.reward.size / (time.perf_counter() - began))
+        # Each transition was one update, but for those that wait for their next action.
+        updates = sum(int(agent.table[column].sum()) for column in VISITS.get(name, ("visits",)))
+        made = 2 * 7 * 20 * batch.reward.size
+        assert made - env.num_envs <= updates <= made
         found[name] = {"updates_per_second": float(np.median(learning)), "steps_per_second": float(np.median(whole))}
     add(proof, "speed", {"env": {"id": "frozenlake"}, "num_envs": 1024, "num_steps": 16, "agents": found})

@@ -516,7 +516,7 @@ def tree(folder: Path) -> dict[str, str]:
     return found
 
 
-def refused(case: Case, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def assert_refused(case: Case, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     before = tree(folder)
     capsys.readouterr()
@@ -538,7 +538,7 @@ def short(case: Case) -> str:
 
 @pytest.mark.parametrize("case", TRAIN + OTHERS, ids=short)
 def test_command_lines(case: Case, bench: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    refused(case, bench, capsys, monkeypatch)
+    assert_refused(case, bench, capsys, monkeypatch)
 
 
 @pytest.mark.parametrize(("text", "says"), FILES, ids=[repr(text[:30]) for text, _ in FILES])
@@ -547,7 +547,7 @@ def test_configuration_files(
 ) -> None:
     path = bench / "case.yaml"
     path.write_bytes(text)
-    refused(Case(["train", "candy-ppo", "-c", "case.yaml"], says), bench, capsys, monkeypatch)
+    assert_refused(Case(["train", "candy-ppo", "-c", "case.yaml"], says), bench, capsys, monkeypatch)
     path.unlink()
 
 
@@ -565,7 +565,7 @@ def test_damaged_checkpoints(
     damage(folder / "runs" / "sound")
     for verb in ("resume", "eval", "rollout"):
         if verb == "resume" or damage is not CHECKPOINTS["truncated env"]:
-            refused(Case([verb, "sound"]), folder, capsys, monkeypatch)
+            assert_refused(Case([verb, "sound"]), folder, capsys, monkeypatch)
 
 
 @pytest.mark.parametrize("damage", RESUMES.values(), ids=RESUMES)
@@ -575,7 +575,7 @@ def test_checkpoints_that_do_not_fit_their_run(
 ) -> None:  # fmt: skip
     folder = copy_of(bench, tmp_path)
     damage(folder / "runs" / "sound")
-    refused(Case(["resume", "sound"]), folder, capsys, monkeypatch)
+    assert_refused(Case(["resume", "sound"]), folder, capsys, monkeypatch)
 
 
 @pytest.mark.parametrize("verb", ["resume", "eval", "rollout", "report", "compare"])
@@ -588,7 +588,7 @@ def test_damaged_configurations_of_runs(
         pytest.skip("what a run was remains readable where its world is gone")
     folder = copy_of(bench, tmp_path)
     (folder / "runs" / "sound" / "config.yaml").write_bytes(text)
-    refused(Case([verb, *["sound"] * (2 if verb == "compare" else 1)]), folder, capsys, monkeypatch)
+    assert_refused(Case([verb, *["sound"] * (2 if verb == "compare" else 1)]), folder, capsys, monkeypatch)
 
 
 @pytest.mark.parametrize(
@@ -600,9 +600,9 @@ def test_damaged_configurations_of_groups(
     folder = copy_of(bench, tmp_path)
     (folder / "runs" / "many").mkdir()
     (folder / "runs" / "many" / "group.yaml").write_bytes(text)
-    refused(Case(["resume", "many"]), folder, capsys, monkeypatch)
+    assert_refused(Case(["resume", "many"]), folder, capsys, monkeypatch)
     for verb in ("eval", "rollout", "report"):
-        refused(Case([verb, "many"], "a group of runs; none of them has begun"), folder, capsys, monkeypatch)
+        assert_refused(Case([verb, "many"], "a group of runs; none of them has begun"), folder, capsys, monkeypatch)
 
 
 @pytest.mark.parametrize("file", ["summary.json", "evaluation.json", "metrics.jsonl"])
@@ -615,7 +615,7 @@ def test_damaged_results_of_runs(
         pytest.skip("a last line cut off by a kill is normal")
     folder = copy_of(bench, tmp_path)
     (folder / "runs" / "sound" / file).write_bytes(text)
-    refused(Case(["compare", "sound", "sound"]), folder, capsys, monkeypatch)
+    assert_refused(Case(["compare", "sound", "sound"]), folder, capsys, monkeypatch)
 
 
 def group_of(folder: Path, name: str, seeds: int = 2) -> Path:
@@ -661,7 +661,7 @@ def test_damaged_groups_in_a_comparison(
 ) -> None:  # fmt: skip
     folder = copy_of(bench, tmp_path)
     damage[0](group_of(folder, "many"))
-    refused(Case(["compare", "many", "sound"], damage[1]), folder, capsys, monkeypatch)
+    assert_refused(Case(["compare", "many", "sound"], damage[1]), folder, capsys, monkeypatch)
 
 
 def test_the_sound_group_is_sound(
@@ -722,4 +722,4 @@ def test_a_folder_that_cannot_be_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "shut").mkdir(mode=0o500)
-    refused(Case(["train", "candy-ppo", "--dir", "shut"], "permission denied"), tmp_path, capsys, monkeypatch)
+    assert_refused(Case(["train", "candy-ppo", "--dir", "shut"], "permission denied"), tmp_path, capsys, monkeypatch)
