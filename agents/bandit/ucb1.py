@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -29,11 +29,12 @@ class UCB1:
     """Optimism: the arm with the largest mean + c sqrt(2 ln t / n) (Auer et al. 2002; c = 1 is theirs for rewards in 0..1).
 
     `discount` < 1 weighs old pulls less, `window` > 0 sees the last ones alone (Garivier & Moulines 2011): for arms that
-    change. `prior` (1, 1) takes each arm to have paid once in two pulls, so that not every arm has to be tried.
+    change. `confidence=constant` leaves the time out, c / sqrt(n), as Lee et al. 2023 (DPT) do. `prior` (1, 1) takes each arm to have paid once in two pulls, so that not every arm has to be tried.
     """
 
     class Config(BanditConfig):
         c: float = Field(1.0, ge=0, le=100, description="how much an uncertain arm is worth")
+        confidence: Literal["growing", "constant"] = Field("growing", description="whether what is uncertain grows with time")
         prior: tuple[float, float] = Field((0.0, 0.0), description="rewards and failures that each arm is taken to have had")
         discount: float = Field(1.0, gt=0, le=1, description="weight that a pull keeps with each later one")
         window: int = Field(0, ge=0, le=100_000, description="how many of the last pulls count; 0: all")
@@ -54,7 +55,8 @@ class UCB1:
         t = np.maximum(carry["pulls"].sum(1, keepdims=True), 1.0)  # discounted, or in the window, as n is
         # index_a = mean_a + c sqrt(2 ln t / n_a)
         with np.errstate(divide="ignore", invalid="ignore"):
-            index = np.where(n > 0, mean + o.c * np.sqrt(2 * np.log(t) / n), np.inf)
+            width = 2 * np.log(t) if o.confidence == "growing" else 1.0
+            index = np.where(n > 0, mean + o.c * np.sqrt(width / n), np.inf)
         return pick(index, self.rng), carry, {}
 
     def learn(self, batch: Rollout, progress: float) -> dict[str, float]:

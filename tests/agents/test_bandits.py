@@ -74,6 +74,10 @@ def test_ucb1_takes_every_arm_once_then_the_largest_index() -> None:
     for c, expected in ((0.5, 0), (0.6, 1)):
         agent, _ = agent_in("ucb1", {"c": c}, arms=2)
         assert after(agent, pulls, 2)[0][0] == expected
+    # Without the time, mean + c / sqrt(n) is 1.292 and 1.278 with c = 1.1, 1.337 and 1.349 with c = 1.2.
+    for c, expected in ((1.1, 0), (1.2, 1)):
+        agent, _ = agent_in("ucb1", {"c": c, "confidence": "constant"}, arms=2)
+        assert after(agent, pulls, 2)[0][0] == expected
     # With a prior an arm that was never pulled has an index: 1/2 + 0.1 sqrt(2 ln 1 / 2).
     agent, _ = agent_in("ucb1", {"c": 0.1, "prior": (1.0, 1.0)}, arms=2)
     assert after(agent, [(0, 1.0)], 2)[0][0] == 0
