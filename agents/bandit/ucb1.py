@@ -29,7 +29,8 @@ class UCB1:
     """Optimism: the arm with the largest mean + c sqrt(2 ln t / n) (Auer et al. 2002; c = 1 is theirs for rewards in 0..1).
 
     `discount` < 1 weighs old pulls less, `window` > 0 sees the last ones alone (Garivier & Moulines 2011): for arms that
-    change. `confidence=constant` leaves the time out, c / sqrt(n), as Lee et al. 2023 (DPT) do. `prior` (1, 1) takes each arm to have paid once in two pulls, so that not every arm has to be tried.
+    change. `confidence=constant` leaves the time out, c / sqrt(n), as in DPT (Lee et al. 2023). `prior` (1, 1) takes each arm
+    to have paid once in two pulls, so that not every arm has to be tried.
     """
 
     class Config(BanditConfig):
