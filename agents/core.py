@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pydantic
 from pydantic import BaseModel, ConfigDict
 
+from ..core_ml.parameters import check_arrays as check_arrays
 from ..envs.core import BatchEnv, Native, Step, World
 from ..envs.registry import Broken, UnknownName, claim, explain, load_plugins, suggest
 
@@ -225,19 +226,6 @@ def make_agent(name: str, options: dict[str, Any], env: BatchEnv, seed: int, thr
     elsewhere = {} if device == "cpu" else {"device": device}
     made: Agent = cls(config, Spaces.of(env), seed, threads, **elsewhere)
     return made
-
-
-def check_arrays(state: dict[str, Array], expected: dict[str, Array], what: str) -> None:
-    """Raise ValueError unless `state` has the names, shapes and dtypes of `expected`."""
-    if state.keys() != expected.keys():
-        odd = sorted(state.keys() ^ expected.keys())[0]
-        raise ValueError(f"{what}: array {odd!r} is {'unknown' if odd in state else 'missing'}: another configuration?")
-    for name, array in expected.items():
-        if state[name].shape != np.shape(array) or state[name].dtype != np.asarray(array).dtype:
-            raise ValueError(
-                f"{what}: {name} is {state[name].dtype}{state[name].shape}, "
-                f"this configuration has {np.asarray(array).dtype}{np.shape(array)}"
-            )
 
 
 def generator_state(rng: np.random.Generator) -> Array:

@@ -14,9 +14,9 @@ from pydantic import Field
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from .component import ComponentConfig, check_arrays
+from .component import ComponentConfig
 from .observations import Observation
-from .parameters import Array, aligned
+from .parameters import Array, aligned, check_arrays
 
 NAMES = {
     "pca": "sklearn.decomposition.IncrementalPCA",

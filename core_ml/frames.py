@@ -6,9 +6,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from .component import ComponentConfig, check_arrays
+from .component import ComponentConfig
 from .memory import State, cleared, episodes, inputs, newest
-from .parameters import Array
+from .parameters import Array, check_arrays
 
 
 class FrameStack:

@@ -15,9 +15,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from .component import ComponentConfig, check_arrays
+from .component import ComponentConfig
 from .memory import State, inputs
-from .parameters import Array
+from .parameters import Array, check_arrays
 
 
 class Tables(NamedTuple):

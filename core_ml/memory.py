@@ -14,8 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .component import check_arrays
-from .parameters import Array, orthogonal
+from .parameters import Array, check_arrays, orthogonal
 
 State = dict[str, Tensor]
 M = TypeVar("M", bound=nn.Module)

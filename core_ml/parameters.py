@@ -116,3 +116,16 @@ def aligned(*shape: int, dtype: npt.DTypeLike = np.float32) -> Array:
     room = np.zeros(size + 64 // kind.itemsize, kind)
     skip = -room.ctypes.data % 64 // kind.itemsize
     return room[skip : skip + size].reshape(shape)
+
+
+def check_arrays(state: dict[str, Array], expected: dict[str, Array], what: str) -> None:
+    """Raise ValueError unless `state` has the names, shapes and dtypes of `expected`."""
+    if state.keys() != expected.keys():
+        odd = sorted(state.keys() ^ expected.keys())[0]
+        raise ValueError(f"{what}: array {odd!r} is {'unknown' if odd in state else 'missing'}: another configuration?")
+    for name, array in expected.items():
+        if state[name].shape != np.shape(array) or state[name].dtype != np.asarray(array).dtype:
+            raise ValueError(
+                f"{what}: {name} is {state[name].dtype}{state[name].shape}, "
+                f"this configuration has {np.asarray(array).dtype}{np.shape(array)}"
+            )

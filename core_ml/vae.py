@@ -9,10 +9,9 @@ from pydantic import Field
 from torch import Tensor
 
 from .coder import Coder, CoderConfig
-from .component import check_arrays
 from .distributions import Gaussian
 from .observations import Observation
-from .parameters import Array
+from .parameters import Array, check_arrays
 
 
 class VAE:
