@@ -1,4 +1,4 @@
-"""World and learner on one device, without a GPU: torch on its CPU, the world in numba's simulator.
+"""World and learner on one device. Without a GPU: torch on its CPU, the world in numba's simulator; where there is one, on it, too.
 
 A CUDA graph repeats the operations that were captured, on the same memory, without Python. `Tape` does that on the CPU, so what
 would go stale in a graph, a number of Python's for one, goes stale here. Run as a script (with NUMBA_ENABLE_CUDASIM=1 in the
@@ -84,10 +84,14 @@ def _threads() -> None:
     torch.set_num_threads(1)
 
 
-@pytest.fixture
-def on_device(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    """Makes an agent for a device whose torch is the CPU's."""
-    monkeypatch.setattr(device, "_torch_device", lambda name: "cpu")
+NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+
+
+@pytest.fixture(params=["cpu", pytest.param("gpu", marks=NEEDS_GPU)])
+def on_device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Makes an agent for a device whose torch is the CPU's, or for a GPU."""
+    if request.param == "cpu":
+        monkeypatch.setattr(device, "_torch_device", lambda name: "cpu")
     return lambda options, env, seed: make_agent("ppo", options, env, seed, device="cuda")
 
 
@@ -115,11 +119,13 @@ def test_one_update_is_that_of_the_eager_learner(
     world: str, options: dict[str, Any], graphs: bool, on_device: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With one minibatch the order of rows means nothing: the same rollout leads to the same parameters, up to rounding."""
-    if graphs:
-        monkeypatch.setattr(device, "capture", Tape.capture)
     env = make(world, {"time_limit": 7}, num_envs=24, seed=3)
     chosen = {"minibatches": 1, "epochs": 3, "num_steps": 20, **options}
     eager, there = make_agent("ppo", {**chosen, "learner": "torch"}, env, 5), on_device(chosen, env, 5)
+    if not graphs:
+        monkeypatch.setattr(device, "capture", lambda work, place: work)
+    elif there.learner.place.device.type == "cpu":
+        monkeypatch.setattr(device, "capture", Tape.capture)
     collector = Collector(env, eager)
     collector.begin(env.reset(1))
     for update in range(5):  # the third one captures where minibatches are many, all after it replay
@@ -246,32 +252,44 @@ def test_without_a_gpu_it_says_so(tmp_path: Path) -> None:
     assert not any(tmp_path.iterdir())
 
 
-def in_simulator(job: str, folder: Path) -> dict[str, Any]:
-    """This file as a script in a process with the simulator; what it found."""
+PLACES = pytest.mark.parametrize("place", ["simulator", pytest.param("gpu", marks=NEEDS_GPU)])
+
+
+def in_process(place: str, job: str, folder: Path) -> dict[str, Any]:
+    """This file as a script in a process with the simulator or a GPU; what it found."""
     done = subprocess.run(
         [sys.executable, "-W", "ignore::numba.NumbaWarning", __file__, job, str(folder)],
-        env=os.environ | {"NUMBA_ENABLE_CUDASIM": "1"}, capture_output=True, text=True, timeout=600,
+        env=os.environ | ({"NUMBA_ENABLE_CUDASIM": "1", "CUDA_VISIBLE_DEVICES": ""} if place == "simulator" else {}),
+        capture_output=True, text=True, timeout=600,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     found: dict[str, Any] = json.loads((folder / "found.json").read_text())
     return found
 
 
+@PLACES
 @pytest.mark.parametrize("world", ["maze", "candy-race", "point-maze"])
-def test_rollouts_are_what_happened(world: str, tmp_path: Path) -> None:
+def test_rollouts_are_what_happened(world: str, place: str, tmp_path: Path) -> None:
     """The CPU's world, given the actions of a rollout on the device, does the same; graphs and plain calls do the same."""
-    assert in_simulator(f"rollouts {world}", tmp_path) == {"differ": [], "episodes": True}
+    assert in_process(place, f"rollouts {world}", tmp_path) == {"differ": [], "episodes": True}
 
 
-def test_runs_repeat_resume_and_replay_to_the_same_bits(tmp_path: Path) -> None:
+@PLACES
+def test_runs_repeat_resume_and_replay_to_the_same_bits(place: str, tmp_path: Path) -> None:
     """Also: what a run on the device has learned, the CPU evaluates; and the bench measures it."""
     from gumdrop.agents.runtime.evaluate import evaluate_run
 
-    found = in_simulator("runs", tmp_path)
+    found = in_process(place, "runs", tmp_path)
     assert found["whole"] == found["resumed"] == found["captured"]
-    assert found["summary"]["status"] == "finished" and found["summary"]["device"].startswith("simulator")
+    assert found["summary"]["status"] == "finished"
+    assert found["summary"]["device"].startswith("simulator" if place == "simulator" else torch.cuda.get_device_name())
     assert found["bench"]["steps_per_second"] > 0 and set(found["bench"]["time_split"]) == {"act", "learn"}
     assert evaluate_run(tmp_path / "whole", episodes=20)["episodes"] == 20
+
+
+def on_host(batch: Rollout) -> Rollout:
+    *arrays, extras = (x if isinstance(x, dict) else x.cpu() for x in batch)
+    return Rollout._make([*arrays, {name: x.cpu() for name, x in extras.items()}])
 
 
 def _rollouts(world: str) -> dict[str, Any]:
@@ -290,7 +308,7 @@ def _rollouts(world: str) -> dict[str, Any]:
     ours.begin(env.obs)
     differ, counted = [], True
     for _ in range(5):
-        there = ours.rollout(8)
+        there = on_host(ours.rollout(8))
         steps: dict[str, list[Any]] = {name: [] for name in ("obs", "reward", "terminated", "truncated", "final")}
         for t in range(8):
             steps["obs"].append(host.obs.copy())
@@ -323,7 +341,7 @@ def _rollouts(world: str) -> dict[str, Any]:
 
 
 def _runs(folder: Path) -> dict[str, Any]:
-    """A run; the same run stopped and resumed; and the same run with graphs."""
+    """A run; the same run stopped and resumed; and the same run with graphs. The first ones go without, on a GPU, too."""
     from gumdrop.agents.runtime import checkpoint
     from gumdrop.agents.runtime.bench import bench_device
     from gumdrop.agents.runtime.train import Interrupted, train
@@ -353,7 +371,9 @@ def _runs(folder: Path) -> dict[str, Any]:
     env = {"id": "maze", "time_limit": 9}
     settings: Any = {"env": env, "agent": {"name": "ppo", **TINY}, "num_envs": 64, "steps": 64 * 8 * 5, "device": "cuda"}
     config = RunConfig(**settings, checkpoint_updates=1)
-    summary = train(config, folder / "whole", live=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(device, "capture", lambda work, place: work)
+        summary = train(config, folder / "whole", live=False)
     stop: Any = StopAt(2)
     try:
         train(config, folder / "resumed", live=stop)
@@ -367,7 +387,9 @@ def _runs(folder: Path) -> dict[str, Any]:
 
 
 def _capture(patch: pytest.MonkeyPatch) -> None:
-    """From now on work is recorded and replayed, the world's kernel too."""
+    """From now on work is recorded and replayed, the world's kernel too; on a GPU CUDA does that by itself."""
+    if torch.cuda.is_available():
+        return
     from gumdrop.envs.cuda import CudaEngine
 
     plain = CudaEngine.step_shared

@@ -1,4 +1,4 @@
-"""The CUDA kernels against the CPU's, bit for bit, in numba's simulator; what needs no GPU of the real target.
+"""The CUDA kernels against the CPU's, bit for bit: in numba's simulator, and by `make proofs` on a GPU where there is one.
 
 Run as a script (with NUMBA_ENABLE_CUDASIM=1 in the environment, which numba reads when it is imported), this file plays
 the games that its tests play on the CPU, and writes down what it saw.
@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from gumdrop.envs.engine import Engine
 from gumdrop.envs.registry import make, make_world, presets, worlds
@@ -121,6 +122,13 @@ def test_cuda_plays_the_same_bits_as_the_cpu(game: Game) -> None:
 @pytest.mark.parametrize("game", [game for game in games() if game[2:] != FULL], ids=name_of)
 def test_cuda_plays_presets_in_full_as_the_cpu_does(game: Game) -> None:
     assert_same(simulated(game, full=True), play("cpu", *game[:2], *FULL))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+@pytest.mark.parametrize("game", games(), ids=name_of)
+def test_a_gpu_plays_the_same_bits_as_the_cpu(game: Game) -> None:
+    assert_same(play("cuda", *game[:2], *FULL), play("cpu", *game[:2], *FULL))
 
 
 def test_a_checkpoint_goes_on_on_the_other_device(tmp_path: Path) -> None:
