@@ -121,8 +121,9 @@ def _on_device(function: Any, made: dict[Any, Any], static: Static = ()) -> Any:
 def _kernel(body: Callable[..., None]) -> Any:
     """`body` as a kernel; wrap-around of unsigned arithmetic is meant, though Python in the simulator warns of it."""
     if not config.ENABLE_CUDASIM:
-        # link-time optimisation, which NVIDIA's own numba-cuda does by default, would contract after all
-        return cuda.jit(**({} if cuda.implementation == "Built-in" else {"lto": False}))(body)
+        # Link-time optimisation, which NVIDIA's own numba-cuda does by default, would contract after all. Its jit forgets
+        # `lto` where the function comes in a second call (0.30), as it does for a decorator.
+        return cuda.jit(body, **({} if cuda.implementation == "Built-in" else {"lto": False}))
 
     def simulated(*args: Any) -> None:
         with np.errstate(over="ignore"):
