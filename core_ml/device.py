@@ -5,7 +5,7 @@ that stays in place, shapes that do not depend on data, no look at the host, wor
 change from update to update are tensors, a bad gradient is masked instead of branched upon, random numbers are a function
 of a seed that lies on the device, and the host reads results once per update.
 
-On the CPU the very same functions are called without a graph: that is how they are tested. On a GPU none of it has run yet.
+On the CPU the very same functions are called without a graph: that is how they are tested where there is no GPU.
 """
 
 from __future__ import annotations

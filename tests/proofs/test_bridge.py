@@ -22,9 +22,9 @@ pytestmark = pytest.mark.slow
 Proof = Callable[[str, dict[str, Any]], None]
 SEEDS, FEW = range(10), range(5)  # a recurrent run takes two minutes and more
 T_MAZE = {
-    "env": {"id": "t-maze", "size": 3, "time_limit": 12}, "num_envs": 64, "steps": 160_000, "threads": 1,
+    "env": {"id": "t-maze", "size": 3, "time_limit": 12}, "num_envs": 64, "steps": 240_000, "threads": 1,
     "agent": {"name": "sb3-recurrent-ppo", "num_steps": 32, "options": {
-        "n_epochs": 8, "batch_size": 256, "learning_rate": "lin_1e-3", "ent_coef": 0.01, "gamma": 0.95,
+        "n_epochs": 8, "batch_size": 256, "learning_rate": "lin_1e-3", "ent_coef": 0.1, "gamma": 0.95,
         "policy_kwargs": {"lstm_hidden_size": 32, "net_arch": [32]},
     }},
 }  # fmt: skip

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 Proof = Callable[[str, dict[str, Any]], None]
 Array = Any
 
-SEEDS = 5  # ten take a quarter of an hour, nearly all of it stable-baselines3's
+SEEDS = 10  # takes a quarter of an hour, nearly all of it stable-baselines3's
 HELD_OUT = 1_000_000  # seed of the episodes that both are evaluated on
 
 
