@@ -151,16 +151,17 @@ class EagerRecurrent:
         many = self.replicas.workers if len(rows) >= SHARED_FROM else 1
         if many == 1:
             return self.model.observe(rows, last, known)
-        names, parts = list(known), [part.chunk(many) for part in (rows, last, *known.values())]
+        parts = rows.chunk(many), last.chunk(many)
+        states = {name: part.chunk(many) for name, part in known.items()}
         found: list[tuple[Tensor, State]] = [(rows, known)] * len(parts[0])
 
         def share(model: RecurrentActorCritic, j: int) -> Tensor:
             with torch.inference_mode():  # a setting of each thread
-                found[j] = model.observe(*(p[j] for p in parts[:2]), {k: p[j] for k, p in zip(names, parts[2:], strict=True)})
+                found[j] = model.observe(parts[0][j], parts[1][j], {name: part[j] for name, part in states.items()})
             return found[j][0]
 
         outputs = torch.cat(self.replicas.each(share, range(len(found))))
-        return outputs, {name: torch.cat([after[name] for _, after in found]) for name in names}
+        return outputs, {name: torch.cat([after[name] for _, after in found]) for name in states}
 
     def _states(self, after: State, action: Tensor) -> States:
         last = {LAST: self._code(action).numpy()} if self.remembers else {}
