@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +10,7 @@ from ...native.cache import kept
 from ..parameters import Array, Parameters, aligned
 from . import kernels
 from .plan import GROUPS, TILE, L, MLPSpec, P, Plan, plan
-from .threads import BROKEN, GATE
+from .threads import Team
 
 SHARED_FROM = 512  # rows of one pass; fewer are done sooner than a second thread is awake
 NOTHING, NO_INDEX = np.empty(0, np.float32), np.empty(0, np.int64)
@@ -109,8 +107,7 @@ class FusedActorCritic:
             raise ValueError(misfit)
         self.spec, self.memory, self.threads = spec, memory or Parameters(spec.shapes), threads
         self.plan = plan(spec)
-        self._pool: ThreadPoolExecutor | None = None
-        self._pool_of = (0, 0)
+        self._team = Team()
         self._net, self._learning = memory_of(self.plan, self.memory, GROUPS)
 
     @property
@@ -213,10 +210,7 @@ class FusedActorCritic:
         threads = self._threads(count)
         shares = [(count * t // threads, count * (t + 1) // threads) for t in range(threads)]
         rest: Any = (rows.data, rows.stride, first, choice, move, parts, *facts, out.data, stride)
-        waiting = [self._workers(threads - 1).submit(kernels.record, *share, *rest) for share in shares[1:]]
-        kernels.record(*shares[0], *rest)
-        for future in waiting:
-            future.result()
+        self._team.run([(kernels.record, *share, *rest) for share in shares])
         return out
 
     def order(self, rows: int, seed: int, counter: int = 0, block: int = 1) -> Array:
@@ -278,27 +272,8 @@ class FusedActorCritic:
     ) -> int:  # fmt: skip
         size = size or max(total, 1)
         threads = self._threads(size)
-        gate = np.zeros(GATE, np.int64)
         last: Any = (task, update, self._net, rows, acting, learning or self._learning, world, total, size, seeds, counter)
-        if threads == 1:
-            return int(kernels.work(0, 1, gate, *last))
-        pool = self._workers(threads - 1)
-        try:
-            waiting = [pool.submit(kernels.work, thread, threads, gate, *last) for thread in range(1, threads)]
-            done = int(kernels.work(0, threads, gate, *last))
-        except BaseException:
-            gate[BROKEN] = 1
-            raise
-        for future in waiting:
-            future.result()
-        return done
-
-    def _workers(self, many: int) -> ThreadPoolExecutor:
-        """At least so many threads; after a fork new ones, because threads do not survive it."""
-        process, size = self._pool_of
-        if self._pool is None or process != os.getpid() or size < many:
-            self._pool, self._pool_of = ThreadPoolExecutor(many, "gumdrop-fused"), (os.getpid(), many)
-        return self._pool
+        return self._team.work(kernels.work, threads, *last)
 
     def _threads(self, rows: int) -> int:
         return min(self.threads, -(-rows // TILE), GROUPS) if rows >= SHARED_FROM else 1

@@ -2,7 +2,7 @@
 
 A tile's activations lie in a thread's work space, one sample after the other (rows of features), so that all three products
 of a layer are the same register block and nothing is transposed but the few outputs, which the loss reads in vectors of
-samples. A layer's error takes the place of its activations.
+samples. A layer's error takes the place of its activations. A GRU's steps are in `gru_passes.py`, its heads are a layer here.
 """
 
 from __future__ import annotations
@@ -76,6 +76,27 @@ def unpack(layers: Any, whole: Any, group: Any, grad: Any) -> None:
 
 
 @inner
+def fetch_row(work: Any, at: int, data: Any, start: int, raw: bool, inputs: int, scale: Any) -> None:
+    """One observation, from byte `start` of `data` on; see `fetch`."""
+    if inputs < LANES:
+        for k in range(inputs):
+            x = float_raw(data, start + 4 * k) if raw else np.float32(data[start + k])
+            if scale.shape[0]:
+                x = (x - scale[k]) * scale[inputs + k]
+                x = np.float32(-10.0) if x < np.float32(-10.0) else x
+                x = np.float32(10.0) if x > np.float32(10.0) else x
+            work[at + k] = x
+        return
+    for step in range(0, inputs, LANES):
+        k = min(step, inputs - LANES)  # the last vector overlaps the one before
+        v = load_raw(data, start + 4 * k) if raw else load(data, start + k)
+        if scale.shape[0]:
+            v = (v - load(scale, k)) * load(scale, inputs + k)
+            v = where_less(v, -10.0, -10.0, where_less(10.0, v, 10.0, v))
+        store(work, at + k, v)
+
+
+@inner
 def fetch(
     whole: Any, work: Any, base: int, data: Any, row_bytes: int, raw: bool, order: Any, low: int, count: int, scale: Any
 ) -> None:
@@ -86,23 +107,7 @@ def fetch(
     inputs, stride = whole[P.INPUTS], whole[P.INPUT_STRIDE]
     for s in range(count):
         row = order[low + s] if order.shape[0] else low + s
-        start, at = row * row_bytes, base + s * stride
-        if inputs < LANES:
-            for k in range(inputs):
-                x = float_raw(data, start + 4 * k) if raw else np.float32(data[start + k])
-                if scale.shape[0]:
-                    x = (x - scale[k]) * scale[inputs + k]
-                    x = np.float32(-10.0) if x < np.float32(-10.0) else x
-                    x = np.float32(10.0) if x > np.float32(10.0) else x
-                work[at + k] = x
-            continue
-        for step in range(0, inputs, LANES):
-            k = min(step, inputs - LANES)  # the last vector overlaps the one before
-            v = load_raw(data, start + 4 * k) if raw else load(data, start + k)
-            if scale.shape[0]:
-                v = (v - load(scale, k)) * load(scale, inputs + k)
-                v = where_less(v, -10.0, -10.0, where_less(10.0, v, 10.0, v))
-            store(work, at + k, v)
+        fetch_row(work, base + s * stride, data, row * row_bytes, raw, inputs, scale)
 
 
 @inner
@@ -141,7 +146,7 @@ def forward(layers: Any, whole: Any, packed: Any, work: Any, base: int, count: i
 def backward(layers: Any, whole: Any, packed: Any, work: Any, base: int, count: int, grads: Any, group: int) -> None:
     """From the outputs' errors, rows of samples at P.OUT, to a group's gradient, which is added to."""
     rows = (count + WIDE_ROWS - 1) // WIDE_ROWS * WIDE_ROWS
-    relu = whole[P.RELU] == 1
+    relu, linear = whole[P.RELU] == 1, whole[P.RELU] == 2
     scratch = base + whole[P.SCRATCH]
     for layer in range(layers.shape[0] - 1, -1, -1):
         o, panels, back_panels = layers[layer, L.OUT], layers[layer, L.PANELS], layers[layer, L.BACK_PANELS]
@@ -177,7 +182,10 @@ def backward(layers: Any, whole: Any, packed: Any, work: Any, base: int, count: 
                     for k in range(0, wide, LANES):
                         at = c + s * source_stride + k
                         error, h = load(work, scratch + s * wide + k), load(work, at)
-                        store(work, at, where_less(0.0, h, error, 0.0) if relu else error * (1.0 - h * h))
+                        if linear:
+                            store(work, at, error)
+                        else:
+                            store(work, at, where_less(0.0, h, error, 0.0) if relu else error * (1.0 - h * h))
 
 
 @inner

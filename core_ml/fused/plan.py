@@ -104,7 +104,7 @@ class P(IntEnum):
 
     INPUTS = 0
     INPUT_STRIDE = 1
-    RELU = 2
+    RELU = 2  # 0: tanh; 1: relu; 2: neither, for heads whose input other passes made
     GAUSSIAN = 3
     ACTIONS = 4
     PARTS = 5

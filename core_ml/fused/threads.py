@@ -7,10 +7,14 @@ looks a few thousand times, which takes some microseconds, and from then on leav
 
 from __future__ import annotations
 
+import os
 import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import llvmlite.binding
+import numpy as np
 from numba.core import types
 
 from .vectors import data, inner, typed
@@ -55,3 +59,41 @@ def meet(gate: Any, threads: int) -> bool:
         if YIELD and looks > LOOKS:
             sched_yield()
     return True
+
+
+class Team:
+    """Threads of Python that run kernels; made when they are needed, and anew after a fork, which they do not survive."""
+
+    def __init__(self) -> None:
+        self._pool: ThreadPoolExecutor | None = None
+        self._pool_of = (0, 0)
+
+    def workers(self, many: int) -> ThreadPoolExecutor:
+        """At least so many threads."""
+        process, size = self._pool_of
+        if self._pool is None or process != os.getpid() or size < many:
+            self._pool, self._pool_of = ThreadPoolExecutor(many, "gumdrop-fused"), (os.getpid(), many)
+        return self._pool
+
+    def run(self, calls: Sequence[tuple[Callable[..., Any], Any]]) -> None:
+        """All calls, each (function, *arguments), side by side; the first in this thread."""
+        waiting = [self.workers(len(calls) - 1).submit(*call) for call in calls[1:]]
+        calls[0][0](*calls[0][1:])
+        for future in waiting:
+            future.result()
+
+    def work(self, kernel: Callable[..., int], threads: int, *rest: Any) -> int:
+        """kernel(thread, threads, gate, *rest) on each of `threads` threads, which meet at the gate; the first one's result."""
+        gate = np.zeros(GATE, np.int64)
+        if threads == 1:
+            return int(kernel(0, 1, gate, *rest))
+        pool = self.workers(threads - 1)
+        try:
+            waiting = [pool.submit(kernel, thread, threads, gate, *rest) for thread in range(1, threads)]
+            done = int(kernel(0, threads, gate, *rest))
+        except BaseException:
+            gate[BROKEN] = 1
+            raise
+        for future in waiting:
+            future.result()
+        return done
