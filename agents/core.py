@@ -52,7 +52,9 @@ class Rollout(NamedTuple):
     truncated: Array  # bool (T, N)
     last_obs: Array  # (N, A, ...): what the agent sees after the last step
     final_obs: Array  # (K, A, ...): last observations of the K truncated episodes, in the order of `truncated`'s entries
-    extras: dict[str, Array]  # whatever `act` returned beside the action, each (T, N, A, ...)
+    extras: dict[str, Array]  # whatever `act` returned beside the action, each (T, N, A, ...); "final_value" of `Appraising`
+    carry: Carry = None  # what the agent remembered before the first step
+    last_carry: Carry = None  # and remembers now, with fresh rows where the last step ended an episode
 
 
 class Agent(Protocol):
@@ -123,6 +125,16 @@ class Exploring(Protocol):
         """Act and step all copies as often as `kept` has room for; it gets what happened, to the bit what `act` and the
         world's `step` in turns would give. Returns the extras of acting, (T, N, A, ...), valid until the next call, and the
         world's share of the time."""
+        ...
+
+
+@runtime_checkable
+class Appraising(Protocol):
+    """An agent with memory that learns from values: of the last observation of an episode that was cut it needs the value while
+    it still remembers that episode."""
+
+    def appraise(self, obs: Array, carry: Carry) -> Array:
+        """V of observations (K, A, ...) for who remembers `carry`, float32 (K, A). Asked only where there is a carry."""
         ...
 
 

@@ -7,10 +7,12 @@ from pydantic import Field
 from torch import Tensor
 
 from .coder import Coder, CoderConfig
+from .component import component
 from .observations import Observation
 from .parameters import Array, check_arrays
 
 
+@component("encoder", "autoencoder")
 class Autoencoder:
     """Codes from which a decoder can tell the observation: it learns to minimise -ln p(x | f(corrupt(x))).
 

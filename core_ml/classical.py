@@ -14,7 +14,7 @@ from pydantic import Field
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from .component import ComponentConfig
+from .component import ComponentConfig, component
 from .observations import Observation
 from .parameters import Array, aligned, check_arrays
 
@@ -25,6 +25,10 @@ NAMES = {
 }
 
 
+@component("encoder", "pca", estimator="pca")
+@component("encoder", "ica", estimator="ica")
+@component("encoder", "random-projection", estimator="random-projection")
+@component("encoder", "sklearn")
 class Classical:
     """A code is what the estimator's `transform` makes of an observation's numbers, as they are (`Observation.rows`).
 

@@ -6,11 +6,12 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from .component import ComponentConfig
+from .component import ComponentConfig, component
 from .memory import State, cleared, episodes, inputs, newest
 from .parameters import Array, check_arrays
 
 
+@component("belief", "frames")
 class FrameStack:
     """Belief: the last `frames` codes, oldest first, zeros for steps before the episode (as in Mnih et al. 2015, but that
     its first frame is not repeated: so the belief shows how young the episode is)."""

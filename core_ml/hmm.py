@@ -15,7 +15,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from .component import ComponentConfig
+from .component import ComponentConfig, component
 from .memory import State, inputs
 from .parameters import Array, check_arrays
 
@@ -133,6 +133,7 @@ def likeliest(counts: Counts, prior: float, p: Tables) -> Tables:
     return Tables(*map(normalised, counts, p))
 
 
+@component("belief", "hmm")
 class HMM:
     """Belief: P(state | codes and actions so far), float32 (B, states), for codes and actions that are one-hot.
 

@@ -9,13 +9,16 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from .component import ComponentConfig
+from .component import ComponentConfig, component
 from .memory import State, arrays, cleared, fresh, inputs, put_back
 from .parameters import Array, orthogonal
 
 CELLS = {"rnn": (nn.RNN, 1), "lstm": (nn.LSTM, 4), "gru": (nn.GRU, 3)}  # and gates, in torch's order
 
 
+@component("belief", "gru", cell="gru")
+@component("belief", "lstm", cell="lstm")
+@component("belief", "rnn", cell="rnn")
 class Recurrent:
     """Belief: the hidden state h of the last layer, with x_t the code and the previous action.
 

@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from .component import ComponentConfig
+from .component import ComponentConfig, component
 from .memory import State, arrays, cleared, episodes, fresh, inputs, newest, put_back
 from .parameters import Array
 
@@ -30,6 +30,7 @@ class _Net(nn.Module):
         return enumerate(self.layers)  # type: ignore[arg-type]
 
 
+@component("belief", "tcn")
 class TCN:
     """Belief: causal dilated convolutions in residual blocks (Bai et al. 2018, "An empirical evaluation of generic
     convolutional and recurrent networks", section 3), with the norm before each block. In layer l, with dilation d = taps^l:

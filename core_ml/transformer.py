@@ -10,7 +10,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from .component import ComponentConfig
+from .component import ComponentConfig, component
 from .memory import State, arrays, cleared, episodes, fresh, inputs, put_back
 from .parameters import Array
 
@@ -66,6 +66,7 @@ class _Net(nn.Module):
         return enumerate(self.layers)  # type: ignore[arg-type]
 
 
+@component("belief", "transformer")
 class Transformer:
     """Belief: the last layer's output at the newest step. Pre-norm layers; in each head, for queries q, keys k, values v:
 

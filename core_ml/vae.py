@@ -9,11 +9,13 @@ from pydantic import Field
 from torch import Tensor
 
 from .coder import Coder, CoderConfig
+from .component import component
 from .distributions import Gaussian
 from .observations import Observation
 from .parameters import Array, check_arrays
 
 
+@component("encoder", "vae")
 class VAE:
     """Codes z with prior N(0, I) and posterior q(z | x) = N(mu(x), diag s(x)^2).
 

@@ -8,10 +8,12 @@ from pydantic import Field
 from torch import Tensor
 
 from .coder import Coder, CoderConfig
+from .component import component
 from .observations import Observation
 from .parameters import Array, check_arrays
 
 
+@component("encoder", "vq-vae")
 class VQVAE:
     """An observation as `positions` tokens, each the number of a row of the codebook; a code is those rows, one after another.
 

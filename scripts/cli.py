@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from . import agent, bench, compare, doctor, env, eval, leaderboard, play, report, resume, rollout, train
+from . import ablate, agent, bench, compare, doctor, env, eval, leaderboard, play, report, resume, rollout, train
 
 HELP = {"help_option_names": ["-h", "--help"]}
 LINES, WIDTH = 3, 400  # of an error message
@@ -33,6 +33,7 @@ _add(app, rollout.rollout, "gumdrop rollout candy-ppo-0001 --out episode.gif")
 _add(app, report.report, "gumdrop report candy-ppo-0001")
 _add(app, compare.compare, "gumdrop compare candy-ppo-0001 candy-ppo-0002 --out compare.html")
 _add(app, leaderboard.leaderboard, "gumdrop leaderboard maze --agents random,ppo --steps 2e5 --seeds 5 ppo.gamma=0.98")
+_add(app, ablate.ablate, "gumdrop ablate t-maze-gru --slot belief --also lstm --seeds 5")
 _env = _app("List, show, check, solve and play environments.")
 _add(_env, env.list, "gumdrop env list")
 _add(_env, env.show, "gumdrop env show candy")

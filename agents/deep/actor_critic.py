@@ -23,9 +23,11 @@ from ..core import (
     generator_state,
     set_generator_state,
 )
+from ..slots.parts import EncoderSlot
 
 if TYPE_CHECKING:
     from ...core_ml.fused import Acted
+    from ..slots.encoding import Encoding
 
 
 def _possible(hidden: tuple[int, ...]) -> tuple[int, ...]:
@@ -40,6 +42,7 @@ Widths = Annotated[tuple[int, ...], AfterValidator(_possible)]  # of full layers
 class ActorConfig(AgentConfig):
     """Options of an `Actor`, for the agents that have one."""
 
+    encoder: EncoderSlot = Field(None, description="component that makes codes of observations, which the network reads")
     normalise_observation: bool = False
     network: Literal["mlp", "cnn"] = "mlp"
     hidden: Widths = Field((64, 64), min_length=1, max_length=8, description="widths of the full layers")
@@ -62,6 +65,16 @@ class Actor:
 
         self.name, self.options, self.spaces = name, options, spaces
         self.inputs, action = flat_size(spaces.observation), spaces.action
+        shape = spaces.observation.shape or ()
+        self.encoding: Encoding | None = None
+        if options.encoder:
+            from ..slots.encoding import Encoding
+
+            if device != "cpu":
+                raise ValueError(f"agent {name}: encoder {options.encoder.name} is for the processor: take device=cpu")
+            self.encoding = Encoding(options.encoder, spaces, seed)
+            self.inputs = self.encoding.size
+            shape = (self.inputs,)
         self.continuous = isinstance(action, gymnasium.spaces.Box)
         if isinstance(action, gymnasium.spaces.Discrete):
             actions = int(action.n)
@@ -69,15 +82,17 @@ class Actor:
             actions = flat_size(action)
         else:
             raise ValueError(f"{name} cannot act in {action}: it needs a Discrete or a Box action space")
-        shape = spaces.observation.shape or ()
         if options.network == "cnn" and len(shape) not in (2, 3):
             raise ValueError(f"a cnn needs observations of 2 or 3 dimensions, these are {shape}: set agent.network=mlp")
         self.rng = np.random.Generator(np.random.PCG64(seed))
         self.learner: Any  # a FusedActorCritic, EagerActorCritic or DeviceActorCritic
         self.learner, self.note = self._learner(shape, actions, threads, device)
-        self.learner.memory.initialise(self.rng)
+        self._initialise()
         self.normaliser = RunningNormaliser(self.inputs) if options.normalise_observation else None
         self._acted: Acted | None = None  # memory for what acting gives out, kept from rollout to rollout
+
+    def _initialise(self) -> None:
+        self.learner.memory.initialise(self.rng)
 
     def _learner(self, shape: tuple[int, ...], actions: int, threads: int, device: str) -> tuple[Any, str]:
         """Who computes the network, and a line for people about it."""
@@ -120,10 +135,18 @@ class Actor:
         raw = acted.action.reshape(*lead, *self.action_shape)
         return self._legal(raw), carry, self._extras(acted, lead)
 
+    def initial(self, n: int) -> Carry:
+        """Nothing is remembered here."""
+        return None
+
+    def appraise(self, obs: Array, carry: Carry) -> Array:
+        """As `core.Appraising.appraise`."""
+        return self.values(obs).reshape(obs.shape[:2])
+
     def explores(self, agents: int) -> bool:
         from ...core_ml.fused import FusedActorCritic
 
-        return isinstance(self.learner, FusedActorCritic) and self.learner.explores(agents)
+        return self.encoding is None and isinstance(self.learner, FusedActorCritic) and self.learner.explores(agents)
 
     def explore(self, world: Native, kept: Kept) -> tuple[dict[str, Array], float]:
         """As `act`, and the world's steps with it, for all of the rollout `kept`; see `core.Exploring`."""
@@ -159,17 +182,34 @@ class Actor:
             next_value[batch.truncated] = self.values(batch.final_obs).reshape(-1, a)
         return next_value
 
+    def units(self, batch: Rollout) -> int:
+        """How many pieces `order` can shuffle: each step of each agent by itself."""
+        return batch.reward.size
+
+    def records(self, batch: Rollout, advantage: Array, target: Array, out: Any) -> Any:
+        """What a rollout is learned from, as the learner's `epoch` wants it; `out`: what it gave before, to be refilled."""
+        facts = batch.extras["log_prob"], advantage, target, batch.extras["value"]
+        return self.learner.records(self.rows(batch.obs), self.taken(batch), *facts, out)
+
     def taken(self, batch: Rollout) -> Array:
         """The sampled actions of a rollout, before a Box cut them, as learners read them: (B,), or (B, *shape) of a Box."""
         action = batch.extras["raw_action"] if self.continuous else batch.action
         return action.reshape(batch.reward.size, *[-1] * self.continuous)
+
+    def study(self, batch: Rollout, progress: float) -> dict[str, float]:
+        """What is learned from a rollout's observations alone, when the policy has learned from it: scale, encoder. Metrics."""
+        if self.normaliser:  # after learning: the rollout was collected, and is learned from, with the same scale
+            self.normaliser.update(self.rows(batch.obs))
+        return self.encoding.learn(batch, progress, self.rng) if self.encoding else {}
 
     def draw(self) -> int:
         """A seed for one call of the learner: all randomness comes from the one generator."""
         return int(self.rng.integers(2**62))
 
     def rows(self, obs: Array) -> Array:
-        """(..., *observation) -> (B, D) of a number type that learners read: bytes stay bytes."""
+        """(..., *observation) -> (B, D) of a number type that learners read: bytes stay bytes; or the encoder's codes."""
+        if self.encoding:
+            return self.encoding.codes(obs)
         rows = obs.reshape(-1, self.inputs)
         return rows if rows.dtype in (np.uint8, np.float32) else rows.astype(np.float32)
 
@@ -204,6 +244,7 @@ class Actor:
         memory: dict[str, Array] = self.learner.memory.state()
         normaliser = self.normaliser.state() if self.normaliser else {}
         state = memory | {f"normaliser.{name}": array for name, array in normaliser.items()}
+        state |= self.encoding.state() if self.encoding else {}
         return {name: array.copy() for name, array in state.items()} | {"rng": generator_state(self.rng)}
 
     def load_state_dict(self, state: dict[str, Array]) -> None:
@@ -212,6 +253,8 @@ class Actor:
         self.learner.memory.load(state)
         if self.normaliser:
             self.normaliser.load({name.removeprefix("normaliser."): array for name, array in state.items()})
+        if self.encoding:
+            self.encoding.load(state)
         set_generator_state(self.rng, state["rng"])
 
 

@@ -127,8 +127,7 @@ class PolicyGradient:
                 # A_t = G_t - V(s_t)
                 advantage = target - facts["value"]
         metrics = self._step(facts, advantage, target, progress) if advantage.size else {"rows": 0.0}
-        if actor.normaliser:
-            actor.normaliser.update(rows)
+        metrics |= actor.study(batch, progress)
         return metrics | ({"late": late * reward.shape[2] / advantage.size} if late else {})
 
     def _whole(

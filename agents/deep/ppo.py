@@ -9,6 +9,7 @@ from pydantic import Field
 
 from ...envs.core import Native
 from ..core import Array, Carry, Kept, Mode, Rollout, Spaces, agent
+from ..slots.parts import BeliefSlot
 from .actor_critic import Actor, ActorConfig, metrics_of, scheduled
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ class PPO:
     Work per `learn`: `epochs` passes over the rollout in `minibatches` parts. `learner` says who computes the network: "fused",
     compiled kernels in which a tile of rows goes forward and backward while it is in the cache; or "torch", the reference,
     which sums gradients over chunks of `chunk` rows. Both follow the same equations; with "fused" torch is not even imported.
+    With a `belief` it remembers: minibatches are whole streams, and the gradient goes back through all steps of a rollout.
     On `device` "cuda" it is torch on a GPU (`core_ml/device.py`), which learns from rollouts of `DeviceCollector`.
     """
 
@@ -43,10 +45,16 @@ class PPO:
         max_grad_norm: float = Field(0.5, ge=0, le=1e6, description="0: no clipping")
         target_kl: float | None = Field(None, gt=0, description="stop an update's epochs beyond this KL divergence")
         normalise_advantage: bool = True
+        belief: BeliefSlot = Field(None, description="component that remembers, between observations and network")
 
     def __init__(self, config: Config, spaces: Spaces, seed: int, threads: int = 1, device: str = "cpu") -> None:
         self.config, self.device = config, device
-        self.actor = Actor("ppo", config, spaces, seed, threads, device)
+        if config.belief:
+            from .memory_actor import MemoryActor
+
+            self.actor: Actor = MemoryActor("ppo", config, config.belief, spaces, seed, threads, device)
+        else:
+            self.actor = Actor("ppo", config, spaces, seed, threads, device)
         self.learner, self.note = self.actor.learner, self.actor.note
         self._records: Any = None  # memory for what is learned from, kept from update to update
 
@@ -54,11 +62,14 @@ class PPO:
     def num_steps(self) -> int:
         return int(self.config.num_steps)
 
-    def initial(self, n: int) -> None:
-        return None
+    def initial(self, n: int) -> Carry:
+        return self.actor.initial(n)
 
     def act(self, obs: Array, carry: Carry, mode: Mode, mask: Array | None = None) -> tuple[Array, Carry, dict[str, Array]]:
         return self.actor.act(obs, carry, mode)
+
+    def appraise(self, obs: Array, carry: Carry) -> Array:
+        return self.actor.appraise(obs, carry)
 
     def explores(self, agents: int) -> bool:
         return self.actor.explores(agents)
@@ -76,30 +87,28 @@ class PPO:
         from ...core_ml.returns import explained_variance, gae
 
         o, actor, learner, scale = self.config, self.actor, self.learner, self.actor.scale()
-        t, n, a = batch.reward.shape
-        rows = t * n * a
-        size = math.ceil(rows / min(o.minibatches, rows))
+        rows, units, copies = batch.reward.size, actor.units(batch), batch.reward.shape[1]
+        size = math.ceil(units / min(o.minibatches, units))
         learning_rate = o.learning_rate * scheduled(o.schedule, progress)
         final = o.ent_coef if o.ent_coef_final is None else o.ent_coef_final
         coefs = Coefs(o.clip_coef, o.value_clip, o.vf_coef, o.ent_coef + (final - o.ent_coef) * progress)
         if self.device != "cpu":
             return self._learn_on_device(batch, rows, size, coefs, learning_rate)
-        value, log_prob = batch.extras["value"], batch.extras["log_prob"]
+        value = batch.extras["value"]
         terminated, truncated = batch.terminated[:, :, None], batch.truncated[:, :, None]
 
         next_value = actor.next_values(batch)
         advantage = gae(batch.reward, value, next_value, terminated, terminated | truncated, o.gamma, o.gae_lambda)
         target = advantage + value
 
-        facts = actor.taken(batch), log_prob, advantage, target, value
-        self._records = learner.records(actor.rows(batch.obs), *facts, self._records)
+        self._records = actor.records(batch, advantage, target, self._records)
         # Rows side by side are different copies in the same step, as independent as any others. Where minibatches are large
         # they go together, because far memory is read faster in longer pieces.
-        block = 16 if size >= 8192 and n >= 256 else 1
+        block = 16 if size >= 8192 and copies >= 256 else 1
         norms: list[float] = []
         epochs = 0
         for _ in range(o.epochs):
-            order = learner.order(rows, actor.draw(), block=block)
+            order = learner.order(units, actor.draw(), block=block)
             rates = learning_rate, o.max_grad_norm
             sums, norms_now = learner.epoch(self._records, order, size, coefs, *rates, o.normalise_advantage, scale)
             norms += norms_now.tolist()
@@ -107,9 +116,9 @@ class PPO:
             epochs += 1
             if o.target_kl is not None and sums[3] / rows > o.target_kl:
                 break
-        if actor.normaliser:  # after learning: the rollout was collected, and is learned from, with the same scale
-            actor.normaliser.update(actor.rows(batch.obs))
-        found = metrics_of(sums / rows, explained_variance(value, target), learning_rate, sum(norms) / len(norms))
+        found = actor.study(batch, progress) | metrics_of(
+            sums / rows, explained_variance(value, target), learning_rate, sum(norms) / len(norms)
+        )
         return found | {"epochs": float(epochs)}
 
     def _learn_on_device(self, batch: Rollout, rows: int, size: int, coefs: Coefs, learning_rate: float) -> dict[str, float]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ...envs.core import BatchEnv, Episodes, Native
-from ..core import Agent, Array, Carry, Driving, Exploring, Kept, NonFinite, Rollout, check_arrays, restart
+from ..core import Agent, Appraising, Array, Carry, Driving, Exploring, Kept, NonFinite, Rollout, check_arrays, restart
 
 
 def collector_of(env: BatchEnv, agent: Agent, device: str = "cpu", budget: float = math.inf) -> Collector:
@@ -89,6 +89,7 @@ class Collector:
         clock = time.perf_counter
         finals: list[Array] = []
         extra_names: list[str] = []
+        before = None if self.carry is None else {name: array.copy() for name, array in self.carry.items()}
 
         def keep(name: str, t: int, value: Array) -> None:
             self._buffer(name, steps, value.shape, value.dtype)[t] = value
@@ -99,7 +100,14 @@ class Collector:
             t1 = clock()
             keep("obs", t, self.obs)
             step = self.env.step(action)
-            restart(self.agent, self.carry, step)
+            if self.carry is not None:
+                if isinstance(self.agent, Appraising):  # before it forgets the episode
+                    cut, values = step.truncated, np.zeros_like(step.reward)
+                    if cut.any():
+                        remembered = {name: array[cut] for name, array in self.carry.items()}
+                        values[cut] = self.agent.appraise(step.final_obs[cut], remembered)
+                    extras = {**extras, "final_value": values}
+                restart(self.agent, self.carry, step)
             for name, value in (("action", action), *step._asdict().items()):
                 if name not in ("obs", "final_obs"):
                     keep(name, t, value)
@@ -118,7 +126,7 @@ class Collector:
         final_obs = np.concatenate(finals) if finals else np.empty((0, *self.obs.shape[1:]), self.obs.dtype)
         return Rollout(
             store["obs"], store["action"], store["reward"], store["terminated"], store["truncated"], self.obs, final_obs,
-            {name: store["+" + name] for name in extra_names},
+            {name: store["+" + name] for name in extra_names}, before, self.carry,
         )  # fmt: skip
 
     def _check(self, rollout: Rollout) -> None:

@@ -28,7 +28,7 @@ class Board(NamedTuple):
     ranked: list[Contender]
 
 
-def _say(line: str) -> None:
+def say_on_stderr(line: str) -> None:
     print(line, file=sys.stderr)
 
 
@@ -39,7 +39,7 @@ def leaderboard(
     names: Sequence[str] | None = None,
     options: Mapping[str, Mapping[str, Any]] | None = None,
     live: bool | None = None,
-    say: Callable[[str], None] = _say,
+    say: Callable[[str], None] = say_on_stderr,
 ) -> Board:
     """Train agents as `base` says, each with all `seeds` in `folder`/NAME, evaluate and rank them; write leaderboard.json.
 
@@ -56,7 +56,7 @@ def leaderboard(
     if not configs:
         raise ValueError(f"no agent can play {base.env_id}: {'; '.join(f'{name}: {why}' for name, why in skipped.items())}")
     for name, config in configs.items():
-        _check_budget(config, seeds, folder / name)
+        check_budget(config, seeds, folder / name)
     fresh = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -99,7 +99,7 @@ def entrants(
     return configs, skipped
 
 
-def _check_budget(config: RunConfig, seeds: Sequence[int], folder: Path) -> None:
+def check_budget(config: RunConfig, seeds: Sequence[int], folder: Path) -> None:
     """Refuse a group that was trained with another budget or other options."""
     if not (folder / GROUP).exists():
         return
@@ -131,7 +131,7 @@ def _play(
     for k, (name, config) in enumerate(configs.items()):
         path = folder / name
         try:
-            if _whole(path):
+            if finished(path):
                 say(f"{k + 1} of {len(configs)}: {name} is finished already")
             else:
                 say(f"{k + 1} of {len(configs)}: {name}")
@@ -161,7 +161,7 @@ def _play(
     return Board(document, found)
 
 
-def _whole(folder: Path) -> bool:
+def finished(folder: Path) -> bool:
     """Whether all seeds of a group are trained and evaluated."""
     try:
         return not contender(folder).left_out

@@ -102,7 +102,7 @@ def as_tensors(batch: Rollout, values: Callable[[Any], Any]) -> Rollout:
         final[batch.truncated] = values(batch.final_obs).reshape(-1, final.shape[-1])
     extras = {"raw_action": batch.action, **batch.extras, "final_value": final}
     there = [torch.from_numpy(np.ascontiguousarray(x)) for x in batch[:7]]
-    return Rollout._make([*there, {k: torch.from_numpy(v) for k, v in extras.items()}])
+    return Rollout(*there, {k: torch.from_numpy(v) for k, v in extras.items()})
 
 
 @pytest.mark.parametrize("graphs", [False, True], ids=["called", "captured"])
@@ -288,8 +288,7 @@ def test_runs_repeat_resume_and_replay_to_the_same_bits(place: str, tmp_path: Pa
 
 
 def on_host(batch: Rollout) -> Rollout:
-    *arrays, extras = (x if isinstance(x, dict) else x.cpu() for x in batch)
-    return Rollout._make([*arrays, {name: x.cpu() for name, x in extras.items()}])
+    return Rollout(*(x.cpu() for x in batch[:7]), {name: x.cpu() for name, x in batch.extras.items()})
 
 
 def _rollouts(world: str) -> dict[str, Any]:

@@ -30,19 +30,37 @@ OWN: dict[str, dict[str, Any]] = {
     "lin-ucb": CONTEXT, "linear-thompson": CONTEXT, "neural-linear": CONTEXT,
     "dqn": {"agent": {"learning_starts": 64, "batch_size": 8, "capacity": 200}},  # learns at once, and overwrites
 }  # fmt: skip
+BUTTONS = {"env": {"id": "t-maze", "size": 3, "time_limit": 7}, "num_envs": 6}  # episodes of unequal length, cut and ended
+SMALL = {"name": "ppo", "num_steps": 8, "hidden": [8], "epochs": 2, "minibatches": 2}
+PARTS: dict[str, dict[str, Any]] = {  # slots filled; what is in them is part of the state
+    "ppo+symbols+gru": {"encoder": "symbols", "belief": {"name": "gru", "hidden": 6}},
+    "ppo+vae": {"encoder": {"name": "vae", "size": 3, "hidden": [8], "updates": 2, "batch": 16, "until": 0.6}},
+    "ppo+untrained": {"encoder": {"name": "pca", "size": 3, "untrained": True}, "belief": {"name": "rnn", "hidden": 6, "untrained": True}},
+    "ppo+one-hot+transformer": {
+        "encoder": "one-hot", "belief": {"name": "transformer", "width": 8, "heads": 2, "window": 5, "layers": 1},
+    },
+    "ppo+symbols+hmm": {"encoder": {"name": "symbols", "size": 12}, "belief": {"name": "hmm", "states": 5, "prior": 0.1}},
+    "ppo+lstm+normaliser": {"belief": {"name": "lstm", "hidden": 6, "actions": False}, "normalise_observation": True},
+    "policy-gradient+autoencoder": {"name": "policy-gradient", "encoder": {"name": "autoencoder", "size": 3, "hidden": [8], "updates": 2}},
+}  # fmt: skip
 BRIDGED = "bridges"  # other libraries' algorithms promise no bits; tests/agents/bridges says what they do promise
-NATIVE = [name for name, cls in agents().items() if BRIDGED not in cls.__module__.split(".")]
+NATIVE = [*(name for name, cls in agents().items() if BRIDGED not in cls.__module__.split(".")), *PARTS]
 
 
 def config_of(name: str, **changes: Any) -> RunConfig:
     """A run of about six updates."""
-    folder = agents()[name].__module__.split(".")[-2]
-    run = {**WORLDS.get(folder, CORRIDOR), "agent": {"name": name}, "seed": 3, "threads": 1, "checkpoint_updates": 1}
-    run |= {"eval_episodes": 8, **OWN.get(name, {}), **changes}
-    run["agent"] = {"name": name} | run["agent"]
+    if name in PARTS:
+        suited = {**BUTTONS, "agent": {**SMALL, **PARTS[name]}}
+        if suited["agent"]["name"] != "ppo":
+            suited["agent"] = {"name": "policy-gradient", "num_steps": 8, "hidden": [8]} | PARTS[name]
+    else:
+        folder = agents()[name].__module__.split(".")[-2]
+        suited = {**WORLDS.get(folder, CORRIDOR), "agent": {"name": name}, **OWN.get(name, {})}
+    run = {**suited, "seed": 3, "threads": 1, "checkpoint_updates": 1, "eval_episodes": 8, **changes}
+    run["agent"] = {"name": name} | suited["agent"] | run["agent"]
     config = RunConfig(**run, steps=1)
     env = make(config.env_id, config.env_options, num_envs=config.num_envs)
-    steps = 6 * config.num_envs * make_agent(name, config.agent_options, env, 0).num_steps
+    steps = 6 * config.num_envs * make_agent(config.agent_name, config.agent_options, env, 0).num_steps
     env.close()
     return config.model_copy(update={"steps": steps})
 
@@ -70,7 +88,7 @@ def test_same_seed_same_bits_and_exact_resume(name: str, tmp_path: Path, stop_af
 def test_a_state_of_another_shape_is_refused(name: str) -> None:
     config = config_of(name)
     env = make(config.env_id, config.env_options, num_envs=config.num_envs)
-    agent = make_agent(name, config.agent_options, env, 0)
+    agent = make_agent(config.agent_name, config.agent_options, env, 0)
     state = {key: np.array(value) for key, value in agent.state_dict().items()}
     with pytest.raises(ValueError, match="missing"):
         agent.load_state_dict(dict(list(state.items())[1:]))

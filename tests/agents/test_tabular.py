@@ -47,7 +47,7 @@ class Tape:
 
 
 def copied(batch: Rollout) -> Rollout:
-    return Rollout(*(np.array(part) for part in batch[:-1]), {})  # type: ignore[arg-type]
+    return Rollout(*(np.array(part) for part in batch[:7]), {})  # type: ignore[arg-type]
 
 
 def played(name: str, options: dict[str, Any], steps: int, seed: int = 0) -> tuple[Any, list[Seen]]:

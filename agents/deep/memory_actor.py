@@ -1,0 +1,128 @@
+"""An actor-critic that remembers: any belief between observations and heads. What PPO with `belief` is made of."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...core_ml.parameters import Array
+from ..core import Carry, Mode, Rollout, Spaces
+from ..slots.parts import BeliefPart, resolve
+from .actor_critic import Actor, ActorConfig
+
+if TYPE_CHECKING:
+    from ...core_ml.eager_memory import States
+
+
+class MemoryActor(Actor):
+    """`Actor` whose network is encoder -> belief -> full layers `hidden` -> policy and value.
+
+    Its carry is the belief's state and the last action, of each copy and each agent, (N, A, ...). It learns from streams: all
+    steps of a rollout of one agent in one copy, from what was remembered before them; the gradient goes back to their start.
+    A belief without gradients, such as a hidden Markov model, learns by its own `update` from each rollout, after the policy.
+    """
+
+    def __init__(
+        self, name: str, options: ActorConfig, belief: BeliefPart, spaces: Spaces, seed: int, threads: int, device: str = "cpu"
+    ) -> None:
+        self.part = belief
+        if device != "cpu":
+            raise ValueError(f"agent {name}: belief {belief.name} is for the processor: take device=cpu")
+        super().__init__(name, options, spaces, seed, threads)
+
+    def _learner(self, shape: tuple[int, ...], actions: int, threads: int, device: str) -> tuple[Any, str]:
+        from ...core_ml.eager_memory import EagerRecurrent
+
+        o, part = self.options, self.part
+        for option, plain in (("network", "mlp"), ("shared_trunk", True), ("learner", "auto")):
+            if (given := getattr(o, option)) not in (plain, "torch"):
+                raise ValueError(f"agent {self.name}: {option}={given} does not go with a belief: leave it out")
+        found, config = resolve("belief", part)
+        self.belief: Any = found.cls(config, self.inputs, actions if part.actions else 0, self.draw())
+        self.by_gradient = any(True for _ in self.belief.net.parameters())
+        if part.untrained:
+            for p in self.belief.net.parameters():
+                p.requires_grad_(False)
+        learner = EagerRecurrent(
+            self.belief, actions, self.continuous, o.hidden, o.activation, seed=self.draw(), threads=threads, chunk=o.chunk,
+            remembers=part.actions,
+        )  # fmt: skip
+        return learner, f"learner: torch, {part.name}{', untrained' if part.untrained else ''}"
+
+    def _initialise(self) -> None:
+        """Belief and heads have been drawn already."""
+
+    def initial(self, n: int) -> Carry:
+        a = self.spaces.num_agents
+        return {name: part.reshape(n, a, *part.shape[1:]) for name, part in self.learner.initial(n * a).items()}
+
+    def act(self, obs: Array, carry: Carry, mode: Mode) -> tuple[Array, Carry, dict[str, Array]]:
+        lead = obs.shape[:2]
+        greedy = mode == "greedy"
+        seed = 0 if greedy else self.draw()
+        acted, states = self.learner.act(self.rows(obs), flat(carry), seed, scale=self.scale(), greedy=greedy)
+        after = {name: part.reshape(*lead, *part.shape[1:]) for name, part in states.items()}
+        raw = acted.action.reshape(*lead, *self.action_shape)
+        return self._legal(raw), after, {} if greedy else self._extras(acted, lead)
+
+    def explores(self, agents: int) -> bool:
+        return False
+
+    def appraise(self, obs: Array, carry: Carry) -> Array:
+        value: Array = self.learner.outputs(self.rows(obs), flat(carry), self.scale())[1]
+        return value.reshape(obs.shape[:2])
+
+    def next_values(self, batch: Rollout) -> Array:
+        value = batch.extras["value"]
+        last = self.appraise(batch.last_obs, batch.last_carry)
+        return np.where(batch.truncated[:, :, None], batch.extras["final_value"], np.concatenate([value[1:], last[None]]))
+
+    def units(self, batch: Rollout) -> int:
+        return batch.reward[0].size
+
+    def records(self, batch: Rollout, advantage: Array, target: Array, out: Any) -> Any:
+        t, n, a = batch.reward.shape
+        facts = batch.extras["log_prob"], advantage, target, batch.extras["value"]
+        action = self.taken(batch).reshape(t, n * a, *[-1] * self.continuous)
+        rows = self.rows(batch.obs).reshape(t, n * a, -1)
+        return self.learner.records(rows, action, self._begins(batch), flat(batch.carry), *(x.reshape(t, n * a) for x in facts))
+
+    def _begins(self, batch: Rollout) -> Array:
+        """bool (T, N A): an episode begins with this step. The first step's carry knows that already."""
+        begins = np.zeros(batch.reward.shape, np.bool_)
+        begins[1:] = (batch.terminated | batch.truncated)[:-1, :, None]
+        return begins.reshape(len(begins), -1)
+
+    def study(self, batch: Rollout, progress: float) -> dict[str, float]:
+        found = super().study(batch, progress)
+        if self.by_gradient or self.part.untrained or not hasattr(self.belief, "update"):
+            return found
+        import torch
+
+        t, n, a = batch.reward.shape
+        action = np.zeros((t, n * a, self.belief.sizes[1]), np.float32)
+        if self.part.actions:
+            action[0] = flat(batch.carry)["action"]
+            done = self.taken(batch).reshape(t, n * a, *[-1] * self.continuous)[:-1]
+            action[1:] = done if self.continuous else np.eye(action.shape[2], dtype=np.float32)[done]
+        rows = self.rows(batch.obs).reshape(t, n * a, -1)
+        streams = (torch.from_numpy(np.ascontiguousarray(x.swapaxes(0, 1))) for x in (rows, action, self._begins(batch)))
+        metrics = self.belief.update(*streams)
+        return found | {f"belief/{name}": value for name, value in metrics.items()}
+
+    def state_dict(self) -> dict[str, Array]:
+        apart = {} if self.by_gradient else {f"belief.{name}": x for name, x in self.belief.state_dict().items()}
+        return super().state_dict() | apart
+
+    def load_state_dict(self, state: dict[str, Array]) -> None:
+        super().load_state_dict(state)
+        if not self.by_gradient:
+            own = {name.removeprefix("belief."): x for name, x in state.items() if name.startswith("belief.")}
+            self.belief.load_state_dict(own)
+
+
+def flat(carry: Carry) -> States:
+    """(N, A, ...) -> (N A, ...)"""
+    assert carry is not None
+    return {name: part.reshape(-1, *part.shape[2:]) for name, part in carry.items()}
