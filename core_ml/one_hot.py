@@ -14,7 +14,7 @@ from .parameters import Array, check_arrays
 
 @component("encoder", "one-hot")
 class OneHot:
-    """`Observation.rows`: of a grid a plane of zeros and ones for each code, of images and vectors the numbers. Learns nothing."""
+    """`Observation.rows`: a grid as a plane of zeros and ones for each code, images and vectors as numbers. Learns nothing."""
 
     class Config(ComponentConfig):
         pass
@@ -55,9 +55,8 @@ class Symbols:
         self.met = np.zeros(self.size, np.uint64)  # hashes in the order of their numbers
         self.rows = np.zeros((self.size, observation.size), np.float32 if observation.kind == "vector" else np.uint8)
         self.count = 0
-        self.weights = np.random.default_rng(0).integers(2**63, size=observation.size, dtype=np.uint64) * np.uint64(
-            2
-        ) + np.uint64(1)
+        odd = np.random.default_rng(0).integers(2**63, size=observation.size, dtype=np.uint64)
+        self.weights = odd * np.uint64(2) + np.uint64(1)
 
     def encode(self, obs: Tensor, generator: torch.Generator | None = None) -> Tensor:
         self.observation.check(obs)
@@ -94,7 +93,8 @@ class Symbols:
         words = np.ascontiguousarray(flat, np.float32).view(np.uint32) if flat.dtype == np.float32 else flat
         with np.errstate(over="ignore"):
             total = ((words.astype(np.uint64) + np.uint64(1)) * self.weights).sum(1, dtype=np.uint64)
-        return total ^ (total >> np.uint64(29))
+        mixed: Array = total ^ (total >> np.uint64(29))
+        return mixed
 
     def state_dict(self) -> dict[str, Array]:
         return {"met": self.met.copy(), "rows": self.rows.copy(), "count": np.array(self.count, np.int64)}

@@ -79,7 +79,7 @@ class MemoryActor(Actor):
         return np.where(batch.truncated[:, :, None], batch.extras["final_value"], np.concatenate([value[1:], last[None]]))
 
     def units(self, batch: Rollout) -> int:
-        return batch.reward[0].size
+        return int(batch.reward[0].size)
 
     def records(self, batch: Rollout, advantage: Array, target: Array, out: Any) -> Any:
         t, n, a = batch.reward.shape

@@ -1,4 +1,4 @@
-"""World and learner on one device. Without a GPU: torch on its CPU, the world in numba's simulator; where there is one, on it, too.
+"""World and learner on one device: torch on its CPU, the world in numba's simulator; and on a GPU where there is one.
 
 A CUDA graph repeats the operations that were captured, on the same memory, without Python. `Tape` does that on the CPU, so what
 would go stale in a graph, a number of Python's for one, goes stale here. Run as a script (with NUMBA_ENABLE_CUDASIM=1 in the

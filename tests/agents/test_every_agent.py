@@ -35,13 +35,17 @@ SMALL = {"name": "ppo", "num_steps": 8, "hidden": [8], "epochs": 2, "minibatches
 PARTS: dict[str, dict[str, Any]] = {  # slots filled; what is in them is part of the state
     "ppo+symbols+gru": {"encoder": "symbols", "belief": {"name": "gru", "hidden": 6}},
     "ppo+vae": {"encoder": {"name": "vae", "size": 3, "hidden": [8], "updates": 2, "batch": 16, "until": 0.6}},
-    "ppo+untrained": {"encoder": {"name": "pca", "size": 3, "untrained": True}, "belief": {"name": "rnn", "hidden": 6, "untrained": True}},
+    "ppo+untrained": {
+        "encoder": {"name": "pca", "size": 3, "untrained": True}, "belief": {"name": "rnn", "hidden": 6, "untrained": True},
+    },
     "ppo+one-hot+transformer": {
         "encoder": "one-hot", "belief": {"name": "transformer", "width": 8, "heads": 2, "window": 5, "layers": 1},
     },
     "ppo+symbols+hmm": {"encoder": {"name": "symbols", "size": 12}, "belief": {"name": "hmm", "states": 5, "prior": 0.1}},
     "ppo+lstm+normaliser": {"belief": {"name": "lstm", "hidden": 6, "actions": False}, "normalise_observation": True},
-    "policy-gradient+autoencoder": {"name": "policy-gradient", "encoder": {"name": "autoencoder", "size": 3, "hidden": [8], "updates": 2}},
+    "policy-gradient+autoencoder": {
+        "name": "policy-gradient", "encoder": {"name": "autoencoder", "size": 3, "hidden": [8], "updates": 2},
+    },
 }  # fmt: skip
 BRIDGED = "bridges"  # other libraries' algorithms promise no bits; tests/agents/bridges says what they do promise
 NATIVE = [*(name for name, cls in agents().items() if BRIDGED not in cls.__module__.split(".")), *PARTS]

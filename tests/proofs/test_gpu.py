@@ -1,4 +1,4 @@
-"""World and learner on a GPU, in steps per second. Needs one; what is right there is for test_cuda.py and test_device.py to say."""
+"""World and learner on a GPU, in steps per second. What they do there is tested by test_cuda.py and test_device.py."""
 
 from __future__ import annotations
 
