@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from gumdrop.core_ml.component import components
 from gumdrop.core_ml.frames import FrameStack
 from gumdrop.core_ml.hmm import HMM
 from gumdrop.core_ml.memory import State, burn_in
@@ -34,6 +35,10 @@ BELIEFS: dict[str, Callable[[int, int, int], Any]] = {
 }
 TRAINED = [name for name in BELIEFS if name not in ("frames", "memoryless", "hmm")]
 every = pytest.mark.parametrize("name", BELIEFS)
+
+
+def test_every_registered_belief_is_tested_here() -> None:
+    assert {entry.cls for entry in components("belief").values()} == {type(made(D, K, 0)) for made in BELIEFS.values()}
 
 
 def make(name: str, seed: int = 0, actions: int = K) -> Any:
