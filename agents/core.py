@@ -128,6 +128,24 @@ class Exploring(Protocol):
         ...
 
 
+class PartRow(NamedTuple):
+    """A part of an agent in an outline of it."""
+
+    slot: str
+    what: str  # the component and its options
+    gives: str  # what comes out, with its shape
+    parameters: int  # numbers that it learns
+
+
+@runtime_checkable
+class Parted(Protocol):
+    """An agent made of parts."""
+
+    def parts(self) -> list[PartRow]:
+        """From the observation to the action."""
+        ...
+
+
 @runtime_checkable
 class Appraising(Protocol):
     """An agent with memory that learns from values: of the last observation of an episode that was cut it needs the value while

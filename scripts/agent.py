@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from .common import Json, Refused, RunsFolder, check_out, emit, find_run, only_json, table
+from .env import Words
 
 
 def list(json: Json = False) -> None:
@@ -25,20 +27,30 @@ def list(json: Json = False) -> None:
 
 
 def show(
-    name: Annotated[str, typer.Argument(metavar="NAME|RUN", help="An agent, or a run (name or path).")],
+    name: Annotated[str, typer.Argument(metavar="NAME|PRESET|FILE|RUN", help="An agent, a preset, a YAML file, or a run.")],
+    words: Words = None,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE.png", help="Draw what a tabular run learned: PNG, SVG or PDF.")
+        Path | None,
+        typer.Option("--out", metavar="FILE.png", help="Draw what a run has learned: a table over its board, or its encoder."),
     ] = None,
     directory: RunsFolder = Path("runs"),
     json: Json = False,
 ) -> None:
-    """Show an agent's options with their defaults; or a run's agent, a tabular one with its values and greedy policy."""
+    """Show an agent's options with their defaults; the parts of one that a preset or a file describes; or a run's agent, a
+    tabular one with its values and greedy policy, one with an encoder by what that makes of observations."""
     from ..agents.core import agents
+    from ..configs.loader import presets
     from .env import first_line, option_rows
 
     known = agents()
+    file = Path(name) if name.endswith((".yaml", ".yml")) else None
+    if name not in known and (name in presets() or file):
+        show_spec(name, file, words or [], out, json)
+        return
+    if words:
+        raise Refused(f"{words[0]!r:.80}: changes go with a preset or a file, {name!r:.80} is neither")
     if name not in known:
-        show_run(find_run(name, directory, [*known]), out, json)
+        show_run(find_run(name, directory, [*known, *presets()]), out, json)
         return
     if out is not None:
         raise Refused(
@@ -56,9 +68,38 @@ def show(
     )
 
 
+def show_spec(name: str, file: Path | None, words: Sequence[str], out: Path | None, json: bool) -> None:
+    """The parts of an agent that has not learned yet."""
+    from ..agents.slots.show import as_rows, outline
+    from ..configs.loader import resolve
+    from .common import check_agent, check_env
+
+    if out is not None:
+        raise Refused(f"{name} has learned nothing, so there is nothing to draw: name a run, or leave out --out")
+    config = resolve(None if file else name, file, [*words], {})
+    check_env(config.env_id, config.env_options)
+    check_agent(config.agent_name, config.agent_options)
+    parts = outline(config)
+    if json:
+        emit({"name": name, "agent": config.agent, "env": config.env, "parts": as_rows(parts)})
+        return
+    print(f"{name}: {config.agent_name} in {config.env_id}\n")
+    show_parts(parts)
+
+
+def show_parts(parts: Sequence[Any]) -> None:
+    if not parts:
+        print("one piece: it has no slots")
+        return
+    cells = [[part.slot, part.what, part.gives, f"{part.parameters:,}" if part.parameters else ""] for part in parts]
+    table(cells, ("slot", "part", "gives", "parameters"))
+
+
 def show_run(folder: Path, out: Path | None, json: bool) -> None:
-    from ..agents.core import agent_config, agents
+    from ..agents.core import Parted, agent_config, agents
     from ..agents.runtime.compare import run_name
+    from ..agents.runtime.evaluate import load_run
+    from ..agents.slots import show as slots
     from ..agents.tabular import show as tabular
     from ..envs import portrait
     from .env import first_line, option_rows
@@ -71,15 +112,33 @@ def show_run(folder: Path, out: Path | None, json: bool) -> None:
     name = document["agent"]
     cls = agents()[name]
     rows = option_rows(cls.Config, dict(agent_config(name, document["options"])))
+    agent, config, _ = load_run(folder)
+    parts = agent.parts() if isinstance(agent, Parted) else []
     if out is not None:
-        if shown.picture is None:
-            raise Refused(f"run {run_name(folder)} has no table over a board, so there is nothing to draw: leave out --out")
-        portrait.save(out, shown.picture, f"{name} in {document['env']['id']}", "learned value")
+        sheet = slots.encoder_sheet(agent, config) if shown.picture is None and out.suffix == ".png" else None
+        if sheet is not None:
+            slots.save_picture(out, sheet)
+        elif shown.picture is None:
+            has = "no table over a board and no encoder that can draw (as .png)"
+            raise Refused(f"run {run_name(folder)} has {has}, so there is nothing to draw: leave out --out")
+        else:
+            portrait.save(out, shown.picture, f"{name} in {document['env']['id']}", "learned value")
     if json:
-        emit({"run": run_name(folder), "description": first_line(cls), **document, "options": rows})
+        emit(
+            {
+                "run": run_name(folder),
+                "description": first_line(cls),
+                **document,
+                "options": rows,
+                "parts": slots.as_rows(parts),
+            }
+        )
         return
     print(f"{run_name(folder)}: {name} in {document['env']['id']}. {first_line(cls)}\n")
     table([[r["name"], r["value"], r["default"], r["description"]] for r in rows], ("option", "value", "default", "meaning"))
+    if parts:
+        print()
+        show_parts(parts)
     if "met" in document:
         print(f"\nobservations met: {document['met']:,}")
     if document["text"]:

@@ -46,9 +46,17 @@ def test_python_blocks(page: Path) -> None:
     from gumdrop.envs import registry, solve
     from gumdrop.envs.checks import check_world
 
+    from gumdrop.core_ml import component
+
     names: dict[str, object] = {"__name__": "docs_example"}  # later blocks go on from earlier ones
-    for block in blocks(page, "python"):
-        exec(compile(block, page.name, "exec"), names)
+    registered = dict(component._COMPONENTS)
+    try:
+        for block in blocks(page, "python"):
+            exec(compile(block, page.name, "exec"), names)
+    finally:
+        for key in component._COMPONENTS.keys() - registered.keys():
+            if getattr(component._COMPONENTS[key].cls, "__module__", "") == "docs_example":
+                del component._COMPONENTS[key]
     if page.name == "worlds.md":
         try:
             env = registry.make("hallway", {"length": 3}, num_envs=2)

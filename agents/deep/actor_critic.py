@@ -17,6 +17,7 @@ from ..core import (
     Kept,
     Mode,
     NonFinite,
+    PartRow,
     Rollout,
     Spaces,
     check_arrays,
@@ -181,6 +182,25 @@ class Actor:
         if len(batch.final_obs):
             next_value[batch.truncated] = self.values(batch.final_obs).reshape(-1, a)
         return next_value
+
+    def parts(self) -> list[PartRow]:
+        """As `core.Parted.parts`."""
+        o, space = self.options, self.spaces.observation
+        rows = [PartRow("observation", type(space).__name__, f"{space.dtype} {space.shape}", 0)]
+        if self.encoding:
+            rows.append(self.encoding.outline())
+        sizes = {name: view.size for name, view in self.learner.memory.views(self.learner.memory.flat).items()}
+        rows += self._remembered(sizes)
+        head = sum(size for name, size in sizes.items() if not name.startswith("belief_net"))
+        means = "means" if self.continuous else "logits"
+        count = math.prod(self.action_shape) if self.continuous else int(self.spaces.action.n)  # type: ignore[attr-defined]
+        network = f"cnn, {o.channels} channels" if o.network == "cnn" else "mlp"
+        widths = " x ".join(map(str, o.hidden))
+        rows.append(PartRow("policy, critic", f"{network} {widths} {o.activation}", f"{count} {means}, 1 value", head))
+        return rows
+
+    def _remembered(self, sizes: dict[str, int]) -> list[PartRow]:
+        return []
 
     def units(self, batch: Rollout) -> int:
         """How many pieces `order` can shuffle: each step of each agent by itself."""

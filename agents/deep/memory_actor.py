@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...core_ml.parameters import Array
-from ..core import Carry, Mode, Rollout, Spaces
-from ..slots.parts import BeliefPart, resolve
+from ..core import Carry, Mode, PartRow, Rollout, Spaces
+from ..slots.parts import BeliefPart, label, resolve
 from .actor_critic import Actor, ActorConfig
 
 if TYPE_CHECKING:
@@ -65,6 +65,12 @@ class MemoryActor(Actor):
         after = {name: part.reshape(*lead, *part.shape[1:]) for name, part in states.items()}
         raw = acted.action.reshape(*lead, *self.action_shape)
         return self._legal(raw), after, {} if greedy else self._extras(acted, lead)
+
+    def _remembered(self, sizes: dict[str, int]) -> list[PartRow]:
+        carry = self.initial(1) or {}
+        keeps = ", ".join(f"{name} {part.shape[2:]}" for name, part in carry.items())
+        count = sum(size for name, size in sizes.items() if name.startswith("belief_net"))
+        return [PartRow("belief", label(self.part), f"float32 ({self.belief.size},); remembers {keeps}", count)]
 
     def explores(self, agents: int) -> bool:
         return False

@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field
 
 from ...envs.core import Native
-from ..core import Array, Carry, Kept, Mode, Rollout, Spaces, agent, check_arrays
+from ..core import Array, Carry, Kept, Mode, PartRow, Rollout, Spaces, agent, check_arrays
 from .actor_critic import Actor, ActorConfig, metrics_of, scheduled
 
 UNCLIPPED = 1e6  # a clip range that no ratio leaves
@@ -171,6 +171,9 @@ class PolicyGradient:
         episodes = self.episodes.state() if self.episodes else {}
         baseline = self.baseline.state() if self.baseline else {}
         return {f"episodes.{k}": v for k, v in episodes.items()} | {f"baseline.{k}": v for k, v in baseline.items()}
+
+    def parts(self) -> list[PartRow]:
+        return self.actor.parts()
 
     def state_dict(self) -> dict[str, Array]:
         return self.actor.state_dict() | {name: array.copy() for name, array in self._kept().items()}

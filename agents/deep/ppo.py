@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from ...envs.core import Native
-from ..core import Array, Carry, Kept, Mode, Rollout, Spaces, agent
+from ..core import Array, Carry, Kept, Mode, PartRow, Rollout, Spaces, agent
 from ..slots.parts import BeliefSlot
 from .actor_critic import Actor, ActorConfig, metrics_of, scheduled
 
@@ -140,6 +140,9 @@ class PPO:
         steps = epochs * math.ceil(rows / size)
         metrics = metrics_of(found.sums / rows, found.explained_variance, learning_rate, found.norms / steps)
         return metrics | {"epochs": float(epochs)}
+
+    def parts(self) -> list[PartRow]:
+        return self.actor.parts()
 
     def state_dict(self) -> dict[str, Array]:
         return self.actor.state_dict()

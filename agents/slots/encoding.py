@@ -9,8 +9,8 @@ import torch
 
 from ...core_ml.observations import Observation
 from ...core_ml.parameters import Array
-from ..core import Rollout, Spaces
-from .parts import EncoderPart, resolve
+from ..core import PartRow, Rollout, Spaces
+from .parts import EncoderPart, label, resolve
 
 
 class Encoding:
@@ -48,6 +48,11 @@ class Encoding:
             chosen = rng.integers(len(rows), size=min(self.part.batch, len(rows)))
             metrics = self.component.update(self._rows(rows[chosen]), generator)
         return {f"encoder/{name}": value for name, value in metrics.items()}
+
+    def outline(self) -> PartRow:
+        """What it is, for an outline of the agent."""
+        memory = getattr(getattr(self.component, "coder", None), "memory", None)
+        return PartRow("encoder", label(self.part), f"float32 ({self.size},)", 0 if memory is None else memory.flat.size)
 
     def _rows(self, obs: Array) -> torch.Tensor:
         rows = obs.reshape(-1, *self.observation.shape)

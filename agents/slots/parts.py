@@ -75,6 +75,13 @@ def resolve(slot: Slot, part: Part) -> tuple[Component, ComponentConfig]:
     return found, config
 
 
+def label(part: Part) -> str:
+    """A part in a few words: gru hidden=32, untrained."""
+    options = part.model_dump(exclude_defaults=True, exclude={"name", "untrained"})
+    said = " ".join([part.name, *(f"{key}={value}" for key, value in options.items())])
+    return said + (", untrained" if part.untrained else "")
+
+
 def _named(value: object) -> object:
     """ "gru" is {"name": "gru"}, "none" and null are nothing."""
     if value is None or value == "none" or value == {"name": "none"}:
