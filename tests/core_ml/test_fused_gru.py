@@ -62,11 +62,13 @@ class Case:
         log_prob, _, value = self.split(out.flatten(0, 1), self.action.reshape(steps * streams, -1), None)
         log_prob, value = (x.detach().numpy().reshape(lead) for x in (log_prob, value))
         self.facts = np.empty((4, *lead), np.float32)
-        self.facts[0] = log_prob + rng.normal(size=lead) * 0.2  # about half of the ratios are clipped
+        # About half of the ratios and values are clipped, none so nearly that rounding decides it.
+        jitter = rng.uniform(-0.005, 0.005, (2, *lead))
+        self.facts[0] = log_prob + jitter[0] + rng.choice([-0.42, -0.22, -0.14, -0.05, 0.05, 0.15, 0.29, 0.45], lead)
         self.facts[1] = rng.normal(size=lead)
         # Targets lie a good way above the values: where errors cancel out, a relative error says nothing of the kernel.
         self.facts[2] = value + 0.5 + np.abs(rng.normal(size=lead))
-        self.facts[3] = value + rng.normal(size=lead) * 0.2
+        self.facts[3] = value + jitter[1] + rng.choice([-0.3, -0.15, -0.05, 0.05, 0.15, 0.3], lead)
 
     def records(self, out: Sequences | None = None) -> Sequences:
         return self.net.records(self.obs, self.action, self.is_first, self.state, *self.facts, out)
@@ -156,7 +158,7 @@ def test_gradient_is_that_of_autograd(spec: GRUSpec, bytes_: bool, coefs: Coefs)
     case.check_gradient(np.random.default_rng(1).permutation(40)[:31], coefs)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None, derandomize=True)
 @given(
     inputs=st.sampled_from([1, 2, 7, 8, 15, 16, 17, 33, 49]),
     hidden=st.sampled_from([1, 3, 8, 15, 16, 17, 64, 100]),
@@ -164,7 +166,7 @@ def test_gradient_is_that_of_autograd(spec: GRUSpec, bytes_: bool, coefs: Coefs)
     gaussian=st.booleans(),
     remembers=st.booleans(),
     streams=st.one_of(st.integers(1, 30), st.sampled_from([96, 97, 200])),
-    steps=st.one_of(st.integers(1, 12), st.sampled_from([96, 97, 130])),
+    steps=st.one_of(st.integers(1, 12), st.sampled_from([96, 97])),
     starts=st.sampled_from([0.0, 0.1, 1.0]),
     bytes_=st.booleans(),
     seed=st.integers(0, 1000),
@@ -175,7 +177,7 @@ def test_any_shape(
 ) -> None:  # fmt: skip
     head = "gaussian" if gaussian else "categorical"
     spec = GRUSpec(inputs, hidden, head, (sizes[0],) if gaussian else tuple(sizes), remembers)
-    case = Case(spec, streams, min(steps, 4000 // streams), bytes_, seed, starts=starts)
+    case = Case(spec, streams, min(steps, 2000 // streams), bytes_, seed, starts=starts)
     case.check_gradient(np.arange(streams)[::-1].copy(), Coefs(value_clip=0.2))
 
 
