@@ -10,7 +10,7 @@ import numpy as np
 from ...native.cache import kept
 from ..parameters import Array, Parameters, orthogonal
 from . import gru_kernels, kernels
-from .gru_plan import STREAMS, GRUSpec, gru_plan
+from .gru_plan import GRUSpec, gru_plan, streams_of
 from .network import NO_ACTING, NO_INDEX, NOTHING, Acted, Coefs, memory_of
 from .plan import GROUPS, TILE
 from .threads import Team
@@ -119,7 +119,7 @@ class FusedRecurrent:
         after = np.empty_like(h)
         streams = gru_kernels.Streams(data, stride, 1, raw, self._scale(scale), NO_INDEX, NOTHING, h, last, after)
         threads = min(self.threads, -(-rows // TILE), GROUPS) if rows >= SHARED_FROM else 1
-        self._work(threads, task, False, streams, acting, self._learning, rows, max(rows, 1), seed, counter)
+        self._work(threads, task, False, streams, acting, self._learning, rows, max(rows, 1), TILE, seed, counter)
         return after
 
     def _likeliest(self, outputs: Array) -> Array:
@@ -228,17 +228,17 @@ class FusedRecurrent:
             records.data, records.stride, records.steps, records.raw, self._scale(scale), order, records.advantage, records.h,
             records.last, NOTHING,
         )  # fmt: skip
-        tiles = -(-min(size, len(order)) // STREAMS)
-        threads = min(self.threads, tiles, GROUPS)
-        done = self._work(threads, task, bool(rates), streams, NO_ACTING, learning, len(order), size, 0, 0)
+        width = streams_of(self.table, records.steps)
+        threads = min(self.threads, -(-min(size, len(order)) // width), GROUPS)
+        done = self._work(threads, task, bool(rates), streams, NO_ACTING, learning, len(order), size, width, 0, 0)
         self.memory.steps = int(learning.steps[0])
         return done
 
     def _work(
         self, threads: int, task: int, update: bool, streams: gru_kernels.Streams, acting: kernels.Acting,
-        learning: kernels.Learning, total: int, size: int, seed: int, counter: int,
+        learning: kernels.Learning, total: int, size: int, width: int, seed: int, counter: int,
     ) -> int:  # fmt: skip
-        rest: Any = (task, update, self._net, self.table, streams, acting, learning, total, size)
+        rest: Any = (task, update, self._net, self.table, streams, acting, learning, total, size, width)
         return self._team.work(gru_kernels.gru_work, threads, *rest, np.uint64(seed % 2**64), counter)
 
     def _actions(self, action: Array) -> tuple[Array, Array]:

@@ -76,8 +76,10 @@ def facts_at(gru: Any, raw: bool) -> int:
 def enter(whole: Any, gru: Any, work: Any, base: int, streams: Any, stream: int, row: int) -> None:
     """h before the first step, and the action before it, into a row; numbers beyond H become zero."""
     h, at = gru[U.H], base + gru[U.ROW] + row * gru[U.ROW_STRIDE] + gru[U.X] + 1
-    for k in range(gru[U.WIDE]):
-        work[at + k] = streams.h[stream * h + k] if k < h else np.float32(0.0)
+    for k in range(h):
+        work[at + k] = streams.h[stream * h + k]
+    for k in range(h, gru[U.WIDE]):
+        work[at + k] = np.float32(0.0)
     if gru[U.REMEMBERS]:
         at -= whole[P.ACTIONS] + 1
         for j in range(whole[P.ACTIONS]):
@@ -141,15 +143,28 @@ def know(net: Any, gru: Any, base: int, streams: Any, low: int, count: int, firs
 
 
 @inner
+def call_for(streams: Any, low: int, high: int) -> int:
+    """Bring the memory of streams order[low:high] near, as `kernels.call_for` does. Returns a sum."""
+    size, total = streams.steps * streams.stride, 0
+    for j in range(low, high):
+        at = streams.order[j] * size
+        for k in range(at, at + size - 1, 64):
+            total += streams.data[k]
+        total += streams.data[at + size - 1]
+    return total
+
+
+@inner
 def learn_tile(
     net: Any, gru: Any, base: int, streams: Any, low: int, count: int, rows: int, coefs: Any, group: int, sum_at: int
 ) -> None:
     """Streams order[low : low + count]: all steps forward, then backward; their gradient, of the mean over `rows` rows, is
     added to a group's."""
     whole, work, steps = net.whole, net.work, streams.steps
+    net.sums[sum_at + 7] = call_for(streams, low, low + count)
     for t in range(steps):
         see(net, gru, base, streams, low, count, t)
-        step(gru, net.packed, work, base, t * count, count)
+        step(gru, net.packed, work, base, t * count, count, count)
     errors = base + gru[U.ERROR]
     for j in range(errors, errors + count * gru[U.ERROR_STRIDE]):
         work[j] = np.float32(0.0)
@@ -176,12 +191,14 @@ def act_rows(
 ) -> None:
     """A step of streams `low` .. `low` + `count` - 1, and what they do, with draws number `at`... of the stream `key`."""
     whole, work, h = net.whole, net.work, gru[U.H]
-    for s in range(count):
-        row = base + gru[U.ROW] + s * gru[U.ROW_STRIDE]
-        fetch_row(work, row, streams.data, (low + s) * streams.stride, streams.raw, gru[U.INPUTS], streams.scale)
-        work[row + gru[U.X]] = np.float32(1.0)
-        enter(whole, gru, work, base, streams, low + s, s)
-    step(gru, net.packed, work, base, 0, count)
+    for first in range(0, count, STREAMS):
+        last = min(count, first + STREAMS)
+        for s in range(first, last):
+            row = base + gru[U.ROW] + s * gru[U.ROW_STRIDE]
+            fetch_row(work, row, streams.data, (low + s) * streams.stride, streams.raw, gru[U.INPUTS], streams.scale)
+            work[row + gru[U.X]] = np.float32(1.0)
+            enter(whole, gru, work, base, streams, low + s, s)
+        step(gru, net.packed, work, base, first, last - first, TILE)
     show(gru, work, base, 0, count)
     for s in range(count):
         head = base + gru[U.HEAD] + s * gru[U.HEAD_STRIDE]
@@ -223,13 +240,13 @@ def advantage_scale(net: Any, streams: Any, groups: int, start: int, count: int)
 @kernel
 def gru_work(
     thread: int, threads: int, gate: Any, task: int, update: bool, net: Any, gru: Any, streams: Any, acting: Any,
-    learning: Any, total: int, size: int, seed: Any, counter: int,
+    learning: Any, total: int, size: int, width: int, seed: Any, counter: int,
 ) -> int:  # fmt: skip
     """`task` (OUTPUTS, SAMPLE, GRADIENT, or STATISTICS and then GRADIENT) for `total` streams, `size` at a time.
 
-    With `update` a step of Adam after each. Acting draws from stream `seed`. Returns how many parts were finished before a
-    gradient was not finite. All `threads` threads call it with the same arguments but `thread`; the first of them does what
-    cannot be shared.
+    A tile has `width` streams at most: TILE to act. With `update` a step of Adam after each part. Acting draws from stream
+    `seed`. Returns how many parts were finished before a gradient was not finite. All `threads` threads call it with the
+    same arguments but `thread`; the first of them does what cannot be shared.
     """
     whole, coefs = net.whole, learning.coefs
     base = thread * whole[P.WORK]
@@ -237,7 +254,6 @@ def gru_work(
     key = mix(seed + GOLDEN)
     for low in range(0, total, size):
         high = min(low + size, total)
-        width = TILE if acts else STREAMS
         tiles = (high - low + width - 1) // width
         groups = min(GROUPS, tiles)
         rows = (high - low) * streams.steps
@@ -268,8 +284,8 @@ def gru_work(
                         count = low + (tile + 1) * (high - low) // tiles - begin
                         learn_tile(net, gru, base, streams, begin, count, rows, coefs, group, g * 8)
                     else:
-                        begin = low + tile * TILE
-                        act_rows(net, gru, base, streams, acting, begin, min(TILE, high - begin), task, key, counter + begin)
+                        begin = low + tile * width
+                        act_rows(net, gru, base, streams, acting, begin, min(width, high - begin), task, key, counter + begin)
             if part == STATISTICS:
                 if not meet(gate, threads):
                     return -1

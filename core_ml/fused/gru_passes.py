@@ -78,8 +78,8 @@ def sigmoid(x: Any) -> Any:
 
 
 @inner
-def step(gru: Any, packed: Any, work: Any, base: int, first: int, count: int) -> None:
-    """A step of `count` streams, whose rows begin with number `first`; h after it goes into the rows that follow."""
+def step(gru: Any, packed: Any, work: Any, base: int, first: int, count: int, ahead: int) -> None:
+    """A step of `count` streams, whose rows begin with number `first`; h after it goes into the rows `ahead` of them."""
     x, h, wide, stride, gate_stride = gru[U.X], gru[U.H], gru[U.WIDE], gru[U.ROW_STRIDE], gru[U.GATE_STRIDE]
     deep = x + 1 + h
     source, target = base + gru[U.ROW] + first * stride, base + gru[U.GATE] + first * gate_stride
@@ -95,7 +95,7 @@ def step(gru: Any, packed: Any, work: Any, base: int, first: int, count: int) ->
             input_block(work, a, stride, packed, z, COLUMNS, work, c + 2 * wide, gate_stride, deep)
             input_block(work, a + x, stride, packed, of_h, COLUMNS, work, c + 3 * wide, gate_stride, h + 1)
             before = a + x + 1 + unit
-            after = before + count * stride
+            after = before + ahead * stride
             for _ in range(min(ROWS, count - s)):
                 open_r, open_z = sigmoid(load(work, c + wide)), sigmoid(load(work, c + 2 * wide))
                 new = tanh(madd(open_r, load(work, c + 3 * wide), load(work, c)))
@@ -108,7 +108,7 @@ def step(gru: Any, packed: Any, work: Any, base: int, first: int, count: int) ->
 
 @inner
 def show(gru: Any, work: Any, base: int, first: int, count: int) -> None:
-    """h after `count` rows' steps, made of their gates, into the tile that the heads read."""
+    """h after `count` rows' steps, made of their gates, into the tile that the heads read, from its first row on."""
     wide, row, gate = gru[U.WIDE], base + gru[U.ROW] + gru[U.X] + 1, base + gru[U.GATE]
     for s in range(count):
         g, before, at = gate + (first + s) * gru[U.GATE_STRIDE], row + (first + s) * gru[U.ROW_STRIDE], gru[U.HEAD_STRIDE] * s

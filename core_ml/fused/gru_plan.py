@@ -14,7 +14,8 @@ import numpy as np
 
 from .plan import COLUMNS, HALF, ROWS, TILE, WIDE_ROWS, Array, L, P, Plan, _stride, _up
 
-STREAMS = 24  # streams of a tile, at most: a multiple of ROWS. More steps of fewer streams make up a TILE of rows
+STREAMS = 24  # streams of a tile, at most: a multiple of ROWS
+NEAR = 80_000  # numbers that a tile's rows may have, so that on the way back they are still in a core's second cache
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,12 @@ class U(IntEnum):
     B_H = 19
     GRAD = 20  # in a group's gradient: rows as a row has numbers, 4 WIDE apart
     REMEMBERS = 21
+
+
+def streams_of(table: Array, steps: int) -> int:
+    """How many streams of `steps` steps make a tile: as many as stay near, in whole blocks of rows."""
+    row = int(table[U.ROW_STRIDE] + table[U.GATE_STRIDE])
+    return min(STREAMS, max(1, NEAR // (row * steps) // ROWS) * ROWS)
 
 
 def gru_plan(spec: GRUSpec, steps: int) -> tuple[Plan, Array]:

@@ -45,7 +45,8 @@ def log(x: Any) -> Any:
 @inline
 def tanh(x: Any) -> Any:
     """tanh x, absolute error below 3e-7: a rational function of degree 13 over 6 (Eigen's ptanh)."""
-    x = where_less(x, -7.90531110763549805, -7.90531110763549805, where_less(7.90531110763549805, x, 7.90531110763549805, x))
+    x = where_less(7.90531110763549805, x, 7.90531110763549805, x)  # one instruction each; what is not a number stays so
+    x = where_less(x, -7.90531110763549805, -7.90531110763549805, x)
     z = x * x
     p = madd(z, -2.76076847742355e-16, 2.00018790482477e-13)
     p = madd(p, z, -8.60467152213735e-11)
