@@ -43,10 +43,9 @@ def test_commands(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_python_blocks(page: Path) -> None:
+    from gumdrop.core_ml import component
     from gumdrop.envs import registry, solve
     from gumdrop.envs.checks import check_world
-
-    from gumdrop.core_ml import component
 
     names: dict[str, object] = {"__name__": "docs_example"}  # later blocks go on from earlier ones
     registered = dict(component._COMPONENTS)

@@ -46,7 +46,7 @@ class ActorConfig(AgentConfig):
     encoder: EncoderSlot = Field(None, description="component that makes codes of observations, which the network reads")
     normalise_observation: bool = False
     network: Literal["mlp", "cnn"] = "mlp"
-    hidden: Widths = Field((64, 64), min_length=1, max_length=8, description="widths of the full layers")
+    hidden: Widths = Field((64, 64), max_length=8, description="widths of the full layers; none only behind a belief")
     channels: int = Field(16, ge=1, le=512, description="of the two convolutions of a cnn")
     activation: Literal["tanh", "relu"] = "tanh"
     shared_trunk: bool = Field(True, description="policy and value read the same features")
@@ -100,6 +100,8 @@ class Actor:
         from ...core_ml.fused import FusedActorCritic, MLPSpec
 
         o = self.options
+        if not o.hidden:
+            raise ValueError(f"agent {self.name}: hidden=[] leaves no layer: name one width at least, such as [64]")
         network = shape, actions, self.continuous, o.network, o.hidden, o.channels, o.activation, o.shared_trunk
         if device != "cpu":
             from ...core_ml.device import DeviceActorCritic

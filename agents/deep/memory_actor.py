@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -32,23 +32,45 @@ class MemoryActor(Actor):
         super().__init__(name, options, spaces, seed, threads)
 
     def _learner(self, shape: tuple[int, ...], actions: int, threads: int, device: str) -> tuple[Any, str]:
-        from ...core_ml.eager_memory import EagerRecurrent
-
         o, part = self.options, self.part
-        for option, plain in (("network", "mlp"), ("shared_trunk", True), ("learner", "auto")):
-            if (given := getattr(o, option)) not in (plain, "torch"):
+        for option, plain in (("network", "mlp"), ("shared_trunk", True)):
+            if (given := getattr(o, option)) != plain:
                 raise ValueError(f"agent {self.name}: {option}={given} does not go with a belief: leave it out")
         found, config = resolve("belief", part)
-        self.belief: Any = found.cls(config, self.inputs, actions if part.actions else 0, self.draw())
+        seeds = self.draw(), self.draw()
+        self.belief: Any = found.cls(config, self.inputs, actions if part.actions else 0, seeds[0])
         self.by_gradient = any(True for _ in self.belief.net.parameters())
+        many = f"{threads} threads" if threads > 1 else "1 thread"
+        spec, misfit = self._fused(config, actions)
+        if o.learner == "fused" and misfit:
+            raise ValueError(f"agent {self.name}: learner=fused cannot do this network, {misfit}: take learner=torch or auto")
+        if o.learner != "torch" and not misfit:
+            from ...core_ml.fused.gru import FusedRecurrent
+
+            fused = FusedRecurrent(spec, threads=threads)
+            fused.initialise(*seeds, span=config.span)  # type: ignore[attr-defined]
+            wait = "; they compile now, once on this machine, which takes 10 to 20 seconds" if fused.compiles else ""
+            return fused, f"learner: fused kernels, {part.name}, {many}{wait}"
+        from ...core_ml.eager_memory import EagerRecurrent
+
         if part.untrained:
             for p in self.belief.net.parameters():
                 p.requires_grad_(False)
         learner = EagerRecurrent(
-            self.belief, actions, self.continuous, o.hidden, o.activation, seed=self.draw(), threads=threads, chunk=o.chunk,
+            self.belief, actions, self.continuous, o.hidden, o.activation, seed=seeds[1], threads=threads, chunk=o.chunk,
             remembers=part.actions,
         )  # fmt: skip
         return learner, f"learner: torch, {part.name}{', untrained' if part.untrained else ''}"
+
+    def _fused(self, config: Any, actions: int) -> tuple[Any, str | None]:
+        """The network as the fused kernels know it, and what they cannot do of it."""
+        from ...core_ml.fused.gru_plan import GRUSpec
+
+        if self.part.name != "gru" or config.layers > 1 or self.options.hidden or self.part.untrained:
+            return None, "the kernels do a trained gru of one layer and hidden=[]"
+        head: Literal["gaussian", "categorical"] = "gaussian" if self.continuous else "categorical"
+        spec = GRUSpec(self.inputs, config.hidden, head, (actions,), remembers=self.part.actions)
+        return spec, spec.fits()
 
     def _initialise(self) -> None:
         """Belief and heads have been drawn already."""
@@ -92,7 +114,8 @@ class MemoryActor(Actor):
         facts = batch.extras["log_prob"], advantage, target, batch.extras["value"]
         action = self.taken(batch).reshape(t, n * a, *[-1] * self.continuous)
         rows = self.rows(batch.obs).reshape(t, n * a, -1)
-        return self.learner.records(rows, action, self._begins(batch), flat(batch.carry), *(x.reshape(t, n * a) for x in facts))
+        streams = (x.reshape(t, n * a) for x in facts)
+        return self.learner.records(rows, action, self._begins(batch), flat(batch.carry), *streams, out)
 
     def _begins(self, batch: Rollout) -> Array:
         """bool (T, N A): an episode begins with this step. The first step's carry knows that already."""
