@@ -1,0 +1,1 @@
+"""Adapters that put components of core_ml into the slots of agents."""
