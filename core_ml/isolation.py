@@ -66,7 +66,9 @@ class Isolation:
         from sklearn.ensemble import IsolationForest
 
         o = self.config
-        forest = IsolationForest(o.trees, max_samples=min(o.sample, len(rows)), random_state=stream, n_jobs=1).fit(rows)
+        forest = IsolationForest(n_estimators=o.trees, max_samples=min(o.sample, len(rows)), random_state=stream, n_jobs=1).fit(
+            rows
+        )
         for arrays in (self.cut, self.left, self.right, self.length):
             arrays[...] = 0
         self.feature[...] = LEAF

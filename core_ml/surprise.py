@@ -56,9 +56,9 @@ class Surprise:
     def _keys(self, seen: Seen) -> tuple[Array, Array, Array]:
         """Keys of (x, a), of (x, a, x') and of x', uint64 (B,)."""
         self.observation.check(seen.obs)
-        action = seen.action.reshape(len(seen.action), -1)
-        pair = hashed(seen.before, hashed(action, np.full(len(action), GOLDEN)))
-        return pair, hashed(seen.obs, pair), hashed(seen.obs, np.full(len(action), GOLDEN))
+        begin = np.full(len(seen.obs), GOLDEN)
+        pair = hashed(seen.before, hashed(seen.action, begin))
+        return pair, hashed(seen.obs, pair), hashed(seen.obs, begin)
 
     def calibrate(self, scores: Array) -> float:
         return self.threshold.calibrate(scores)
@@ -89,8 +89,10 @@ def hashed(rows: Tensor, begin: Array) -> Array:
 
     Two of a million different rows share theirs with a chance of 3e-8.
     """
+    if not len(rows):
+        return begin.copy()
     data = np.ascontiguousarray(rows.numpy()).reshape(len(rows), -1)
-    octets = data.view(np.uint8).reshape(len(rows), -1)
+    octets = data.view(np.uint8)
     padded = np.zeros((len(rows), -(-octets.shape[1] // 8) * 8), np.uint8)
     padded[:, : octets.shape[1]] = octets
     found = begin.copy()
