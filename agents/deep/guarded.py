@@ -46,9 +46,7 @@ class Guarded:
         fallback: str = Field("random", description="as policy: who acts in flagged episodes")
         fallback_options: dict[str, Any] = Field(default_factory=dict, description="of a fallback that is named")
         fallback_mode: Mode = Field("sample", description="how the fallback acts, whatever is asked for")
-        detector: DetectorName = Field(
-            "mahalanobis", description="surprise, linear-surprise judge steps, others what is seen"
-        )
+        detector: DetectorName = Field("mahalanobis", description="surprise, linear-surprise judge steps, others what is seen")
         detector_options: dict[str, Any] = Field(default_factory=dict, description="the detector's own")
         evidence: EvidenceName = Field("cusum", description="how the scores of an episode's steps are added up")
         drift: float = Field(0.5, ge=0, description="of cusum: deviations a step that are forgiven")
@@ -87,7 +85,8 @@ class Guarded:
             action = np.where(alarm.reshape(-1, *[1] * (action.ndim - 1)), other, action)
         watched = guard.acted(obs, action, watched)
         carry = carry | {f"guard.{name}": array for name, array in watched.items()}
-        extras = {"score": score, "peak": watched["peak"], "version": watched["version"], "alarm": alarm}
+        # Copies: where an episode ends, its rows of the carry begin anew before the step is stored.
+        extras = {"score": score, "peak": watched["peak"].copy(), "version": watched["version"].copy(), "alarm": alarm}
         return action, carry, extras
 
     def learn(self, batch: Rollout, progress: float) -> dict[str, float]:
@@ -108,14 +107,14 @@ class Guarded:
         return {f"detector/{name}": value for name, value in found.items()} | {"armed": float(self.armed)}
 
     def state_dict(self) -> dict[str, Array]:
-        parts = {"policy": self.policy, "fallback": self.fallback, "guard": self.guard}
+        parts: dict[str, Any] = {"policy": self.policy, "fallback": self.fallback, "guard": self.guard}
         state = {f"{part}/{name}": array for part, owner in parts.items() for name, array in owner.state_dict().items()}
         return state | {"updates": self.updates.copy(), "armed": self.armed.copy(), "rng": generator_state(self.rng)}
 
     def load_state_dict(self, state: dict[str, Array]) -> None:
         from ...core_ml.parameters import check_arrays
 
-        parts = {"policy/": self.policy, "fallback/": self.fallback, "guard/": self.guard}
+        parts: dict[str, Any] = {"policy/": self.policy, "fallback/": self.fallback, "guard/": self.guard}
         own = {name: array for name, array in state.items() if not name.startswith(tuple(parts))}
         mine = {"updates": self.updates, "armed": self.armed, "rng": generator_state(self.rng)}
         check_arrays(own, mine, "agent guarded")
@@ -135,8 +134,9 @@ def _act(
 
 def _loaded(what: str, source: str, options: dict[str, Any], spaces: Spaces, seed: int, threads: int) -> Agent:
     """The agent that a run trained, or that has this name. Raises ValueError, one line, where it does not fit the world."""
+    from ...configs.loader import read_run
     from ...envs.registry import make
-    from ..runtime.evaluate import load_run, read_run
+    from ..runtime.evaluate import load_run
 
     if source in agents():
         made: Agent = agents()[source](agent_config(source, options), spaces, seed, threads)
