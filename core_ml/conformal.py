@@ -22,7 +22,7 @@ def conformal_quantile(scores: Array, alpha: float) -> float:
     """The k-th smallest of n scores, k = ceil((n + 1) (1 - alpha)); infinity where k > n: too few scores for this alpha.
 
     A new exchangeable score is above it with probability alpha at most, and, without ties, more than alpha - 1 / (n + 1)
-    (Angelopoulos & Bates 2023, theorem D.2).
+    (Angelopoulos & Bates 2023, appendix D).
     """
     n = len(scores)
     k = math.ceil((n + 1) * (1 - alpha) - 1e-9)  # (n + 1) (1 - alpha) may be whole, and a little more by rounding
@@ -33,7 +33,7 @@ def p_values(calibration: Array, scores: Array) -> Array:
     """(1 + how many of n calibration scores are as high at least) / (n + 1) for each of `scores`, float64 of their shape.
 
     For an exchangeable score P(p <= u) <= u for every u (Bates et al. 2023, "Testing for outliers with conformal p-values",
-    eq. 3).
+    section 2).
     """
     higher = len(calibration) - np.searchsorted(np.sort(calibration), scores, "left")
     found: Array = (1.0 + higher) / (len(calibration) + 1.0)

@@ -61,6 +61,7 @@ class Guard:
         self.evidence = Evidence(Evidence.Config(**evidence))
         self.version = np.array(0, np.int64)  # of detector and measure: evidence across a change means nothing
         self.copies, self.peaks = np.zeros(0, np.int64), np.zeros(0)  # episodes collected: whose, and their peaks
+        self.num_copies = 0  # of the rollouts they are from
 
     def initial(self, n: int) -> dict[str, Array]:
         """Carry of n copies that begin an episode."""
@@ -112,7 +113,7 @@ class Guard:
         t, copy = np.nonzero((batch.terminated | batch.truncated) & (batch.extras["version"] == self.version))
         self.copies = np.concatenate([self.copies, copy])
         self.peaks = np.concatenate([self.peaks, batch.extras["peak"].max(2)[t, copy]])
-        self._many = batch.reward.shape[1]
+        self.num_copies = batch.reward.shape[1]
 
     def calibrate(self) -> int:
         """Set the threshold by the first k episodes of every copy, k as many as the slowest has; how many they are.
@@ -120,7 +121,7 @@ class Guard:
         Whatever ended within a time would be the short ones, and not a sample of all.
         """
         order = np.argsort(self.copies, kind="stable")
-        counts = np.bincount(self.copies, minlength=getattr(self, "_many", 0))
+        counts = np.bincount(self.copies, minlength=self.num_copies)
         rank = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
         used = order[rank < counts.min(initial=len(order))]
         self.detector.calibrate(self.peaks[used])

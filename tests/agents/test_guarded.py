@@ -90,7 +90,7 @@ def test_the_fallback_acts_in_flagged_episodes_until_they_end(detector: str) -> 
 def test_calibration_takes_equally_many_episodes_of_every_copy() -> None:
     agent, _ = made(copies=3, alpha=0.4)
     guard = agent.guard
-    guard.copies, guard._many = np.array([1, 0, 1, 1, 2, 0, 2]), 3
+    guard.copies, guard.num_copies = np.array([1, 0, 1, 1, 2, 0, 2]), 3
     guard.peaks = np.array([5.0, 1.0, 6.0, 70.0, 3.0, 2.0, 4.0])  # the slowest have two: 70 is left out
     assert guard.calibrate() == 6
     assert guard.detector.threshold.scores.tolist() == [1, 2, 3, 4, 5, 6]

@@ -353,7 +353,7 @@ def test_the_quantile_by_hand() -> None:
 @pytest.mark.parametrize(("n", "alpha"), [(19, 0.05), (50, 0.1), (99, 0.2)])
 def test_coverage_is_exact(n: int, alpha: float) -> None:
     """Of scores without ties floor((n + 1) alpha) / (n + 1) are flagged on average; given one calibration of n scores the
-    rate is Beta(n + 1 - k, k) (Vovk 2012, "Conditional validity of inductive conformal predictors", section 3)."""
+    rate is Beta(n + 1 - k, k) (Vovk 2012, "Conditional validity of inductive conformal predictors")."""
     rng, runs = np.random.default_rng(n), 4000
     scores = rng.lognormal(size=(runs, n))  # the highest uniform below it is what a threshold comes to
     thresholds = np.array([conformal_quantile(row, alpha) for row in scores])
