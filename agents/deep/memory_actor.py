@@ -125,7 +125,8 @@ class MemoryActor(Actor):
 
     def study(self, batch: Rollout, progress: float) -> dict[str, float]:
         found = super().study(batch, progress)
-        if self.by_gradient or self.part.untrained or not hasattr(self.belief, "update"):
+        still = self.part.untrained or progress >= self.part.until
+        if self.by_gradient or still or not hasattr(self.belief, "update"):
             return found
         import torch
 

@@ -47,6 +47,7 @@ class BeliefPart(Part):
     """A belief, which learns with the policy."""
 
     actions: bool = Field(True, description="it is told the previous action")
+    until: float = Field(0.5, ge=0, le=1, description="share of the training after which an hmm stays as it is")
 
 
 @cache
