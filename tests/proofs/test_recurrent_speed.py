@@ -23,41 +23,50 @@ from gumdrop.core_ml.returns import gae
 from gumdrop.envs.registry import make
 
 pytestmark = pytest.mark.slow
-ROUNDS, SECONDS = 5, 6.0
+ROUNDS, SECONDS = 5, 5.0
 
 
 class GRULearner:
-    """The work of PPO with a GRU, in the fewest lines: `initial`, `act` and `learn` of an agent, with PPO's defaults."""
+    """The work of PPO with a GRU, in the fewest lines: `explore` and `learn` of an agent, with PPO's defaults."""
 
     num_steps: int = PPO["num_steps"]
 
     def __init__(self, inputs: int, actions: int, threads: int, hidden: int) -> None:
         self.net = FusedRecurrent(GRUSpec(inputs, hidden, "categorical", (actions,)), threads=threads)
         self.net.initialise(0, 0)
-        self.rng, self.acts, self.made, self.start = np.random.default_rng(0), 0, None, self.net.initial(1)
+        self.rng, self.made = np.random.default_rng(0), None
+        self.state: Any = None
+        self.acted: Any = None
+        self.held: Any = None
 
-    def initial(self, n: int) -> dict[str, Any]:
-        return self.net.initial(n)
+    def initial(self, n: int) -> None:
+        return None
 
-    def act(self, obs: Any, carry: Any, mode: str, mask: Any = None) -> tuple[Any, Any, dict[str, Any]]:
-        if self.acts % self.num_steps == 0:
-            self.start = {name: part.copy() for name, part in carry.items()}
-        self.acts += 1
-        acted, carry = self.net.act(obs, carry, int(self.rng.integers(2**62)))
-        # A copy: who acts puts fresh rows into the carry where an episode ended, before extras are kept.
-        extras = {"log_prob": acted.log_prob[:, None], "value": acted.value[:, None], "h": carry["h"].copy()}
-        return acted.action[:, None], carry, extras
+    def act(self, obs: Any, carry: Any, mode: str, mask: Any = None) -> Any:
+        raise NotImplementedError("all acting is in `explore`")
+
+    def explores(self, agents: int) -> bool:
+        return self.net.explores(agents)
+
+    def explore(self, world: Any, kept: Any) -> tuple[dict[str, Any], float]:
+        lead = kept.reward.shape
+        if self.acted is None:
+            self.acted, self.state = self.net.buffers(kept.reward.size), self.net.initial(lead[1])
+        seeds, self.start = self.rng.integers(2**62, size=lead[0]), self.state
+        share, self.state, self.held = self.net.explore(world, kept, seeds, self.acted, self.start, held=self.held)
+        return {"log_prob": self.acted.log_prob.reshape(lead), "value": self.acted.value.reshape(lead)}, share
 
     def learn(self, batch: Any, progress: float) -> dict[str, float]:
-        value, log_prob, h = (batch.extras[name] for name in ("value", "log_prob", "h"))
+        value, log_prob = (batch.extras[name] for name in ("value", "log_prob"))
         steps, streams, _ = value.shape
         ended = batch.terminated | batch.truncated
         is_first = np.concatenate([np.zeros((1, streams), np.bool_), ended[:-1]])
         next_value = np.empty_like(value)
         next_value[:-1] = value[1:]
-        next_value[-1, :, 0] = self.net.outputs(batch.last_obs, {"h": h[-1]})[1]
+        next_value[-1, :, 0] = self.net.outputs(batch.last_obs, self.state)[1]
         if len(batch.final_obs):
-            next_value[batch.truncated] = self.net.outputs(batch.final_obs, {"h": h[batch.truncated]})[1][:, None]
+            h = self.held[batch.truncated]
+            next_value[batch.truncated] = self.net.outputs(batch.final_obs, {"h": h})[1][:, None]
         terminated, over = batch.terminated[:, :, None], ended[:, :, None]
         advantage = gae(batch.reward, value, next_value, terminated, over, 0.99, 0.95)
         facts = log_prob, advantage, advantage + value, value
