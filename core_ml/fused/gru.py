@@ -176,7 +176,7 @@ class FusedRecurrent:
             self._threads(count), kernels.EXPLORE, False, streams, acting, steps * count, count,
             seeds=seeds.astype(np.uint64), world=native,
         )  # fmt: skip
-        states = {"h": h.reshape(count, 1, -1)}
+        states: States = {"h": h.reshape(count, 1, -1)}
         if self.spec.remembers:
             states["action"] = last.reshape(count, -1)
         return share_of(native), states, held
@@ -190,7 +190,7 @@ class FusedRecurrent:
         return best if len(parts) > 1 else best[:, 0]
 
     def _states(self, h: Array, action: Array) -> States:
-        states = {"h": h.reshape(-1, 1, self.spec.hidden)}
+        states: States = {"h": h.reshape(-1, 1, self.spec.hidden)}
         if self.spec.remembers and self.spec.head == "gaussian":
             states["action"] = action.copy()
         elif self.spec.remembers:

@@ -158,11 +158,11 @@ def gru_plan(spec: GRUSpec, steps: int) -> tuple[Plan, Array]:
         U.REMEMBERS: int(spec.remembers), U.ROW_STRIDE: _up(x + 1 + max(wide, h + ROWS), HALF) | HALF,
         U.GATE_STRIDE: 4 * wide | HALF, U.ERROR_STRIDE: wide | HALF,
     }  # fmt: skip
-    for place, many in (
+    for part, many in (
         (U.ROW, rows * gru[U.ROW_STRIDE]), (U.GATE, rows * gru[U.GATE_STRIDE]), (U.FIRST, rows),
         (U.ERROR, (STREAMS + ROWS) * gru[U.ERROR_STRIDE]),
     ):  # fmt: skip
-        gru[place] = work
+        gru[part] = work
         work = _up(work + many, COLUMNS)
     whole[P.WORK] = work
     sizes = spec.sizes if spec.head == "categorical" else ()
