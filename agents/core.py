@@ -121,10 +121,11 @@ class Exploring(Protocol):
         """Whether it can where a copy has so many agents. Asked first: making a world ready for `explore` compiles."""
         ...
 
-    def explore(self, world: Native, kept: Kept) -> tuple[dict[str, Array], float]:
+    def explore(self, world: Native, kept: Kept, carry: Carry) -> tuple[dict[str, Array], float, Carry]:
         """Act and step all copies as often as `kept` has room for; it gets what happened, to the bit what `act` and the
-        world's `step` in turns would give. Returns the extras of acting, (T, N, A, ...), valid until the next call, and the
-        world's share of the time."""
+        world's `step` in turns would give. Returns the extras of acting, (T, N, A, ...), valid until the next call, the
+        world's share of the time, and the carry after it, with fresh rows where an episode ended. Changes no argument but
+        `kept`."""
         ...
 
 

@@ -151,7 +151,7 @@ class Actor:
 
         return self.encoding is None and isinstance(self.learner, FusedActorCritic) and self.learner.explores(agents)
 
-    def explore(self, world: Native, kept: Kept) -> tuple[dict[str, Array], float]:
+    def explore(self, world: Native, kept: Kept, carry: Carry) -> tuple[dict[str, Array], float, Carry]:
         """As `act`, and the world's steps with it, for all of the rollout `kept`; see `core.Exploring`."""
         lead = kept.reward.shape
         if self._acted is None or len(self._acted.value) != math.prod(lead):
@@ -160,7 +160,7 @@ class Actor:
         bounds = self.bounds()
         flat = None if bounds is None else bounds.reshape(2, -1)
         share = self.learner.explore(world, kept, seeds, self._acted, self.scale(), flat)
-        return self._extras(self._acted, lead), share
+        return self._extras(self._acted, lead), share, carry
 
     def _extras(self, acted: Acted, lead: tuple[int, ...]) -> dict[str, Array]:
         """What `learn` wants to know of acting."""

@@ -152,10 +152,10 @@ class DQN:
 
         return isinstance(self.learner, FusedQ) and self.learner.explores(agents)
 
-    def explore(self, world: Native, kept: Any) -> tuple[dict[str, Array], float]:
+    def explore(self, world: Native, kept: Any, carry: Carry) -> tuple[dict[str, Array], float, Carry]:
         """As `act`, and the world's steps with it, for all of the rollout `kept`; see `core.Exploring`."""
         steps, n, a = kept.reward.shape
-        return {}, self.learner.explore(world, kept, self._forced(steps, n * a))
+        return {}, self.learner.explore(world, kept, self._forced(steps, n * a)), carry
 
     def _forced(self, steps: int, rows: int) -> Array:
         """Epsilon-greedy choices, int64 (steps, rows): a random action with probability epsilon, else -1 for the best."""

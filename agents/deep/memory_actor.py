@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from ...core_ml.parameters import Array
-from ..core import Carry, Mode, PartRow, Rollout, Spaces
+from ...envs.core import Native
+from ..core import Carry, Kept, Mode, PartRow, Rollout, Spaces
 from ..slots.parts import BeliefPart, label, resolve
 from .actor_critic import Actor, ActorConfig
 
@@ -26,7 +28,7 @@ class MemoryActor(Actor):
     def __init__(
         self, name: str, options: ActorConfig, belief: BeliefPart, spaces: Spaces, seed: int, threads: int, device: str = "cpu"
     ) -> None:
-        self.part = belief
+        self.part, self._held = belief, None
         if device != "cpu":
             raise ValueError(f"agent {name}: belief {belief.name} is for the processor: take device=cpu")
         super().__init__(name, options, spaces, seed, threads)
@@ -95,7 +97,33 @@ class MemoryActor(Actor):
         return [PartRow("belief", label(self.part), f"float32 ({self.belief.size},); remembers {keeps}", count)]
 
     def explores(self, agents: int) -> bool:
-        return False
+        from ...core_ml.fused.gru import FusedRecurrent
+
+        return self.encoding is None and isinstance(self.learner, FusedRecurrent) and self.learner.explores(agents)
+
+    def explore(self, world: Native, kept: Kept, carry: Carry) -> tuple[dict[str, Array], float, Carry]:
+        lead = kept.reward.shape
+        if self._acted is None or len(self._acted.value) != math.prod(lead):
+            self._acted = self.learner.buffers(math.prod(lead))
+        seeds, bounds = np.array([self.draw() for _ in range(lead[0])]), self.bounds()
+        limits = None if bounds is None else bounds.reshape(2, -1)
+        share, states, self._held = self.learner.explore(
+            world, kept, seeds, self._acted, flat(carry), self.scale(), limits, self._held
+        )
+        extras = self._extras(self._acted, lead)
+        cut = kept.truncated
+        values = np.zeros(lead, np.float32)
+        if cut.any():
+            remembered = {"h": self._held.reshape(*lead, 1, -1)[cut]}
+            if self.part.actions:
+                done = extras["raw_action"][cut] if self.continuous else kept.action[cut]
+                width = self.learner.spec.actions
+                remembered["action"] = (
+                    done.reshape(*done.shape[:2], width) if self.continuous else np.eye(width, dtype=np.float32)[done]
+                )
+            values[cut] = self.appraise(kept.final_obs[cut], remembered)
+        after = {name: part.reshape(*lead[1:], *part.shape[1:]) for name, part in states.items()}
+        return {**extras, "final_value": values}, share, after
 
     def appraise(self, obs: Array, carry: Carry) -> Array:
         value: Array = self.learner.outputs(self.rows(obs), flat(carry), self.scale())[1]

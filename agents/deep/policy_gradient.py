@@ -92,8 +92,8 @@ class PolicyGradient:
     def explores(self, agents: int) -> bool:
         return self.actor.explores(agents)
 
-    def explore(self, world: Native, kept: Kept) -> tuple[dict[str, Array], float]:
-        return self.actor.explore(world, kept)
+    def explore(self, world: Native, kept: Kept, carry: Carry) -> tuple[dict[str, Array], float, Carry]:
+        return self.actor.explore(world, kept, carry)
 
     def learn(self, batch: Rollout, progress: float) -> dict[str, float]:
         from ...core_ml.returns import gae

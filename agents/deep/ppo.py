@@ -74,8 +74,8 @@ class PPO:
     def explores(self, agents: int) -> bool:
         return self.actor.explores(agents)
 
-    def explore(self, world: Native, kept: Kept) -> tuple[dict[str, Array], float]:
-        return self.actor.explore(world, kept)
+    def explore(self, world: Native, kept: Kept, carry: Carry) -> tuple[dict[str, Array], float, Carry]:
+        return self.actor.explore(world, kept, carry)
 
     def ready(self, steps: int, obs: Any) -> Any:
         """Memory on the device, and fresh random numbers there, for a rollout; see `core.OnDevice`."""

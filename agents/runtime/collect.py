@@ -75,7 +75,8 @@ class Collector:
         }  # fmt: skip
         kept = Kept(**{name: self._buffer(name, steps, *kind) for name, kind in shapes.items()})
         began = time.perf_counter()
-        extras, share = self.agent.explore(world, kept)  # type: ignore[attr-defined]
+        before = self.carry
+        extras, share, self.carry = self.agent.explore(world, kept, before)  # type: ignore[attr-defined]
         spent = time.perf_counter() - began
         self.world_seconds += spent * share
         self.policy_seconds += spent * (1 - share)
@@ -83,7 +84,7 @@ class Collector:
         self._count(t, Episodes(copy, kept.ended_return[t, copy], kept.ended_length[t, copy]))
         self.obs = self.env.obs
         final_obs = kept.final_obs[kept.truncated]
-        return Rollout(*kept[:5], self.obs, final_obs, extras)
+        return Rollout(*kept[:5], self.obs, final_obs, extras, before, self.carry)
 
     def _step_by_step(self, steps: int) -> Rollout:
         clock = time.perf_counter

@@ -11,7 +11,21 @@ from ...native.cache import kept
 from ..parameters import Array, Parameters, orthogonal
 from . import gru_kernels, kernels
 from .gru_plan import GRUSpec, gru_plan, streams_of
-from .network import NO_ACTING, NO_INDEX, NOTHING, Acted, Coefs, memory_of
+from .network import (
+    NO_ACTING,
+    NO_INDEX,
+    NO_SEEDS,
+    NO_WORLD,
+    NOTHING,
+    Acted,
+    Coefs,
+    buffers_of,
+    check_buffers,
+    limits_of,
+    memory_of,
+    native_of,
+    share_of,
+)
 from .plan import GROUPS, TILE
 from .threads import Team
 
@@ -99,16 +113,14 @@ class FusedRecurrent:
         (as many draws as an action has parts): the same in any batch. Changes no argument. Of the likeliest ones nobody
         asks for log-probability and entropy: they are not given (nan).
         """
-        rows, parts, gaussian = len(obs), self.spec.parts, self.spec.head == "gaussian"
         if greedy:
             outputs, value, after = self.outputs(obs, state, scale)
-            unknown = np.full(rows, np.nan, np.float32)
+            unknown = np.full(len(obs), np.nan, np.float32)
             return Acted(self._likeliest(outputs), unknown, unknown, value), after
-        action = np.empty((rows, parts) if gaussian or parts > 1 else rows, np.float32 if gaussian else np.int64)
-        acted = Acted(action, *(np.empty(rows, np.float32) for _ in range(3)))
-        acting = kernels.Acting(*self._actions(action), NOTHING, NOTHING, *acted[1:], NOTHING)
+        acted = buffers_of(self.spec, len(obs))
+        acting = kernels.Acting(*self._actions(acted.action), NOTHING, NOTHING, *acted[1:], NOTHING)
         h = self._act(kernels.SAMPLE, obs, state, scale, acting, seed, counter)
-        return acted, self._states(h, action)
+        return acted, self._states(h, acted.action)
 
     def _act(
         self, task: int, obs: Array, state: States, scale: Array | None, acting: kernels.Acting, seed: int, counter: int
@@ -117,10 +129,57 @@ class FusedRecurrent:
         data, stride, raw = self._rows(obs)
         h, last = self._state(state, rows)
         after = np.empty_like(h)
-        streams = gru_kernels.Streams(data, stride, 1, raw, self._scale(scale), NO_INDEX, NOTHING, h, last, after)
-        threads = min(self.threads, -(-rows // TILE), GROUPS) if rows >= SHARED_FROM else 1
-        self._work(threads, task, False, streams, acting, self._learning, rows, max(rows, 1), TILE, seed, counter)
+        streams = gru_kernels.Streams(data, stride, 1, raw, self._scale(scale), NO_INDEX, NOTHING, h, last, after, NOTHING)
+        seeds = np.array([seed % 2**64], np.uint64)
+        self._work(self._threads(rows), task, False, streams, acting, rows, max(rows, 1), seeds=seeds, counter=counter)
         return after
+
+    def _threads(self, rows: int) -> int:
+        """How many threads act with so many rows."""
+        return min(self.threads, -(-rows // TILE), GROUPS) if rows >= SHARED_FROM else 1
+
+    def buffers(self, rows: int) -> Acted:
+        """Memory for what `explore` gives out."""
+        return buffers_of(self.spec, rows)
+
+    def explores(self, agents: int) -> bool:
+        """Whether `explore` can, with so many agents a copy: they must lie in one tile."""
+        return TILE % agents == 0
+
+    def explore(
+        self, world: Any, kept: Any, seeds: Array, acted: Acted, state: States, scale: Array | None = None,
+        bounds: Array | None = None, held: Array | None = None,
+    ) -> tuple[float, States, Array]:  # fmt: skip
+        """Act and step the copies of a world, over and over, as `FusedActorCritic.explore` does, from `state` on.
+
+        Returns the world's share of the time, the states after the last step (those of `initial` where an episode begins), and
+        float32 (T, N * A, 1, H), in the memory of `held` if that fits: where a step cut an episode short, h after it, before
+        all was forgotten; elsewhere what was there. `act` and a step in turns, from Python, give the same bits.
+        """
+        steps, (copies, agents) = len(seeds), world.reward.shape
+        count, gaussian, native = copies * agents, self.spec.head == "gaussian", native_of(world, kept, steps)
+        data, stride, raw = self._rows(world.obs.reshape(count, -1))
+        check_buffers(acted, self.buffers(steps * count))
+        h, last = (part.copy() for part in self._state(state, count))
+        if held is None or held.shape != (steps, count, 1, self.spec.hidden):
+            held = np.empty((steps, count, 1, self.spec.hidden), np.float32)
+        choice, move = self._actions(acted.action)
+        actions = kept.action.reshape(-1)
+        acting = kernels.Acting(
+            choice if gaussian else actions, move, actions if gaussian else NOTHING, limits_of(self.spec, bounds), *acted[1:],
+            NOTHING,
+        )  # fmt: skip
+        streams = gru_kernels.Streams(
+            data, stride, 1, raw, self._scale(scale), NO_INDEX, NOTHING, h, last, h, held.reshape(-1)
+        )  # fmt: skip
+        self._work(
+            self._threads(count), kernels.EXPLORE, False, streams, acting, steps * count, count,
+            seeds=seeds.astype(np.uint64), world=native,
+        )  # fmt: skip
+        states: States = {"h": h.reshape(count, 1, -1)}
+        if self.spec.remembers:
+            states["action"] = last.reshape(count, -1)
+        return share_of(native), states, held
 
     def _likeliest(self, outputs: Array) -> Array:
         """Actions (B,), or (B, parts)."""
@@ -131,7 +190,7 @@ class FusedRecurrent:
         return best if len(parts) > 1 else best[:, 0]
 
     def _states(self, h: Array, action: Array) -> States:
-        states = {"h": h.reshape(-1, 1, self.spec.hidden)}
+        states: States = {"h": h.reshape(-1, 1, self.spec.hidden)}
         if self.spec.remembers and self.spec.head == "gaussian":
             states["action"] = action.copy()
         elif self.spec.remembers:
@@ -226,20 +285,21 @@ class FusedRecurrent:
         order = np.ascontiguousarray(order, np.int64)
         streams = gru_kernels.Streams(
             records.data, records.stride, records.steps, records.raw, self._scale(scale), order, records.advantage, records.h,
-            records.last, NOTHING,
+            records.last, NOTHING, NOTHING,
         )  # fmt: skip
         width = streams_of(self.table, records.steps)
         threads = min(self.threads, -(-min(size, len(order)) // width), GROUPS)
-        done = self._work(threads, task, bool(rates), streams, NO_ACTING, learning, len(order), size, width, 0, 0)
+        done = self._work(threads, task, bool(rates), streams, NO_ACTING, len(order), size, width, learning)
         self.memory.steps = int(learning.steps[0])
         return done
 
     def _work(
-        self, threads: int, task: int, update: bool, streams: gru_kernels.Streams, acting: kernels.Acting,
-        learning: kernels.Learning, total: int, size: int, width: int, seed: int, counter: int,
+        self, threads: int, task: int, update: bool, streams: gru_kernels.Streams, acting: kernels.Acting, total: int,
+        size: int, width: int = TILE, learning: kernels.Learning | None = None, world: kernels.World = NO_WORLD,
+        seeds: Array = NO_SEEDS, counter: int = 0,
     ) -> int:  # fmt: skip
-        rest: Any = (task, update, self._net, self.table, streams, acting, learning, total, size, width)
-        return self._team.work(gru_kernels.gru_work, threads, *rest, np.uint64(seed % 2**64), counter)
+        rest: Any = (streams, acting, learning or self._learning, world, total, size, width, seeds, counter)
+        return self._team.work(gru_kernels.gru_work, threads, task, update, self._net, self.table, *rest)
 
     def _actions(self, action: Array) -> tuple[Array, Array]:
         """(choice, move) for the kernels: one of them is `action`, flat, the other empty."""

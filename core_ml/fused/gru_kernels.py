@@ -17,6 +17,7 @@ from .gru_plan import STREAMS, U
 from .kernels import (
     CLIP,
     ENTROPY_WEIGHT,
+    EXPLORE,
     GOLDEN,
     GRADIENT,
     MEAN,
@@ -28,11 +29,13 @@ from .kernels import (
     adam,
     add_groups,
     mix,
+    now,
+    step_tile,
 )
 from .passes import backward, fetch_row, forward, loss, pack, unpack
 from .plan import GROUPS, TILE, Array, P
 from .threads import meet
-from .vectors import LANES, copy_bytes, float_raw, inner, put_raw, spread, store
+from .vectors import LANES, copy_bytes, float_raw, inner, load, put_raw, spread, store
 
 
 class Streams(NamedTuple):
@@ -48,7 +51,8 @@ class Streams(NamedTuple):
     advantage: Array  # float32 (B * T,), as in the records
     h: Array  # float32 (B * H,): before the first step
     last: Array  # float32 (B * actions,): the action before the first step; empty where it is not remembered
-    after: Array  # float32 (B * H,): gets h after acting
+    after: Array  # float32 (B * H,): gets h after acting; to explore, `h` itself
+    held: Array  # float32 (T * B * H,), to explore: gets h after steps that cut an episode short
 
 
 @inner
@@ -73,17 +77,27 @@ def facts_at(gru: Any, raw: bool) -> int:
 
 
 @inner
+def copy_row(to: Any, to_at: int, source: Any, at: int, count: int) -> None:
+    """`count` numbers from one array to another."""
+    if count < LANES:
+        for k in range(count):
+            to[to_at + k] = source[at + k]
+        return
+    for first in range(0, count, LANES):
+        k = min(first, count - LANES)  # the last vector overlaps the one before
+        store(to, to_at + k, load(source, at + k))
+
+
+@inner
 def enter(whole: Any, gru: Any, work: Any, base: int, streams: Any, stream: int, row: int) -> None:
     """h before the first step, and the action before it, into a row; numbers beyond H become zero."""
     h, at = gru[U.H], base + gru[U.ROW] + row * gru[U.ROW_STRIDE] + gru[U.X] + 1
-    for k in range(h):
-        work[at + k] = streams.h[stream * h + k]
+    copy_row(work, at, streams.h, stream * h, h)
     for k in range(h, gru[U.WIDE]):
         work[at + k] = np.float32(0.0)
     if gru[U.REMEMBERS]:
-        at -= whole[P.ACTIONS] + 1
-        for j in range(whole[P.ACTIONS]):
-            work[at + j] = streams.last[stream * whole[P.ACTIONS] + j]
+        actions = whole[P.ACTIONS]
+        copy_row(work, at - actions - 1, streams.last, stream * actions, actions)
 
 
 @inner
@@ -187,9 +201,10 @@ def learn_tile(
 
 @inner
 def act_rows(
-    net: Any, gru: Any, base: int, streams: Any, acting: Any, low: int, count: int, task: int, key: Any, at: int
+    net: Any, gru: Any, base: int, streams: Any, acting: Any, low: int, count: int, at: int, task: int, key: Any, counter: int
 ) -> None:
-    """A step of streams `low` .. `low` + `count` - 1, and what they do, with draws number `at`... of the stream `key`."""
+    """A step of streams `low` .. `low` + `count` - 1, and what they do, into rows `at`... of `acting`, with draws number
+    `counter`... of the stream `key`."""
     whole, work, h = net.whole, net.work, gru[U.H]
     for first in range(0, count, STREAMS):
         last = min(count, first + STREAMS)
@@ -201,11 +216,42 @@ def act_rows(
         step(gru, net.packed, work, base, first, last - first, TILE)
     show(gru, work, base, 0, count)
     for s in range(count):
-        head = base + gru[U.HEAD] + s * gru[U.HEAD_STRIDE]
-        for k in range(h):
-            streams.after[(low + s) * h + k] = work[head + k]
+        copy_row(streams.after, (low + s) * h, work, base + gru[U.HEAD] + s * gru[U.HEAD_STRIDE], h)
     forward(net.layers, whole, net.packed, work, base, count)
-    act_tile(net, acting, base, low, count, task, key, at)
+    act_tile(net, acting, base, at, count, task, key, counter)
+
+
+@inner
+def remember(whole: Any, work: Any, base: int, streams: Any, low: int, count: int) -> None:
+    """What was just done becomes the last action of streams `low` .. `low` + `count` - 1."""
+    actions = whole[P.ACTIONS]
+    for s in range(count):
+        at, first = (low + s) * actions, 0
+        for part in range(whole[P.PARTS]):
+            taken = work[base + whole[P.ACTION] + part * TILE + s]
+            if whole[P.GAUSSIAN]:
+                streams.last[at + part] = taken
+                continue
+            for j in range(whole[P.SIZES + part]):
+                streams.last[at + first + j] = np.float32(1.0) if np.float32(j) == taken else np.float32(0.0)
+            first += whole[P.SIZES + part]
+
+
+@inner
+def begin_again(whole: Any, gru: Any, world: Any, streams: Any, low: int, count: int, at: int) -> None:
+    """Where an episode of streams `low` .. `low` + `count` - 1 has ended, all is forgotten; where it was cut, h is held."""
+    h, actions = gru[U.H], whole[P.ACTIONS]
+    for s in range(count):
+        row = low + s
+        copy = row // world.agents
+        if world.truncated[copy]:
+            copy_row(streams.held, (at + s) * h, streams.h, row * h, h)
+        if world.terminated[copy] or world.truncated[copy]:
+            for k in range(row * h, (row + 1) * h):
+                streams.h[k] = np.float32(0.0)
+            if gru[U.REMEMBERS]:
+                for k in range(row * actions, (row + 1) * actions):
+                    streams.last[k] = np.float32(0.0)
 
 
 @inner
@@ -240,31 +286,33 @@ def advantage_scale(net: Any, streams: Any, groups: int, start: int, count: int)
 @kernel
 def gru_work(
     thread: int, threads: int, gate: Any, task: int, update: bool, net: Any, gru: Any, streams: Any, acting: Any,
-    learning: Any, total: int, size: int, width: int, seed: Any, counter: int,
+    learning: Any, world: Any, total: int, size: int, width: int, seeds: Any, counter: int,
 ) -> int:  # fmt: skip
-    """`task` (OUTPUTS, SAMPLE, GRADIENT, or STATISTICS and then GRADIENT) for `total` streams, `size` at a time.
+    """`task` (OUTPUTS, SAMPLE, EXPLORE, GRADIENT, or STATISTICS and then GRADIENT) for `total` streams, `size` at a time.
 
-    A tile has `width` streams at most: TILE to act. With `update` a step of Adam after each part. Acting draws from stream
-    `seed`. Returns how many parts were finished before a gradient was not finite. All `threads` threads call it with the
-    same arguments but `thread`; the first of them does what cannot be shared.
+    A tile has `width` streams at most: TILE to act. With `update` a step of Adam after each part. To EXPLORE, `size` is the
+    agents of all copies, which act over and over. Part j of acting draws from stream seeds[j]. Returns how many parts were
+    finished before a gradient was not finite. All `threads` threads call it with the same arguments but `thread`; the first
+    of them does what cannot be shared.
     """
     whole, coefs = net.whole, learning.coefs
     base = thread * whole[P.WORK]
-    acts = task < STATISTICS
-    key = mix(seed + GOLDEN)
+    acts = task < STATISTICS or task == EXPLORE
     for low in range(0, total, size):
         high = min(low + size, total)
         tiles = (high - low + width - 1) // width
         groups = min(GROUPS, tiles)
         rows = (high - low) * streams.steps
-        if thread == 0:
+        key = mix(seeds[low // size] + GOLDEN) if acts else GOLDEN
+        together = task != EXPLORE or low == 0  # exploring threads have copies of their own and need not wait
+        if thread == 0 and together:
             refresh(net, gru)
             net.scales[MEAN] = np.float32(0.0)
             net.scales[WEIGHT_SCALE] = np.float32(1.0)
         for part in range(task, GRADIENT + 1 if task == STATISTICS else task + 1):
             if part == STATISTICS and rows < 2:
                 continue
-            if not meet(gate, threads):
+            if together and not meet(gate, threads):
                 return -1
             for g in range(thread * groups // threads, (thread + 1) * groups // threads):
                 group = g * whole[P.GROUP]
@@ -283,9 +331,22 @@ def gru_work(
                         begin = low + tile * (high - low) // tiles
                         count = low + (tile + 1) * (high - low) // tiles - begin
                         learn_tile(net, gru, base, streams, begin, count, rows, coefs, group, g * 8)
-                    else:
-                        begin = low + tile * width
-                        act_rows(net, gru, base, streams, acting, begin, min(width, high - begin), task, key, counter + begin)
+                        continue
+                    at = low + tile * width
+                    count = min(width, high - at)
+                    stream = at - low if task == EXPLORE else at
+                    began = now(world) if task == EXPLORE and thread == 0 else 0
+                    act_rows(net, gru, base, streams, acting, stream, count, at, task, key, counter + at - low)
+                    if task == EXPLORE:
+                        acted = now(world) if thread == 0 else 0
+                        if gru[U.REMEMBERS]:
+                            remember(whole, net.work, base, streams, stream, count)
+                        step_tile(world, streams.stride, low // size, stream, count)
+                        begin_again(whole, gru, world, streams, stream, count, at)
+                        if thread == 0:
+                            ended = now(world)
+                            world.clock[2] += ended - acted
+                            world.clock[3] += ended - began
             if part == STATISTICS:
                 if not meet(gate, threads):
                     return -1

@@ -150,7 +150,6 @@ def gru_plan(spec: GRUSpec, steps: int) -> tuple[Plan, Array]:
     whole[P.SCRATCH] = work
     work = _up(work + WIDE_ROWS * wide, COLUMNS)
 
-    rows = max(2 * TILE, (steps + 1) * STREAMS) + ROWS  # h after the last step is a row, too, and blocks of rows spill over
     gru = dict.fromkeys(U, 0)
     gru |= {
         U.INPUTS: spec.inputs, U.X: x, U.H: h, U.WIDE: wide, U.HEAD_STRIDE: head_stride, U.PANEL: panel,
@@ -158,11 +157,14 @@ def gru_plan(spec: GRUSpec, steps: int) -> tuple[Plan, Array]:
         U.REMEMBERS: int(spec.remembers), U.ROW_STRIDE: _up(x + 1 + max(wide, h + ROWS), HALF) | HALF,
         U.GATE_STRIDE: 4 * wide | HALF, U.ERROR_STRIDE: wide | HALF,
     }  # fmt: skip
-    for place, many in (
+    table = np.array([gru[part] for part in U], np.int64)
+    rows = max((t + 1) * streams_of(table, t) for t in range(1, steps + 1))  # h after the last step is a row, too
+    rows = max(rows, 2 * TILE) + ROWS  # blocks of rows spill over
+    for part, many in (
         (U.ROW, rows * gru[U.ROW_STRIDE]), (U.GATE, rows * gru[U.GATE_STRIDE]), (U.FIRST, rows),
         (U.ERROR, (STREAMS + ROWS) * gru[U.ERROR_STRIDE]),
     ):  # fmt: skip
-        gru[place] = work
+        gru[part] = work
         work = _up(work + many, COLUMNS)
     whole[P.WORK] = work
     sizes = spec.sizes if spec.head == "categorical" else ()

@@ -92,6 +92,26 @@ def share_of(world: kernels.World) -> float:
     return float(world.clock[2] / world.clock[3]) if world.clock[3] else 0.0
 
 
+def buffers_of(spec: Any, rows: int) -> Acted:
+    """Memory for what acting with an MLPSpec or a GRUSpec gives out."""
+    gaussian, parts = spec.head == "gaussian", spec.parts
+    action = np.empty((rows, parts) if gaussian or parts > 1 else rows, np.float32 if gaussian else np.int64)
+    return Acted(action, *(np.empty(rows, np.float32) for _ in range(3)))
+
+
+def check_buffers(out: Acted, wanted: Acted) -> None:
+    for array, like in zip(out, wanted, strict=True):
+        if array.shape != like.shape or array.dtype != like.dtype or not array.flags.c_contiguous:
+            raise ValueError(f"a buffer is {array.dtype} {array.shape}: expected {like.dtype} {like.shape}, in one piece")
+
+
+def limits_of(spec: Any, bounds: Array | None) -> Array:
+    """What a gaussian's actions are cut to, flat."""
+    if spec.head == "gaussian" and (bounds is None or bounds.shape != (2, spec.parts) or bounds.dtype != np.float32):
+        raise ValueError(f"bounds must be float32 (2, {spec.parts})")
+    return NOTHING if bounds is None else np.ascontiguousarray(bounds).reshape(-1)
+
+
 class FusedActorCritic:
     """`spec` computed with `memory`, on up to `threads` threads, whose number changes no bit.
 
@@ -127,9 +147,7 @@ class FusedActorCritic:
 
     def buffers(self, rows: int) -> Acted:
         """Memory for what `act` gives out."""
-        gaussian, parts = self.spec.head == "gaussian", self.spec.parts
-        action = np.empty((rows, parts) if gaussian or parts > 1 else rows, np.float32 if gaussian else np.int64)
-        return Acted(action, *(np.empty(rows, np.float32) for _ in range(3)))
+        return buffers_of(self.spec, rows)
 
     def act(self, obs: Array, seed: int, counter: int = 0, scale: Array | None = None, out: Acted | None = None) -> Acted:
         """Sampled actions for observations as in `outputs`, into `out` if given.
@@ -140,18 +158,11 @@ class FusedActorCritic:
         if out is None:
             out = self.buffers(len(obs))
         else:
-            self._check_buffers(out, len(obs))
+            check_buffers(out, self.buffers(len(obs)))
         choice, move = self._actions(out.action)
         acting = kernels.Acting(choice, move, NOTHING, NOTHING, *out[1:], NOTHING)
         self._work(kernels.SAMPLE, rows, acting, len(obs), seeds=np.array([seed % 2**64], np.uint64), counter=counter)
         return out
-
-    def _check_buffers(self, out: Acted, rows: int) -> None:
-        for array, wanted in zip(out, self.buffers(rows), strict=True):
-            if array.shape != wanted.shape or array.dtype != wanted.dtype or not array.flags.c_contiguous:
-                raise ValueError(
-                    f"a buffer is {array.dtype} {array.shape}: expected {wanted.dtype} {wanted.shape}, in one piece"
-                )
 
     def explores(self, agents: int) -> bool:
         """Whether `explore` can, with so many agents a copy: they must lie in one tile."""
@@ -176,10 +187,8 @@ class FusedActorCritic:
         legal = actions.reshape(-1) if gaussian else NOTHING
         if not gaussian:
             choice = actions.reshape(-1)
-        if gaussian and (bounds is None or bounds.shape != (2, self.spec.parts) or bounds.dtype != np.float32):
-            raise ValueError(f"bounds must be float32 (2, {self.spec.parts})")
-        limits = NOTHING if bounds is None else np.ascontiguousarray(bounds).reshape(-1)
-        self._check_buffers(acted, steps * copies * agents)
+        limits = limits_of(self.spec, bounds)
+        check_buffers(acted, self.buffers(steps * copies * agents))
         acting = kernels.Acting(choice, move, legal, limits, *acted[1:], NOTHING)
         count = copies * agents
         self._work(kernels.EXPLORE, rows, acting, steps * count, seeds=seeds.astype(np.uint64), size=count, world=native)

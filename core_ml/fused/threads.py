@@ -75,7 +75,7 @@ class Team:
             self._pool, self._pool_of = ThreadPoolExecutor(many, "gumdrop-fused"), (os.getpid(), many)
         return self._pool
 
-    def run(self, calls: Sequence[tuple[Callable[..., Any], Any]]) -> None:
+    def run(self, calls: Sequence[tuple[Any, ...]]) -> None:
         """All calls, each (function, *arguments), side by side; the first in this thread."""
         waiting = [self.workers(len(calls) - 1).submit(*call) for call in calls[1:]]
         calls[0][0](*calls[0][1:])

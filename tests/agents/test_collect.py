@@ -78,9 +78,9 @@ def test_memory_of_another_shape_is_refused_before_anything_is_written() -> None
     ):  # fmt: skip
         before = env.get_state()
         with pytest.raises(ValueError, match="memory for"):
-            agent.explore(world, bad)
+            agent.explore(world, bad, None)
         assert all((before[name] == array).all() for name, array in env.get_state().items())
-    assert agent.explore(world, good) is not None
+    assert agent.explore(world, good, None) is not None
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -53,10 +53,19 @@ def test_a_wrong_part_is_refused_in_one_line(options: dict[str, Any], said: str)
     assert "\n" not in str(refused.value)
 
 
-@pytest.mark.parametrize("option", [{"network": "cnn"}, {"shared_trunk": False}, {"learner": "fused"}], ids=str)
-def test_what_does_not_go_with_a_belief_is_refused(option: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="does not go with a belief: leave it out"):
-        make_agent("ppo", {"belief": "gru", **option}, make("t-maze", T_MAZE), 0)
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"belief": "gru", "network": "cnn"}, "network=cnn does not go with a belief: leave it out"),
+        ({"belief": "gru", "shared_trunk": False}, "shared_trunk=False does not go with a belief: leave it out"),
+        ({"belief": "gru", "learner": "fused"}, "learner=fused cannot do this network"),
+        ({"hidden": []}, r"hidden=\[\] leaves no layer"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_does_not_go_together_is_refused(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        make_agent("ppo", options, make("t-maze", T_MAZE), 0)
 
 
 def updated(options: dict[str, Any], updates: int = 2, of: int = 10) -> tuple[dict[str, Any], dict[str, Any], dict[str, float]]:
@@ -121,6 +130,36 @@ def test_values_of_episodes_that_were_cut_are_those_of_who_remembers_them(belief
                 wanted = agent.appraise(nxt[None], after)[0, 0]
                 assert found[t, copy, 0] == pytest.approx(wanted, abs=1e-5), (t, copy)
             carry = agent.initial(1) if batch.truncated[t, copy] or batch.terminated[t, copy] else after
+
+
+@pytest.mark.parametrize(
+    ("world", "actions"), [("t-maze", True), ("t-maze", False), ("candy-race", True), ("point-maze", True)]
+)
+def test_rollouts_in_one_call_are_those_step_by_step(world: str, actions: bool) -> None:
+    """To the bit: what happened, what is remembered, values of episodes that were cut, and what is learned from it."""
+    made = []
+    for together in (True, False):
+        env = make(world, {"time_limit": 7} | ({"size": 3} if world == "t-maze" else {}), num_envs=6, seed=0)
+        options = {"num_steps": 20, "belief": {**GRU, "actions": actions}, "hidden": [], "minibatches": 2}
+        agent: Any = make_agent("ppo", options, env, 0)
+        collector = Collector(env, agent)
+        assert collector._native is not None
+        if not together:
+            collector._native = None
+        collector.begin(env.reset(0))
+        batches = []
+        for _ in range(3):
+            batch = collector.rollout(20)
+            assert batch.truncated.any()
+            arrays = {**batch._asdict(), **batch.extras, **(batch.last_carry or {}), "now": collector.obs}
+            batches.append({k: np.array(v) for k, v in arrays.items() if isinstance(v, np.ndarray)})
+            agent.learn(batch, 0.0)
+        made.append((batches, agent.state_dict()))
+    for one, other in zip(*(batches for batches, _ in made), strict=True):
+        assert one.keys() == other.keys()
+        for name in one:
+            np.testing.assert_array_equal(one[name], other[name], err_msg=name)
+    assert all(np.array_equal(made[0][1][name], made[1][1][name]) for name in made[0][1])
 
 
 def test_memory_is_what_a_t_maze_takes() -> None:
