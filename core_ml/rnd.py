@@ -121,7 +121,7 @@ class RND:
 
     def _state(self) -> dict[str, Array]:
         state = self.memory.state() | {f"normaliser.{name}": array for name, array in self.normaliser.state().items()}
-        return state | {"target": self.fixed.flat, "count": self.count, "square": self.square}
+        return state | {"target": self.fixed.flat, "bonuses.count": self.count, "bonuses.square": self.square}
 
     def state_dict(self) -> dict[str, Array]:
         """Predictor, optimiser, target and statistics; copies."""
@@ -131,5 +131,6 @@ class RND:
         check_arrays(state, self.state_dict(), "reward rnd")
         self.memory.load(state)
         self.normaliser.load({name.removeprefix("normaliser."): array for name, array in state.items()})
-        self.fixed.flat[:], self.count[...], self.square[...] = state["target"], state["count"], state["square"]
+        self.fixed.flat[:] = state["target"]
+        self.count[...], self.square[...] = state["bonuses.count"], state["bonuses.square"]
         self._measure()
