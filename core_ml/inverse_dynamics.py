@@ -49,7 +49,9 @@ class ICM:
         epochs: int = Field(1, ge=1, le=100, description="passes over what an update is given")
         clip: float = Field(5.0, gt=0, le=100, description="of standardised numbers")
         normalise: bool = Field(True, description="divide the bonus by its root mean square so far")
-        grid_input: Literal["one-hot", "scaled"] = Field("one-hot", description="a grid as planes of 0 and 1, or one number a cell")
+        grid_input: Literal["one-hot", "scaled"] = Field(
+            "one-hot", description="a grid as planes of 0 and 1, or one number a cell"
+        )
 
     def __init__(self, config: Config, observation: Observation, actions: int, discrete: bool, seed: int) -> None:
         """`actions`: how many there are, or how many numbers one has."""
@@ -174,7 +176,12 @@ class ICM:
 
     def _state(self) -> dict[str, Array]:
         state = self.memory.state() | {f"normaliser.{name}": array for name, array in self.normaliser.state().items()}
-        return state | {"bonuses.count": self.count, "bonuses.square": self.square, "projection": self.projection, "visits": self.visits}
+        return state | {
+            "bonuses.count": self.count,
+            "bonuses.square": self.square,
+            "projection": self.projection,
+            "visits": self.visits,
+        }
 
     def state_dict(self) -> dict[str, Array]:
         """Networks, optimiser, statistics and counts; copies."""

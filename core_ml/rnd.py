@@ -38,7 +38,9 @@ class RND:
         epochs: int = Field(1, ge=1, le=100, description="passes over what an update is given")
         clip: float = Field(5.0, gt=0, le=100, description="of standardised numbers")
         normalise: bool = Field(True, description="divide the bonus by its root mean square so far")
-        grid_input: Literal["one-hot", "scaled"] = Field("one-hot", description="a grid as planes of 0 and 1, or one number a cell")
+        grid_input: Literal["one-hot", "scaled"] = Field(
+            "one-hot", description="a grid as planes of 0 and 1, or one number a cell"
+        )
 
     def __init__(self, config: Config, observation: Observation, seed: int) -> None:
         keep_memory()

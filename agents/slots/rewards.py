@@ -1,9 +1,9 @@
 """Parts of a reward: bonuses that an agent learns from beside what the world pays, as options say them.
 
-    bonus: []                                       the world's reward and nothing else
-    bonus: [rnd]                                    a part as it comes
-    bonus: [{name: rnd, weight: 0.5}, shaping]      a weighted sum, with options of the part's own
-    bonus: [{name: rnd, untrained: true}]           as it was made: what does its training contribute?
+bonus: []                                       the world's reward and nothing else
+bonus: [rnd]                                    a part as it comes
+bonus: [{name: rnd, weight: 0.5}, shaping]      a weighted sum, with options of the part's own
+bonus: [{name: rnd, untrained: true}]           as it was made: what does its training contribute?
 """
 
 from __future__ import annotations
