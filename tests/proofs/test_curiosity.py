@@ -17,17 +17,17 @@ pytestmark = pytest.mark.slow
 Proof = Callable[[str, dict[str, Any]], None]
 
 EPISODES = 10_000  # at most, over all copies
-# Settings were found with seeds 0 and 1, and the maze's board 10.
+# Settings were found with seeds 0 to 7 in the deep sea, with seed 1 in mazes; the proof of mazes has other seeds.
 DEEP_SEA: dict[str, Any] = {  # 10,000 episodes of 20 steps
     "env": {"id": "deep-sea", "observe": "codes", "view": 0}, "num_envs": 8, "steps": 200_000, "eval_episodes": 20,
 }  # fmt: skip
 DEEP_SEA_AGENT: dict[str, Any] = {"num_steps": 20, "epochs": 8, "minibatches": 2, "ent_coef": 0.005}
-MAZE: dict[str, Any] = {  # 6,000 episodes of 60 steps; more, where they end at the goal
+MAZE: dict[str, Any] = {  # 26 steps to the goal at least, so 10,000 episodes at most; 4,333 where none gets there in 60
     "env": {"id": "maze", "size": 15, "fresh": False, "view": 0, "time_limit": 60},
-    "num_envs": 16, "steps": 360_000, "eval_episodes": 20,
+    "num_envs": 8, "steps": 260_000, "eval_episodes": 20,
 }  # fmt: skip
 MAZE_AGENT: dict[str, Any] = {
-    "num_steps": 60, "schedule": "constant", "gae_lambda": 0.98, "ent_coef": 0.001, "normalise_observation": True,
+    "num_steps": 60, "gae_lambda": 0.98, "ent_coef": 0.001, "target_kl": 0.05, "normalise_observation": True,
     "normalise_advantage": False, "shared_trunk": False,
 }  # fmt: skip
 BOARDS = (0, 4, 8, 10, 13)  # 26 or 28 steps to the goal: at random it takes a million episodes
@@ -84,7 +84,7 @@ def test_deep_sea_of_20_rows(tmp_path: Path, proof: Proof) -> None:
 
 
 def test_sparse_mazes_of_15_by_15(tmp_path: Path, proof: Proof) -> None:
-    options = arms({"weight": 0.05, "learning_rate": 5e-4})
+    options = arms({"weight": 0.02, "learning_rate": 5e-4})
     table: dict[str, list[dict[str, Any]]] = {arm: [] for arm in options}
     for seed, board in enumerate(BOARDS, 2):
         run = MAZE | {"env": MAZE["env"] | {"maze_seed": board}}
