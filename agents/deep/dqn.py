@@ -24,6 +24,7 @@ from ..core import (
     generator_state,
     set_generator_state,
 )
+from ..slots.rewards import Bonuses, Rewards
 from .actor_critic import Widths, scheduled
 
 PARTS = 256  # minibatches that are drawn at a time, at most
@@ -71,6 +72,7 @@ class DQN:
         learner: Literal["auto", "torch", "fused"] = Field(
             "auto", description="auto: fused kernels where they know the network"
         )
+        bonus: Bonuses = Field((), description="parts of the reward beside the world's, paid when a step is stored")
 
     def __init__(self, config: Config, spaces: Spaces, seed: int, threads: int = 1) -> None:
         from ...core_ml.replay import Replay
@@ -95,6 +97,7 @@ class DQN:
         self.greedy = config.noisy or config.heads > 0  # these explore by themselves
         self.epsilon = 0.0 if self.greedy else config.epsilon
         self.env_steps = self.gradient_steps = 0
+        self.rewards = Rewards(config.bonus, spaces, config.gamma, seed)
 
     def _learner(self, shape: tuple[int, ...]) -> tuple[Any, str]:
         """Who computes the network, and a line for people about it."""
@@ -169,12 +172,14 @@ class DQN:
     def learn(self, batch: Rollout, progress: float) -> dict[str, float]:
         o, replay = self.config, self.replay
         t, n, _ = batch.reward.shape
+        batch, paid = self.rewards.add(batch)
         self._store(batch)
         before, self.env_steps = self.env_steps, self.env_steps + t * n
         if not self.greedy:
             self.epsilon = o.epsilon + (o.epsilon_final - o.epsilon) * min(progress / o.epsilon_share, 1.0)
         learning_rate = o.learning_rate * scheduled(o.schedule, progress)
         metrics = {"epsilon": self.epsilon, "learning_rate": learning_rate, "replay": float(min(replay.head, o.capacity))}
+        metrics |= paid
         if self.env_steps <= o.learning_starts or not replay.latest:
             return metrics
 
@@ -231,10 +236,12 @@ class DQN:
         return state | {f"replay.{name}": array for name, array in self.replay.state().items()}
 
     def state_dict(self) -> dict[str, Array]:
-        return {name: array.copy() for name, array in self._state().items()} | {"rng": generator_state(self.rng)}
+        state = {name: array.copy() for name, array in self._state().items()} | self.rewards.state()
+        return state | {"rng": generator_state(self.rng)}
 
     def load_state_dict(self, state: dict[str, Array]) -> None:
         check_arrays(state, self.state_dict(), "agent dqn")
+        state = self.rewards.load(state)
         self.learner.memory.load(state)
         self.learner.target[:] = state["target"]
         self.replay.load({name.removeprefix("replay."): array for name, array in state.items()})

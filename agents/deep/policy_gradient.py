@@ -9,6 +9,7 @@ from pydantic import Field
 
 from ...envs.core import Native
 from ..core import Array, Carry, Kept, Mode, PartRow, Rollout, Spaces, agent, check_arrays
+from ..slots.rewards import Bonuses, Rewards
 from .actor_critic import Actor, ActorConfig, metrics_of, scheduled
 
 UNCLIPPED = 1e6  # a clip range that no ratio leaves
@@ -60,6 +61,7 @@ class PolicyGradient:
         max_grad_norm: float = Field(0.5, ge=0, le=1e6, description="0: no clipping")
         normalise_advantage: bool = Field(False, description="to mean 0 and deviation 1 over the update: one more baseline")
         shared_trunk: bool = Field(False, description="policy and value read the same features")
+        bonus: Bonuses = Field((), description="parts of the reward beside the world's, such as rnd")
 
     def __init__(self, config: Config, spaces: Spaces, seed: int, threads: int = 1) -> None:
         from ...core_ml.episodes import WholeEpisodes
@@ -68,6 +70,7 @@ class PolicyGradient:
         self.config = config
         self.actor = Actor("policy-gradient", config, spaces, seed, threads)
         self.learner, self.note = self.actor.learner, self.actor.note
+        self.rewards = Rewards(config.bonus, spaces, config.gamma, seed)
         self._records: Any = None  # memory for what is learned from, kept from update to update
         a, actor = spaces.num_agents, self.actor
         seen = np.uint8 if spaces.observation.dtype == np.uint8 else np.float32
@@ -98,6 +101,7 @@ class PolicyGradient:
     def learn(self, batch: Rollout, progress: float) -> dict[str, float]:
         from ...core_ml.returns import gae
 
+        batch, paid = self.rewards.add(batch)
         o, actor, reward, value = self.config, self.actor, batch.reward, batch.extras["value"]
         terminated, truncated = batch.terminated[:, :, None], batch.truncated[:, :, None]
         done, late, rows = terminated | truncated, 0, actor.rows(batch.obs)
@@ -128,7 +132,7 @@ class PolicyGradient:
                 advantage = target - facts["value"]
         metrics = self._step(facts, advantage, target, progress) if advantage.size else {"rows": 0.0}
         metrics |= actor.study(batch, progress)
-        return metrics | ({"late": late * reward.shape[2] / advantage.size} if late else {})
+        return metrics | paid | ({"late": late * reward.shape[2] / advantage.size} if late else {})
 
     def _whole(
         self, facts: dict[str, Array], reward: Array, bootstrap: Array, done: Array, gamma: float
@@ -176,11 +180,11 @@ class PolicyGradient:
         return self.actor.parts()
 
     def state_dict(self) -> dict[str, Array]:
-        return self.actor.state_dict() | {name: array.copy() for name, array in self._kept().items()}
+        return self.actor.state_dict() | {name: array.copy() for name, array in self._kept().items()} | self.rewards.state()
 
     def load_state_dict(self, state: dict[str, Array]) -> None:
         check_arrays(state, self.state_dict(), "agent policy-gradient")
-        own = self._kept()
+        own, state = self._kept(), self.rewards.load(state)
         self.actor.load_state_dict({name: array for name, array in state.items() if name not in own})
         for prefix, part in (("episodes.", self.episodes), ("baseline.", self.baseline)):
             if part:

@@ -10,6 +10,7 @@ from pydantic import Field
 from ...envs.core import Native
 from ..core import Array, Carry, Kept, Mode, PartRow, Rollout, Spaces, agent
 from ..slots.parts import BeliefSlot
+from ..slots.rewards import Bonuses, Rewards
 from .actor_critic import Actor, ActorConfig, metrics_of, scheduled
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class PPO:
         target_kl: float | None = Field(None, gt=0, description="stop an update's epochs beyond this KL divergence")
         normalise_advantage: bool = True
         belief: BeliefSlot = Field(None, description="component that remembers, between observations and network")
+        bonus: Bonuses = Field((), description="parts of the reward beside the world's, such as rnd")
 
     def __init__(self, config: Config, spaces: Spaces, seed: int, threads: int = 1, device: str = "cpu") -> None:
         self.config, self.device = config, device
@@ -56,6 +58,7 @@ class PPO:
         else:
             self.actor = Actor("ppo", config, spaces, seed, threads, device)
         self.learner, self.note = self.actor.learner, self.actor.note
+        self.rewards = Rewards(config.bonus, spaces, config.gamma, seed, device)
         self._records: Any = None  # memory for what is learned from, kept from update to update
 
     @property
@@ -94,6 +97,7 @@ class PPO:
         coefs = Coefs(o.clip_coef, o.value_clip, o.vf_coef, o.ent_coef + (final - o.ent_coef) * progress)
         if self.device != "cpu":
             return self._learn_on_device(batch, rows, size, coefs, learning_rate)
+        batch, paid = self.rewards.add(batch)
         value = batch.extras["value"]
         terminated, truncated = batch.terminated[:, :, None], batch.truncated[:, :, None]
 
@@ -119,7 +123,7 @@ class PPO:
         found = actor.study(batch, progress) | metrics_of(
             sums / rows, explained_variance(value, target), learning_rate, sum(norms) / len(norms)
         )
-        return found | {"epochs": float(epochs)}
+        return found | {"epochs": float(epochs)} | paid
 
     def _learn_on_device(self, batch: Rollout, rows: int, size: int, coefs: Coefs, learning_rate: float) -> dict[str, float]:
         """The same steps as above for a rollout of tensors; the host sees nothing of them before they are done."""
@@ -145,7 +149,7 @@ class PPO:
         return self.actor.parts()
 
     def state_dict(self) -> dict[str, Array]:
-        return self.actor.state_dict()
+        return self.actor.state_dict() | self.rewards.state()
 
     def load_state_dict(self, state: dict[str, Array]) -> None:
-        self.actor.load_state_dict(state)
+        self.actor.load_state_dict(self.rewards.load(state))

@@ -19,11 +19,16 @@ RESULT = "ablation.json"
 ARMS = ("trained", "untrained", "none")
 
 
-def slots_of(config: RunConfig) -> dict[str, dict[str, Any]]:
-    """Slots of the agent that hold something, with it: {"belief": {"name": "gru", ...}}."""
+def slots_of(config: RunConfig) -> dict[str, Any]:
+    """Slots of the agent that hold something, with it: {"belief": {"name": "gru", ...}}; several parts are a list."""
     options = agent_config(config.agent_name, config.agent_options)
-    found = {name: value for name, value in options if isinstance(value, Part)}
-    return {name: part.model_dump(exclude_defaults=True) for name, part in found.items()}
+    found: dict[str, Any] = {}
+    for name, value in options:
+        if isinstance(value, Part):
+            found[name] = value.model_dump(exclude_defaults=True)
+        elif isinstance(value, tuple) and value and all(isinstance(part, Part) for part in value):
+            found[name] = [part.model_dump(exclude_defaults=True) for part in value]
+    return found
 
 
 def arms_of(
@@ -38,7 +43,8 @@ def arms_of(
         known = f"it has {', '.join(filled)}" if filled else "no slot of it is filled"
         raise ValueError(f"agent {config.agent_name} has nothing in slot {slot!r} that could be left out: {known}")
     part = filled[slot]
-    fillings: dict[str, Any] = {"trained": part, "untrained": {**part, "untrained": True}, "none": None}
+    still = [{**one, "untrained": True} for one in part] if isinstance(part, list) else {**part, "untrained": True}
+    fillings: dict[str, Any] = {"trained": part, "untrained": still, "none": None}
     for arm in arms:
         if arm not in fillings:
             raise ValueError(f"no arm {arm!r}: there are {', '.join(ARMS)}")
@@ -46,7 +52,7 @@ def arms_of(
     made = {}
     for arm, filling in chosen.items():
         agent = {**config.agent, slot: filling}
-        agent_config(str(agent["name"]), {k: v for k, v in agent.items() if k != "name"})  # refuses what cannot be
+        agent_config(str(agent["name"]), {k: v for k, v in agent.items() if k != "name"})  # which refuses what cannot be
         made[arm] = config.model_copy(update={"agent": agent})
     return made
 

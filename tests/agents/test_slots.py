@@ -211,6 +211,12 @@ def test_arms_are_one_configuration_with_one_slot_changed() -> None:
         {"name": "gru", "hidden": 32}, {"name": "gru", "hidden": 32, "untrained": True}, None, "lstm",
     ]  # fmt: skip
     assert {json.dumps({**arm.agent, "belief": 0}) for arm in arms.values()} == {json.dumps({**config.agent, "belief": 0})}
+    curious = config.model_copy(update={"agent": {"name": "ppo", "bonus": ["rnd", {"name": "shaping", "weight": 0.5}]}})
+    assert [arm.agent["bonus"] for arm in arms_of(curious, "bonus").values()] == [
+        [{"name": "rnd"}, {"name": "shaping", "weight": 0.5}],
+        [{"name": "rnd", "untrained": True}, {"name": "shaping", "weight": 0.5, "untrained": True}],
+        None,
+    ]
     with pytest.raises(ValueError, match="nothing in slot 'bonus' that could be left out: it has encoder, belief"):
         arms_of(config, "bonus")
     with pytest.raises(ValueError, match="no arm 'half': there are trained, untrained, none"):

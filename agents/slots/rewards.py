@@ -1,0 +1,213 @@
+"""Parts of a reward: bonuses that an agent learns from beside what the world pays, as options say them.
+
+bonus: []                                       the world's reward and nothing else
+bonus: [rnd]                                    a part as it comes
+bonus: [{name: rnd, weight: 0.5}, shaping]      a weighted sum, with options of the part's own
+bonus: [{name: rnd, untrained: true}]           as it was made: what does its training contribute?
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, NamedTuple, Protocol
+
+import gymnasium
+import numpy as np
+import pydantic
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from ...envs.core import BatchEnv, Step, flat_size
+from ...envs.registry import explain
+from ..core import Array, Rollout, Spaces, check_arrays
+from .parts import Part, resolve
+
+
+class Reward(Protocol):
+    """A part of a reward. All arrays (B, ...), or with any other leading axes, such as time, copy and agent."""
+
+    def bonus(self, obs: Array, action: Array, next_obs: Array, terminated: Array) -> Array:
+        """What steps are paid, float32, of the shape of `terminated`; `next_obs` means nothing where that is true."""
+        ...
+
+    def update(self, obs: Array, action: Array, next_obs: Array, terminated: Array) -> dict[str, float]:
+        """Learn from steps; returns metrics."""
+        ...
+
+    def state_dict(self) -> dict[str, Array]: ...
+    def load_state_dict(self, state: dict[str, Array]) -> None: ...
+
+
+class Bonus(Part):
+    """A part of a reward by name."""
+
+    weight: float = Field(1.0, ge=-1e6, le=1e6, description="of its bonus in the sum")
+
+
+def _listed(value: object) -> object:
+    """A part alone is a list of one, a name alone a part as it comes; "none" and null are no parts."""
+    if value is None or value == "none":
+        return ()
+    several = value if isinstance(value, (list, tuple)) else (value,)
+    return tuple({"name": part} if isinstance(part, str) else part for part in several)
+
+
+def _known(bonuses: tuple[Bonus, ...]) -> tuple[Bonus, ...]:
+    for bonus in bonuses:
+        resolve("bonus", bonus)
+    return bonuses
+
+
+Bonuses = Annotated[tuple[Bonus, ...], AfterValidator(_known), BeforeValidator(_listed)]
+_LIST: pydantic.TypeAdapter[tuple[Bonus, ...]] = pydantic.TypeAdapter(Bonuses)
+
+
+def make_part(bonus: Bonus, spaces: Spaces, gamma: float, seed: int) -> Reward:
+    """The part that `bonus` names, for an agent that discounts by `gamma`. Raises ValueError with one line."""
+    from ...core_ml.observations import Observation
+
+    space, found = spaces.observation, resolve("bonus", bonus)
+    cls = found[0].cls
+    if "gamma" in cls.Config.model_fields and "gamma" not in bonus.options:
+        bonus = bonus.model_copy(update={"gamma": gamma})
+    config = resolve("bonus", bonus)[1]
+    if space.shape is None or space.dtype is None:
+        raise ValueError(f"bonus {bonus.name}: observations {space} are no arrays")
+    observation = Observation.of(space.shape, space.dtype, float(np.max(getattr(space, "high", math.inf))))
+    if bonus.name == "inverse-dynamics":
+        discrete = isinstance(spaces.action, gymnasium.spaces.Discrete)
+        actions = int(spaces.action.n) if isinstance(spaces.action, gymnasium.spaces.Discrete) else flat_size(spaces.action)
+        inverse: Reward = cls(config, observation, actions, discrete, seed)
+        return inverse
+    made: Reward = cls(config, space.shape) if bonus.name == "shaping" else cls(config, observation, seed)
+    return made
+
+
+class Rewards:
+    """The weighted sum of an agent's bonuses, over the reward that the world pays. Without parts it changes nothing.
+
+    Parts learn from every rollout, after it has been paid for: a bonus is that of what was known before.
+    """
+
+    def __init__(self, bonuses: tuple[Bonus, ...], spaces: Spaces, gamma: float, seed: int, device: str = "cpu") -> None:
+        if bonuses and device != "cpu":
+            raise ValueError(f"bonus {bonuses[0].name} is for the processor: leave it out, or take device=cpu")
+        self.bonuses, self.spaces = bonuses, spaces
+        seeds = np.random.SeedSequence(seed).generate_state(len(bonuses) or 1, np.uint64) >> 2
+        self.parts = [make_part(bonus, spaces, gamma, int(s)) for bonus, s in zip(bonuses, seeds, strict=False)]
+        names = [bonus.name for bonus in bonuses]
+        self.labels = [name if names.count(name) == 1 else f"{name}.{k}" for k, name in enumerate(names)]
+
+    def pay(self, steps: Steps) -> tuple[Array, dict[str, float]]:
+        """The sum of the bonuses of `steps`, float32 of the shape of `steps.terminated`; means of each part's for metrics."""
+        total, metrics = np.zeros(steps.terminated.shape, np.float32), {}
+        for bonus, part, label in zip(self.bonuses, self.parts, self.labels, strict=True):
+            paid = np.float32(bonus.weight) * part.bonus(*steps)
+            total += paid
+            metrics[f"bonus/{label}"] = float(paid.mean())
+        return total, metrics
+
+    def update(self, steps: Steps) -> dict[str, float]:
+        """Have the parts learn from `steps`, but those left untrained."""
+        metrics: dict[str, float] = {}
+        for bonus, part, label in zip(self.bonuses, self.parts, self.labels, strict=True):
+            if not bonus.untrained:
+                metrics |= {f"bonus/{label}/{name}": value for name, value in part.update(*steps).items()}
+        return metrics
+
+    def add(self, batch: Rollout) -> tuple[Rollout, dict[str, float]]:
+        """`batch` with bonuses added to its rewards, and metrics; the parts have learned from it."""
+        if not self.parts:
+            return batch, {}
+        steps = Steps.of(batch)
+        paid, metrics = self.pay(steps)
+        return batch._replace(reward=batch.reward + paid), metrics | self.update(steps)
+
+    def state(self) -> dict[str, Array]:
+        """The parts' states as arrays by name."""
+        parts = zip(self.labels, self.parts, strict=True)
+        return {f"bonus.{label}/{name}": array for label, part in parts for name, array in part.state_dict().items()}
+
+    def load(self, state: dict[str, Array]) -> dict[str, Array]:
+        """Put back what `state` gave; returns what else there is. Raises ValueError where it is another configuration's."""
+        own = {name: array for name, array in state.items() if name.startswith("bonus.")}
+        check_arrays(own, self.state(), "bonus")
+        for label, part in zip(self.labels, self.parts, strict=True):
+            prefix = f"bonus.{label}/"
+            part.load_state_dict({k.removeprefix(prefix): array for k, array in own.items() if k.startswith(prefix)})
+        return {name: array for name, array in state.items() if name not in own}
+
+
+class Steps(NamedTuple):
+    """Steps as parts of a reward see them; leading axes (T, N, A) or (N, A)."""
+
+    obs: Array
+    action: Array
+    next_obs: Array  # the last observation of the episode where it was truncated; anything where it terminated
+    terminated: Array  # bool, one for each agent
+
+    @classmethod
+    def of(cls, batch: Rollout) -> Steps:
+        """The step after t led to obs t + 1, except where an episode was truncated: there to `final_obs`."""
+        next_obs = np.concatenate([batch.obs[1:], batch.last_obs[None]])
+        if len(batch.final_obs):
+            next_obs[batch.truncated] = batch.final_obs
+        terminated = np.broadcast_to(batch.terminated[:, :, None], batch.reward.shape)
+        return cls(batch.obs, batch.action, next_obs, terminated)
+
+
+class Rewarded:
+    """A batch of environments whose rewards have bonuses added, for whoever steps them: algorithms of other libraries.
+
+    The episodes that it tells of are the world's own: a return is what the world paid. Parts learn after every `every` steps.
+    Everything else is that of `env`.
+    """
+
+    def __init__(self, env: BatchEnv, bonuses: list[Any] | tuple[Any, ...], gamma: float, seed: int, every: int = 32) -> None:
+        """`bonuses` as options say them, such as ["rnd"]. Raises ValueError for those that cannot be."""
+        if every < 1:
+            raise ValueError(f"every is {every}: parts of a reward learn after 1 step or more")
+        self.env, self.every = env, every
+        try:
+            found = _LIST.validate_python(bonuses)
+        except pydantic.ValidationError as error:
+            raise ValueError(explain(error, "bonus", list(Bonus.model_fields))) from None
+        self.rewards = Rewards(found, Spaces.of(env), gamma, seed)
+        self._seen: list[Steps] = []
+        self.metrics: dict[str, float] = {}  # of the last time that parts learned
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("env", "native"):  # `native` would step the world past this
+            raise AttributeError(name)
+        return getattr(self.env, name)
+
+    def step(self, action: Array, *, autoreset: bool = True) -> Step:
+        """As the environment's, with the bonuses added to a reward of its own."""
+        obs = np.array(self.env.obs)
+        step = self.env.step(action, autoreset=autoreset)
+        ended = (step.terminated | step.truncated).reshape(-1, *[1] * (obs.ndim - 1))
+        next_obs = np.where(ended, step.final_obs, step.obs)
+        terminated = np.repeat(step.terminated[:, None], step.reward.shape[1], 1)
+        acted = np.array(action).reshape(step.reward.shape + np.shape(action)[2:])
+        steps = Steps(obs, acted, next_obs, terminated)
+        paid, metrics = self.rewards.pay(steps)
+        self._seen.append(steps)
+        if len(self._seen) == self.every:
+            self.metrics = metrics | self.rewards.update(Steps(*map(np.stack, zip(*self._seen, strict=True))))
+            self._seen = []
+        return step._replace(reward=step.reward + paid)
+
+    def get_state(self) -> dict[str, Array]:
+        """The environment's, the parts', and the steps that they have not learned from yet."""
+        waiting = {
+            f"waiting.{t}/{name}": array for t, steps in enumerate(self._seen) for name, array in steps._asdict().items()
+        }
+        return self.env.get_state() | self.rewards.state() | waiting
+
+    def set_state(self, state: dict[str, Array]) -> None:
+        """Put back what `get_state` gave."""
+        others = self.rewards.load(state)
+        waiting = [name for name in others if name.startswith("waiting.")]
+        self.env.set_state({name: array for name, array in others.items() if name not in waiting})
+        self._seen = [
+            Steps(*(others[f"waiting.{t}/{name}"] for name in Steps._fields)) for t in range(len(waiting) // len(Steps._fields))
+        ]
