@@ -41,6 +41,11 @@ class Dream(NamedTuple):
     going_on: Tensor  # (H, B)
 
 
+def _neg_entropy(p: Tensor) -> Tensor:
+    """-H of categoricals (groups, classes), summed."""
+    return (p * p.clamp_min(1e-12).log()).sum()
+
+
 class _Straight(torch.autograd.Function):
     """z for the forward pass, the probabilities it was drawn from for the gradient (Bengio et al. 2013)."""
 
@@ -80,6 +85,7 @@ class RSSM:
         free_nats: float = Field(1.0, ge=0, description="posteriors may differ from the prior so much for nothing")
         dynamics: float = Field(1.0, ge=0, description="weight of drawing the prior to the posterior")
         representation: float = Field(0.1, ge=0, description="weight of drawing the posterior to the prior")
+        usage: float = Field(0.0, ge=0, description="weight of the entropy of classes over a batch")
         reward_bins: int = Field(41, ge=3, le=1023, description="of the two-hot code of rewards; odd")
         reward_limit: float = Field(5.0, gt=0, le=20, description="symlog of the largest reward that it can say")
         max_grad_norm: float = Field(100.0, ge=0, description="gradients are cut to this norm; 0: never")
@@ -212,6 +218,8 @@ class RSSM:
         representation = (self._kl(q, p.detach()).clamp_min(o.free_nats) * known).mean()
         loss = reward_loss + going_loss - likelihood + o.dynamics * dynamics + o.representation * representation
 
+        if o.usage and self.discrete:
+            loss = loss + o.usage * _neg_entropy(q.mean((0, 1)))
         self.optimiser.zero_grad()
         self.coder.optimiser.zero_grad()
         loss.backward()

@@ -29,6 +29,7 @@ OWN: dict[str, dict[str, Any]] = {
     "gp-ucb": {"env": {"id": "bandit-line", "pulls": 12}},
     "lin-ucb": CONTEXT, "linear-thompson": CONTEXT, "neural-linear": CONTEXT,
     "dqn": {"agent": {"learning_starts": 64, "batch_size": 8, "capacity": 200}},  # learns at once, and overwrites
+    "dreamer": {"agent": {"learning_starts": 64, "updates": 2, "length": 8, "horizon": 5, "capacity": 200}},
 }  # fmt: skip
 BRIDGED = "bridges"  # other libraries' algorithms promise no bits; tests/agents/bridges says what they do promise
 NATIVE = [name for name, cls in agents().items() if BRIDGED not in cls.__module__.split(".")]
