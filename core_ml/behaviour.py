@@ -1,4 +1,4 @@
-"""An actor-critic that learns from imagined steps alone (Hafner et al. 2025, DreamerV3, "Critic learning", "Actor learning")."""
+"""An actor-critic that learns from imagined steps alone (Hafner et al. 2025: DreamerV3, critic and actor learning)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Behaviour:
         hidden: tuple[int, ...] = Field((64, 64), min_length=1, description="full layers of the policy, and of the value")
         gamma: float = Field(0.99, ge=0, le=1, description="discount of a step")
         return_lambda: float = Field(0.95, ge=0, le=1, description="of lambda-returns")
-        ent_coef: float = Field(3e-3, ge=0, le=10, description="weight of the entropy, where returns span `least_scale` or more")
+        ent_coef: float = Field(3e-3, ge=0, le=10, description="weight of the entropy, beside scaled advantages")
         least_scale: float = Field(0.1, gt=0, le=1e6, description="advantages are divided by the returns' range, or by this")
         slow: float = Field(0.02, gt=0, le=1, description="how far the slow value moves to the fast one at each step")
         learning_rate: float = Field(1e-3, gt=0, le=10)

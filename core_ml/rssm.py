@@ -41,11 +41,6 @@ class Dream(NamedTuple):
     going_on: Tensor  # (H, B)
 
 
-def _neg_entropy(p: Tensor) -> Tensor:
-    """-H of categoricals (groups, classes), summed."""
-    return (p * p.clamp_min(1e-12).log()).sum()
-
-
 class _Straight(torch.autograd.Function):
     """z for the forward pass, the probabilities it was drawn from for the gradient (Bengio et al. 2013)."""
 
@@ -65,9 +60,11 @@ class RSSM:
     posterior q(z_t | h_t, x_t), prior p(z_t | h_t);   x_t ~ p(x_t | h_t, z_t)
     r_{t-1} ~ p(r | h_t),   episode goes on ~ Bernoulli(c(h_t))
 
-    z: `groups` categoricals of `classes` (straight-through gradients), or `groups` numbers of a Gaussian. Reward and going on
-    belong to the step that led to h_t and are read from it, before x_t is seen: a terminated episode shows no next x, and a
-    truncated one none of its own. Going on means that the rules did not end the episode; time limits are not learned.
+    z: `groups` categoricals of `classes` (straight-through gradients), or `groups` numbers of a Gaussian. Given h the prior
+    draws groups apart from each other: where chance decides between few outcomes, as slipping does, a dream mixes them, unless
+    one group says it all. Reward and going on belong to the step that led to h_t and are read from it, before x_t is seen: a
+    terminated episode shows no next x, and a truncated one none of its own. Going on means that the rules did not end the
+    episode; time limits are not learned.
 
     Obs (B, *shape) as `observation` has them; actions (B, K) floats, one-hot where they are discrete. It is a belief
     (`memory.Belief`) over raw observations; without a generator the likeliest z stands for a sample.
@@ -85,7 +82,7 @@ class RSSM:
         free_nats: float = Field(1.0, ge=0, description="posteriors may differ from the prior so much for nothing")
         dynamics: float = Field(1.0, ge=0, description="weight of drawing the prior to the posterior")
         representation: float = Field(0.1, ge=0, description="weight of drawing the posterior to the prior")
-        usage: float = Field(0.0, ge=0, description="weight of the entropy of classes over a batch")
+        usage: float = Field(0.0, ge=0, description="weight of the entropy of the classes of a batch, against dead ones")
         reward_bins: int = Field(41, ge=3, le=1023, description="of the two-hot code of rewards; odd")
         reward_limit: float = Field(5.0, gt=0, le=20, description="symlog of the largest reward that it can say")
         max_grad_norm: float = Field(100.0, ge=0, description="gradients are cut to this norm; 0: never")
@@ -184,11 +181,13 @@ class RSSM:
     def learn(self, batch: Sequences, generator: torch.Generator) -> tuple[dict[str, float], State]:
         """`update`, and the posterior states of the batch, each (B, L, ...): where imagination may start.
 
-        L = -ln p(x | h, z) - ln p(r | h') - ln p(goes on | h') + dynamics KL(sg q || p) + representation max(free, KL(q || sg p))
+        L = -ln p(x | h, z) - ln p(r | h') - ln p(goes on | h')
+            + dynamics KL(sg q || p) + representation max(free, KL(q || sg p)) - usage H[mean of q]
 
         KL balancing as in DreamerV2, eq. 5, sg: without gradient. Free nats keep posteriors from saying nothing; the prior has
-        no use for them, since what it is to predict may well have less than that to say. A sequence that begins within an
-        episode starts from nothing, as an episode does, and its first prior is not counted.
+        no use for them, since what it is to predict may well have less than that to say. With `usage`, the classes of a batch
+        are to differ: straight-through gradients hardly bring a class back that is never drawn. A sequence that begins within
+        an episode starts from nothing, as an episode does, and its first prior is not counted.
         """
         one_thread_each()
         o, (obs, action, reward, terminated, is_first) = self.config, self.tensors(batch)
@@ -219,7 +218,8 @@ class RSSM:
         loss = reward_loss + going_loss - likelihood + o.dynamics * dynamics + o.representation * representation
 
         if o.usage and self.discrete:
-            loss = loss + o.usage * _neg_entropy(q.mean((0, 1)))
+            share = q.mean((0, 1))  # (groups, classes)
+            loss = loss + o.usage * (share * share.clamp_min(1e-12).log()).sum()
         self.optimiser.zero_grad()
         self.coder.optimiser.zero_grad()
         loss.backward()
@@ -231,7 +231,7 @@ class RSSM:
         return metrics, {"h": h.detach(), "z": z.detach()}
 
     def posterior(self, batch: Sequences, generator: torch.Generator | None = None) -> State:
-        """The states that the steps of a batch leave one in, each (B, L, ...), without gradients; sequences begin as in `learn`."""
+        """The states at the steps of a batch, each (B, L, ...), without gradients; sequences begin as in `learn`."""
         obs, action, _, _, is_first = self.tensors(batch)
         before = torch.cat([torch.zeros_like(action[:, :1]), action[:, :-1]], 1)
         is_first[:, 0] = True

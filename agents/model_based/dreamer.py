@@ -47,7 +47,7 @@ class Dreamer:
         return_lambda: float = Field(0.95, ge=0, le=1)
         ent_coef: float = Field(3e-3, ge=0, le=10)
         learning_rate: float = Field(1e-3, gt=0, le=10, description="of the behaviour; the model's is dynamics.learning_rate")
-        model: Literal["trained", "untrained"] = Field("trained", description="untrained: dream in a random model, for ablation")
+        model: Literal["trained", "untrained"] = Field("trained", description="untrained: dreams of a random model")
         dynamics: dict[str, Any] = Field({}, description="options of the world model, see core_ml/rssm.py")
         behaviour: dict[str, Any] = Field({}, description="other options of the actor-critic, see core_ml/behaviour.py")
 
@@ -107,7 +107,7 @@ class Dreamer:
     def learn(self, batch: Rollout, progress: float) -> dict[str, float]:
         import torch
 
-        o, (t, n, a) = self.config, batch.reward.shape
+        o, (t, n, _) = self.config, batch.reward.shape
         self._store(batch)
         self.env_steps += t * n
         known = {"replay": float(self.replay.steps * self.replay.streams)}
