@@ -164,7 +164,7 @@ def test_it_learns_the_chances_of_a_world() -> None:
     observation = Observation.of((2,), np.uint8, 1)
     config = RSSM.Config(groups=1, classes=4, deter=16, width=32, code=16, hidden=(32,), free_nats=0.1, learning_rate=4e-3)
     model, rng, generator = RSSM(config, observation, 2, 0), np.random.default_rng(0), torch.Generator().manual_seed(0)
-    for _ in range(250):
+    for _ in range(160):
         metrics = model.update(coin_flips(rng, 64, 6), generator)
     assert metrics["log_likelihood"] > -0.15
     found = coin_flips(rng, 2000, 3)
@@ -176,6 +176,18 @@ def test_it_learns_the_chances_of_a_world() -> None:
         assert abs(float((cell != before).mean()) - move) < 0.07
         assert abs(outcome.reward.mean().item() - reward) < 0.12
         assert abs(outcome.going_on.mean().item() - going_on) < 0.05
+
+
+def test_usage_keeps_classes_alive() -> None:
+    """With its weight the shares of classes over a batch come nearer to each other."""
+    found = []
+    for usage in (0.0, 30.0):
+        model, generator = small(usage=usage, learning_rate=0.01), torch.Generator().manual_seed(0)
+        for seed in range(20):
+            _, states = model.learn(batch(seed, 16), generator)
+        share = states["z"].unflatten(-1, (3, 4)).mean((0, 1))
+        found.append(float(-(share * share.clamp_min(1e-9).log()).sum()))
+    assert found[1] > found[0] + 0.1
 
 
 @LATENTS
