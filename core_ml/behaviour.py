@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from pydantic import Field
@@ -11,7 +13,7 @@ from torch.nn.functional import one_hot
 from .component import ComponentConfig
 from .distributions import Categorical
 from .memory import fresh
-from .nets import mlp
+from .nets import last_layer, mlp
 from .optim import FlatAdam
 from .parallel import one_thread_each
 from .parameters import Array, check_arrays
@@ -48,13 +50,14 @@ class Behaviour:
                 {name: nn.Sequential(*mlp(trunk, "relu"), nn.Linear(o.hidden[-1], last)) for name, last in heads}
             )
 
-        self.net, self.two_hot = fresh(build, seed), TwoHot(o.bins, o.limit)
+        self.net: Any = fresh(build, seed)
+        self.two_hot = TwoHot(o.bins, o.limit)
         with torch.no_grad():  # the policy begins near uniform, values at 0
-            self.net["actor"][-1].weight *= 0.01
-            self.net["critic"][-1].weight.zero_()
-            self.net["critic"][-1].bias.copy_(-self.two_hot.values.abs())
+            last_layer(self.net, "actor").weight *= 0.01
+            last_layer(self.net, "critic").weight.zero_()
+            last_layer(self.net, "critic").bias.copy_(-self.two_hot.values.abs())
         self.optimiser = FlatAdam(self.net)
-        self.slow = fresh(build, seed)["critic"]
+        self.slow: Any = fresh(build, seed)["critic"]
         self._slow = FlatAdam(self.slow).flat  # its parameters as one array, which is all that is wanted of it
         self._fast = torch.cat([p.detach().reshape(-1) for p in self.net["critic"].parameters()])
         self._slow.copy_(self._fast)

@@ -3,10 +3,10 @@ from pixels": PlaNet; 2021, "Mastering Atari with discrete world models": Dreame
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
-import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, layer_norm, li
 
 from .coder import Coder, CoderConfig
 from .memory import State, fresh
-from .nets import ACTIVATIONS, mlp
+from .nets import ACTIVATIONS, last_layer, mlp
 from .observations import Observation
 from .optim import FlatAdam
 from .parallel import one_thread_each
@@ -110,12 +110,12 @@ class RSSM:
             parts["norm"] = nn.LayerNorm(3 * o.deter)
             return nn.ModuleDict(parts)
 
-        self.net = fresh(build, seed + 1)
+        self.net: Any = fresh(build, seed + 1)  # nn.ModuleDict, whose parts mypy knows nothing of
         with torch.no_grad():
             for name in ("prior", "posterior", "reward", "going_on"):  # distributions begin near uniform
-                self.net[name][-1].weight *= 0.1
-            self.net["reward"][-1].weight.zero_()
-            self.net["reward"][-1].bias.copy_(-self.two_hot.values.abs())  # and rewards near 0
+                last_layer(self.net, name).weight *= 0.1
+            last_layer(self.net, "reward").weight.zero_()
+            last_layer(self.net, "reward").bias.copy_(-self.two_hot.values.abs())  # and rewards near 0
         self.optimiser = FlatAdam(self.net)
         self._sums = torch.block_diag(*[torch.triu(torch.ones(o.classes, o.classes))] * o.groups)  # running sums in groups
 
@@ -196,16 +196,16 @@ class RSSM:
         seen, h = self._seen(obs), self.initial(len(obs))["h"]
         noise = self._noise(tuple(reward.shape), generator)
         assert noise is not None
-        hs, zs, posteriors, afters = [], [], [], []
+        kept: tuple[list[Tensor], ...] = [], [], [], []  # of h, z, posterior, and h before the next observation
         for t in range(reward.shape[1]):
             q = self._posterior(h, seen[:, t])
             z = self._draw(q, noise[:, t])
             after = self._forward(h, z, action[:, t])
-            for kept, new in zip((hs, zs, posteriors, afters), (h, z, q, after), strict=True):
-                kept.append(new)
+            for parts, new in zip(kept, (h, z, q, after), strict=True):
+                parts.append(new)
             if t + 1 < reward.shape[1]:
                 h = after.masked_fill(is_first[:, t + 1, None], 0.0)
-        h, z, q, after = (torch.stack(parts, 1) for parts in (hs, zs, posteriors, afters))  # (B, L, ...)
+        h, z, q, after = (torch.stack(parts, 1) for parts in kept)  # (B, L, ...)
 
         likelihood = self.coder.log_prob(torch.cat([h, z], -1).flatten(0, 1), flat).mean()
         reward_loss = self.two_hot.loss(self.net["reward"](after), reward).mean()
@@ -227,7 +227,7 @@ class RSSM:
         found = {
             "loss": loss, "log_likelihood": likelihood, "kl": dynamics, "loss/reward": reward_loss, "loss/going_on": going_loss,
         }  # fmt: skip
-        metrics = {name: value.item() for name, value in found.items()} | {"grad_norm": float(np.hypot(*norms))}
+        metrics = {name: value.item() for name, value in found.items()} | {"grad_norm": math.hypot(*norms)}
         return metrics, {"h": h.detach(), "z": z.detach()}
 
     def posterior(self, batch: Sequences, generator: torch.Generator | None = None) -> State:
@@ -252,7 +252,7 @@ class RSSM:
     def _seen(self, obs: Tensor) -> Tensor:
         """(B, T, *shape) -> (B, T, width): what the posterior reads of observations."""
         seen: Tensor = self.net["look"](self.coder.encode(obs.flatten(0, 1)))
-        return seen.unflatten(0, obs.shape[:2])
+        return seen.view(*obs.shape[:2], -1)
 
     def _forward(self, h: Tensor, z: Tensor, action: Tensor) -> Tensor:
         """A gated unit with one norm for all gates (DreamerV2, appendix): h' = u tanh(r c) + (1 - u) h, from [r, c, u]."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any, Literal
 
@@ -122,7 +123,8 @@ class Dreamer:
             else:
                 metrics, states = {}, self.model.posterior(sequences, generator)
             start = {name: part.flatten(0, 1) for name, part in states.items()}  # every state that really occurred
-            dream = self.model.imagine(start, lambda seen, g=generator: self.behaviour.sample(seen, g), o.horizon, generator)
+            policy = functools.partial(self.behaviour.sample, generator=generator)
+            dream = self.model.imagine(start, policy, o.horizon, generator)
             metrics |= self.behaviour.update(dream)
             self._check_finite(metrics)
             for name, value in metrics.items():

@@ -9,7 +9,7 @@ import gymnasium
 import numpy as np
 
 from ...envs.core import BatchEnv, Episodes, Scene, Step, Yardstick
-from ..core import Agent, Array, Carry, Mode, Rollout, generator_state, set_generator_state
+from ..core import Agent, Array, Carry, Mode, Rollout, check_arrays, generator_state, set_generator_state
 
 LARGEST = 1e6  # of a number in h or z that is not bounded by itself
 
@@ -111,10 +111,9 @@ class DreamEnv:
 
     def set_state(self, state: dict[str, Array]) -> None:
         """Put back what `get_state` gave. Raises ValueError where it is of other dreams."""
-        from ..core import check_arrays
-
         check_arrays(state, self.get_state(), f"state of {self.id}")
-        for name, part in (*self._state.items(), ("elapsed", self._elapsed), ("running_return", self._running)):
+        mine: dict[str, Array] = {**self._state, "elapsed": self._elapsed, "running_return": self._running}
+        for name, part in mine.items():
             part[:] = state[name]
         set_generator_state(self._rng, state["rng"])
         self._show(self._step.obs)

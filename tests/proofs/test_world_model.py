@@ -44,22 +44,23 @@ def interval(values: list[float]) -> list[float]:
 
 
 def test_imagination_is_fast(proof: Proof) -> None:
-    """The figure is one thread's, at the default width, reward and going on included."""
+    """One thread, at the default width, with reward and going on; per second of a core's work, since others may work too."""
     model = RSSM(RSSM.Config(), Observation.of((7, 7), np.uint8, 3), 4, 0)
-    speeds, generator = {}, torch.Generator().manual_seed(0)
+    speeds, walls, generator = {}, {}, torch.Generator().manual_seed(0)
     for rows in (512, 1024, 2048, 4096):
         action = torch.eye(4)[torch.randint(4, (rows,), generator=generator)]
-        best = 0.0
+        best = wall = 0.0
         for _ in range(8):
-            began = time.perf_counter()
+            began, clock = time.thread_time(), time.perf_counter()
             model.imagine(model.initial(rows), lambda seen, a=action: a, 20, generator)  # type: ignore[misc]
-            best = max(best, 20 * rows / (time.perf_counter() - began))
-        speeds[rows] = round(best)
+            best = max(best, 20 * rows / (time.thread_time() - began))
+            wall = max(wall, 20 * rows / (time.perf_counter() - clock))
+        speeds[rows], walls[rows] = round(best), round(wall)
     o = model.config
     width = f"h of {o.deter}, {o.groups} x {o.classes} categorical"
     proof("imagination", {
-        "width": width, "threads": 1, "latent_steps_per_second": speeds,
-        "headline": [[f"latent steps/s on one thread, {width}", f"{max(speeds.values()):,}"]],
+        "width": width, "threads": 1, "latent_steps_per_core_second": speeds, "per_second_on_the_clock": walls,
+        "headline": [[f"latent steps per second of one core, {width}", f"{max(speeds.values()):,}"]],
     })  # fmt: skip
 
 
