@@ -199,7 +199,8 @@ class NonFinite(ArithmeticError):
 
 C = TypeVar("C", bound=type[Any])
 _AGENTS: dict[str, type[Any]] = {}
-_PACKAGES = ("", ".bandit", ".tabular", ".deep", ".bridges")  # folders of this package whose files are algorithms
+# Folders of this package whose files are algorithms.
+_PACKAGES = ("", ".bandit", ".tabular", ".deep", ".model_based", ".bridges")
 
 
 def agent(name: str) -> Callable[[C], C]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from .component import ComponentConfig
-from .distributions import Categorical, Gaussian
+from .distributions import Gaussian
 from .nets import ACTIVATIONS, mlp, small_cnn
 from .normalise import RunningNormaliser
 from .observations import Observation
@@ -68,8 +68,8 @@ class Likelihood(NamedTuple):
             return Gaussian(outputs, outputs.new_tensor(self.sigma).log()).log_prob(target)
         if self.kind == "bernoulli":
             return -binary_cross_entropy_with_logits(outputs, target, reduction="none").sum(-1)
-        logits, wanted = self._cells(outputs), self._cells(target).argmax(-1)
-        return Categorical.of(logits).log_prob(wanted).sum(-1)
+        log_p = self._cells(outputs).log_softmax(-1)
+        return (log_p * self._cells(target)).sum((-2, -1))  # targets are one-hot: several times faster than argmax and gather
 
     def mean(self, outputs: Tensor) -> Tensor:
         """What `Observation.unrows` makes the likeliest observation of, (B, C H W)."""

@@ -43,6 +43,12 @@ def mlp(sizes: Sequence[int], activation: str) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
+def last_layer(net: Any, name: str) -> nn.Linear:
+    """The last layer of the part `name` of a `ModuleDict` of `Sequential`s."""
+    layer: nn.Linear = net[name][-1]
+    return layer
+
+
 def small_cnn(shape: tuple[int, ...], channels: int, width: int, activation: str, stride: int = 1) -> nn.Sequential:
     """Two 3 x 3 convolutions and one full layer, for planes of shape (C, H, W); (H, W) counts as one plane.
 

@@ -29,6 +29,7 @@ OWN: dict[str, dict[str, Any]] = {
     "gp-ucb": {"env": {"id": "bandit-line", "pulls": 12}},
     "lin-ucb": CONTEXT, "linear-thompson": CONTEXT, "neural-linear": CONTEXT,
     "dqn": {"agent": {"learning_starts": 64, "batch_size": 8, "capacity": 200}},  # learns at once, and overwrites
+    "dreamer": {"agent": {"learning_starts": 64, "updates": 2, "length": 8, "horizon": 5, "capacity": 200}},
 }  # fmt: skip
 BUTTONS = {"env": {"id": "t-maze", "size": 3, "time_limit": 7}, "num_envs": 6}  # episodes of unequal length, cut and ended
 SMALL = {"name": "ppo", "num_steps": 8, "hidden": [8], "epochs": 2, "minibatches": 2}

@@ -1,0 +1,173 @@
+"""Dreamer (Hafner et al. 2020, 2021, 2025): learn a world model of what happened, and to act in what it imagines."""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any, Literal
+
+import gymnasium
+import numpy as np
+import pydantic
+from pydantic import Field
+
+from ...envs.registry import explain
+from ..core import (
+    AgentConfig,
+    Array,
+    Carry,
+    Mode,
+    NonFinite,
+    Rollout,
+    Spaces,
+    agent,
+    check_arrays,
+    generator_state,
+    set_generator_state,
+)
+
+
+@agent("dreamer")
+class Dreamer:
+    """World model (`core_ml/rssm.py`) and an actor-critic (`core_ml/behaviour.py`) that learns in imagination alone.
+
+    Work per `learn`: `updates` times, a step of the model on sequences of what really happened, and a step of the behaviour on
+    what the model imagines from the states of these sequences. One model and one behaviour for all agents of a copy, each of
+    whom counts the others among the world's chances. Discrete actions.
+    """
+
+    class Config(AgentConfig):
+        num_steps: int = Field(16, ge=1, le=100_000, description="steps per copy between updates")
+        updates: int = Field(16, ge=1, le=100_000, description="of model and behaviour after each rollout")
+        learning_starts: int = Field(1_000, ge=0, description="environment steps before the first update")
+        capacity: int = Field(100_000, ge=1, le=10**8, description="steps that are stored")
+        batch_size: int = Field(32, ge=1, le=65_536, description="sequences per update")
+        length: int = Field(16, ge=2, le=10_000, description="steps of a sequence")
+        horizon: int = Field(15, ge=1, le=10_000, description="steps of a dream")
+        gamma: float = Field(0.99, ge=0, le=1)
+        return_lambda: float = Field(0.95, ge=0, le=1)
+        ent_coef: float = Field(3e-3, ge=0, le=10)
+        learning_rate: float = Field(1e-3, gt=0, le=10, description="of the behaviour; the model's is dynamics.learning_rate")
+        model: Literal["trained", "untrained"] = Field("trained", description="untrained: dreams of a random model")
+        dynamics: dict[str, Any] = Field({}, description="options of the world model, see core_ml/rssm.py")
+        behaviour: dict[str, Any] = Field({}, description="other options of the actor-critic, see core_ml/behaviour.py")
+
+    def __init__(self, config: Config, spaces: Spaces, seed: int, threads: int = 1) -> None:
+        from ...core_ml.behaviour import Behaviour
+        from ...core_ml.observations import Observation
+        from ...core_ml.rssm import RSSM
+        from ...core_ml.sequences import SequenceReplay
+
+        o, self.config, self.spaces = config, config, spaces
+        space = spaces.observation
+        if not isinstance(spaces.action, gymnasium.spaces.Discrete):
+            raise ValueError(f"agent dreamer: it cannot act in {spaces.action}, it needs a Discrete action space: take ppo")
+        if not isinstance(space, gymnasium.spaces.Box):
+            raise ValueError(f"agent dreamer: it cannot see {space}, it needs a Box: flatten it first")
+        self.actions = int(spaces.action.n)
+        self.rng = np.random.Generator(np.random.PCG64(seed))
+        seen = Observation.of(space.shape, space.dtype, float(space.high.max()))
+        self.dtype: Any = np.float32 if seen.kind == "vector" else np.uint8
+        self.model = RSSM(_options(RSSM.Config, "dynamics", o.dynamics), seen, self.actions, self._draw())
+        shared = {name: getattr(o, name) for name in ("gamma", "return_lambda", "ent_coef", "learning_rate")}
+        options = _options(Behaviour.Config, "behaviour", {**shared, **o.behaviour})
+        self.behaviour = Behaviour(options, self.model.size, self.actions, self._draw())
+        self.replay = SequenceReplay(o.capacity, space.shape, self.dtype)
+        self.env_steps = 0
+
+    @property
+    def num_steps(self) -> int:
+        return int(self.config.num_steps)
+
+    def initial(self, n: int) -> Carry:
+        """The belief of n copies, the last action, and whether an episode begins."""
+        a, state = self.spaces.num_agents, self.model.initial(1)
+        carry = {name: np.zeros((n, a, part.shape[1]), np.float32) for name, part in state.items()}
+        return carry | {"action": np.zeros((n, a), np.int64), "first": np.ones(n, np.bool_)}
+
+    def act(self, obs: Array, carry: Carry, mode: Mode, mask: Array | None = None) -> tuple[Array, Carry, dict[str, Array]]:
+        import torch
+
+        assert carry is not None
+        lead = obs.shape[:2]
+        with torch.inference_mode():
+            state = {name: torch.from_numpy(carry[name]).flatten(0, 1) for name in ("h", "z")}
+            before = torch.eye(self.actions)[torch.from_numpy(carry["action"].reshape(-1))]
+            first = torch.from_numpy(np.repeat(carry["first"], lead[1]))
+            seen = torch.from_numpy(obs.reshape(-1, *obs.shape[2:]).astype(self.dtype, copy=False))
+            features, state = self.model.observe(seen, before, first, state)
+            policy = self.behaviour.policy(features)
+            if mode == "greedy":
+                action = policy.mode()
+            else:
+                action = policy.quantile(torch.from_numpy(self.rng.random((len(features), 1), np.float32)))
+        chosen = action.numpy().reshape(lead)
+        carry = {name: part.numpy().reshape(*lead, -1) for name, part in state.items()}
+        return chosen, carry | {"action": chosen.copy(), "first": np.zeros(lead[0], np.bool_)}, {}
+
+    def learn(self, batch: Rollout, progress: float) -> dict[str, float]:
+        import torch
+
+        o, (t, n, _) = self.config, batch.reward.shape
+        self._store(batch)
+        self.env_steps += t * n
+        known = {"replay": float(self.replay.steps * self.replay.streams)}
+        if self.env_steps < o.learning_starts or self.replay.steps < o.length:
+            return known
+        sums: dict[str, float] = {}
+        for _ in range(o.updates):
+            sequences = self.replay.draw(self.rng, o.batch_size, o.length)
+            generator = torch.Generator().manual_seed(self._draw())
+            if o.model == "trained":
+                metrics, states = self.model.learn(sequences, generator)
+            else:
+                metrics, states = {}, self.model.posterior(sequences, generator)
+            start = {name: part.flatten(0, 1) for name, part in states.items()}  # every state that really occurred
+            policy = functools.partial(self.behaviour.sample, generator=generator)
+            dream = self.model.imagine(start, policy, o.horizon, generator)
+            metrics |= self.behaviour.update(dream)
+            self._check_finite(metrics)
+            for name, value in metrics.items():
+                sums[name] = sums.get(name, 0.0) + value / o.updates
+        return sums | known
+
+    def _store(self, batch: Rollout) -> None:
+        """All agents of all copies as streams."""
+        t, n, a = batch.reward.shape
+        obs = batch.obs.reshape(t, n * a, *batch.obs.shape[3:]).astype(self.dtype, copy=False)
+        ended = (np.repeat(flag, a, axis=1) for flag in (batch.terminated, batch.truncated))
+        self.replay.add(obs, batch.action.reshape(t, n * a), batch.reward.reshape(t, n * a), *ended)
+
+    def _check_finite(self, metrics: dict[str, float]) -> None:
+        for name, value in metrics.items():
+            if not math.isfinite(value):
+                way = "agent.learning_rate" if "behaviour" in name else "agent.dynamics.learning_rate"
+                raise NonFinite(f"{name} of the dreamer is {value}: lower {way}, or look at the scale of rewards")
+
+    def _draw(self) -> int:
+        """A seed for one piece of work: all randomness comes from the one generator."""
+        return int(self.rng.integers(2**62))
+
+    def state_dict(self) -> dict[str, Array]:
+        parts = {
+            "model": self.model.state_dict(), "behaviour": self.behaviour.state_dict(), "replay": self.replay.state(),
+        }  # fmt: skip
+        state = {f"{part}.{name}": array.copy() for part, found in parts.items() for name, array in found.items()}
+        return state | {"env_steps": np.array(self.env_steps, np.int64), "rng": generator_state(self.rng)}
+
+    def load_state_dict(self, state: dict[str, Array]) -> None:
+        check_arrays(state, self.state_dict(), "agent dreamer")
+        for part, load in (
+            ("model", self.model.load_state_dict), ("behaviour", self.behaviour.load_state_dict), ("replay", self.replay.load),
+        ):  # fmt: skip
+            load({name.removeprefix(f"{part}."): array for name, array in state.items() if name.startswith(f"{part}.")})
+        self.env_steps = int(state["env_steps"])
+        set_generator_state(self.rng, state["rng"])
+
+
+def _options(config: Any, name: str, options: dict[str, Any]) -> Any:
+    """A component's options. Raises ValueError with one line for the first fault."""
+    try:
+        return config(**options)
+    except pydantic.ValidationError as error:
+        raise ValueError(explain(error, f"agent dreamer, {name}", list(config.model_fields))) from None

@@ -1,0 +1,187 @@
+"""A world model as an environment: any agent trains in imagination as it does in a world, and then acts in the world itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from ...envs.core import BatchEnv, Episodes, Scene, Step, Yardstick
+from ..core import Agent, Array, Carry, Mode, Rollout, check_arrays, generator_state, set_generator_state
+
+LARGEST = 1e6  # of a number in h or z that is not bounded by itself
+
+
+class DreamEnv:
+    """N dreams in `model` (a `core_ml.rssm.RSSM`), side by side, behind the `BatchEnv` interface; one agent in each.
+
+    Observation: the belief [h, z], float32 (size,). Reward: the model's expectation. An episode begins in one of `starts`,
+    states (S, ...) by name such as `model.posterior` gives; it terminates with the probability that the model says, and is
+    truncated after `horizon` steps, 0: never. All copies share one random stream: they dream alike in batches of one size only.
+    """
+
+    def __init__(
+        self, model: Any, action_space: gymnasium.spaces.Discrete, starts: dict[str, Array], num_envs: int = 1, seed: int = 0,
+        horizon: int = 15, id: str = "dream",
+    ) -> None:  # fmt: skip
+        if not isinstance(action_space, gymnasium.spaces.Discrete):
+            raise ValueError(f"dream: {action_space} is no Discrete action space")
+        self.starts = {name: np.array(part, np.float32).reshape(-1, part.shape[-1]) for name, part in starts.items()}
+        if not len(self.starts["h"]):
+            raise ValueError("dream: no states to start from: give those of real steps")
+        self.model, self.id, self.num_envs, self.num_agents, self.horizon = model, id, num_envs, 1, horizon
+        size = int(model.size)
+        self.observation_space = gymnasium.spaces.Box(-LARGEST, LARGEST, (size,), np.float32)
+        self.action_space = gymnasium.spaces.Discrete(int(action_space.n))
+        n = num_envs
+        self._state = {name: np.zeros((n, part.shape[1]), np.float32) for name, part in self.starts.items()}
+        self._step = Step(
+            np.zeros((n, 1, size), np.float32), np.zeros((n, 1), np.float32), np.zeros(n, np.bool_), np.zeros(n, np.bool_),
+            np.zeros((n, 1, size), np.float32),
+        )  # fmt: skip
+        self._elapsed, self._running = np.zeros(n, np.int64), np.zeros((n, 1))
+        self._ended = Episodes(np.zeros(0, np.int64), np.zeros((0, 1)), np.zeros(0, np.int64))
+        self.reset(seed)
+
+    def reset(self, seed: int | Array | None = None) -> Array:
+        """Begin new episodes in all copies; of seeds for each copy all together seed the one random stream."""
+        if seed is not None:
+            words = [int(x) for x in np.asarray(seed).reshape(-1)]
+            self._rng = np.random.Generator(np.random.PCG64(words))
+        self._begin(np.ones(self.num_envs, np.bool_))
+        return self.obs
+
+    @property
+    def obs(self) -> Array:
+        return self._step.obs
+
+    def _begin(self, which: Array) -> None:
+        drawn = self._rng.integers(len(self.starts["h"]), size=int(which.sum()))
+        for name, part in self._state.items():
+            part[which] = self.starts[name][drawn]
+        self._elapsed[which], self._running[which] = 0, 0.0
+        self._show(self._step.obs)
+
+    def _show(self, out: Array) -> None:
+        np.concatenate([self._state["h"], self._state["z"]], -1, out=out[:, 0])
+
+    def step(self, action: Array, *, autoreset: bool = True) -> Step:
+        """`action` whole numbers (N, 1). Raises ValueError for one of another shape, or that is none of the space."""
+        import torch
+
+        step, action = self._step, np.asarray(action)
+        if action.shape != (self.num_envs, 1):
+            raise ValueError(f"action has shape {action.shape}: {self.id} wants {(self.num_envs, 1)}")
+        if ((action < 0) | (action >= self.action_space.n)).any():
+            copy = int(np.argwhere((action < 0) | (action >= self.action_space.n))[0, 0])
+            raise ValueError(f"action {action[copy].tolist()} of copy {copy} is outside {self.action_space}")
+        generator = torch.Generator().manual_seed(int(self._rng.integers(2**62)))
+        with torch.inference_mode():
+            state = {name: torch.from_numpy(part) for name, part in self._state.items()}
+            chosen = torch.eye(int(self.action_space.n))[torch.from_numpy(action[:, 0].astype(np.int64))]
+            state, outcome = self.model.step(state, chosen, generator)
+        for name, part in state.items():
+            self._state[name][:] = part.numpy()
+        step.reward[:, 0] = outcome.reward.numpy()
+        step.terminated[:] = self._rng.random(self.num_envs) >= outcome.going_on.numpy()
+        self._elapsed += 1
+        self._running += step.reward
+        step.truncated[:] = ~step.terminated & (self._elapsed >= self.horizon) & (self.horizon > 0)
+        self._show(step.final_obs)
+        ended = step.terminated | step.truncated
+        copies = np.flatnonzero(ended)
+        self._ended = Episodes(copies, self._running[copies].copy(), self._elapsed[copies].copy())
+        if autoreset and len(copies):
+            self._begin(ended)
+        else:
+            self._show(step.obs)
+        return step
+
+    def episodes(self) -> Episodes:
+        return self._ended
+
+    def get_state(self) -> dict[str, Array]:
+        """The dreams under way, counters and random state; model and starts are whoever made this environment's."""
+        dreams = {name: part.copy() for name, part in self._state.items()}
+        return dreams | {
+            "elapsed": self._elapsed.copy(), "running_return": self._running.copy(), "rng": generator_state(self._rng)
+        }  # fmt: skip
+
+    def set_state(self, state: dict[str, Array]) -> None:
+        """Put back what `get_state` gave. Raises ValueError where it is of other dreams."""
+        check_arrays(state, self.get_state(), f"state of {self.id}")
+        mine: dict[str, Array] = {**self._state, "elapsed": self._elapsed, "running_return": self._running}
+        for name, part in mine.items():
+            part[:] = state[name]
+        set_generator_state(self._rng, state["rng"])
+        self._show(self._step.obs)
+
+    def scene(self, i: int) -> Scene | None:
+        return None
+
+    def rgb(self, i: int) -> Array | None:
+        return None
+
+    def yardstick(self) -> Yardstick | None:
+        return None
+
+    def close(self) -> None:
+        pass
+
+
+class Awake:
+    """An agent that was trained in a `DreamEnv`, acting in the world itself: it sees the model's beliefs of what it observes.
+
+    It is an agent to those who play episodes (`run_episodes`); it does not learn. One agent in each copy.
+    """
+
+    name = "awake"
+    num_steps = 1
+
+    def __init__(self, model: Any, agent: Agent, actions: int) -> None:
+        self.model, self.agent, self.actions, self.config = model, agent, actions, agent.config
+        self.dtype: Any = np.float32 if model.observation.kind == "vector" else np.uint8
+
+    def initial(self, n: int) -> Carry:
+        state = {name: np.zeros((n, part.shape[1]), np.float32) for name, part in self.model.initial(1).items()}
+        theirs = {f"agent/{name}": part for name, part in (self.agent.initial(n) or {}).items()}
+        return state | theirs | {"action": np.zeros(n, np.int64), "first": np.ones(n, np.bool_)}
+
+    def act(self, obs: Array, carry: Carry, mode: Mode, mask: Array | None = None) -> tuple[Array, Carry, dict[str, Array]]:
+        import torch
+
+        assert carry is not None
+        with torch.inference_mode():
+            state = {name: torch.from_numpy(carry[name]) for name in ("h", "z")}
+            before = torch.eye(self.actions)[torch.from_numpy(carry["action"])]
+            seen = torch.from_numpy(obs[:, 0].astype(self.dtype, copy=False))
+            belief, state = self.model.observe(seen, before, torch.from_numpy(carry["first"]), state)
+        theirs = {name.removeprefix("agent/"): part for name, part in carry.items() if name.startswith("agent/")}
+        action, after, extras = self.agent.act(belief.numpy()[:, None], theirs or None, mode)
+        kept = {name: part.numpy().copy() for name, part in state.items()}
+        kept |= {f"agent/{name}": part for name, part in (after or {}).items()}
+        kept |= {"action": action[:, 0].astype(np.int64), "first": np.zeros(len(obs), np.bool_)}
+        return action, kept, extras
+
+    def learn(self, batch: Rollout, progress: float) -> dict[str, float]:
+        raise NotImplementedError("who is awake does not learn: train the agent in a DreamEnv")
+
+    def state_dict(self) -> dict[str, Array]:
+        return self.agent.state_dict()
+
+    def load_state_dict(self, state: dict[str, Array]) -> None:
+        self.agent.load_state_dict(state)
+
+
+def train_asleep(agent: Agent, dreams: BatchEnv, updates: int, say: Callable[[dict[str, float]], None] | None = None) -> None:
+    """`updates` rounds of collecting and learning in `dreams`, as `runtime.train` does in a world, without its files."""
+    from ..runtime.collect import collector_of
+
+    collector = collector_of(dreams, agent, budget=updates * agent.num_steps * dreams.num_envs)
+    collector.begin(dreams.obs)
+    for update in range(updates):
+        metrics = agent.learn(collector.rollout(agent.num_steps), update / updates)
+        if say:
+            say(collector.pop_statistics() | metrics)

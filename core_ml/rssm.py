@@ -1,0 +1,315 @@
+"""Recurrent state-space model: a world learned in latents, that can be dreamt in (Hafner et al. 2019, "Learning latent dynamics
+from pixels": PlaNet; 2021, "Mastering Atari with discrete world models": DreamerV2; 2025: DreamerV3)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits, layer_norm, linear, one_hot
+
+from .coder import Coder, CoderConfig
+from .memory import State, fresh
+from .nets import ACTIVATIONS, last_layer, mlp
+from .observations import Observation
+from .optim import FlatAdam
+from .parallel import one_thread_each
+from .parameters import Array, check_arrays
+from .sequences import Sequences
+from .symlog import TwoHot
+
+Policy = Callable[[Tensor], Tensor]  # features (B, size) -> actions (B, K)
+
+
+class Outcome(NamedTuple):
+    """What an imagined step brings, beside the next state."""
+
+    reward: Tensor  # (B,): its expectation
+    going_on: Tensor  # (B,): probability that the step does not terminate the episode
+
+
+class Dream(NamedTuple):
+    """H imagined steps of B rows."""
+
+    features: Tensor  # (H + 1, B, size): before each step, and after the last
+    action: Tensor  # (H, B, K)
+    reward: Tensor  # (H, B)
+    going_on: Tensor  # (H, B)
+
+
+class _Straight(torch.autograd.Function):
+    """z for the forward pass, the probabilities it was drawn from for the gradient (Bengio et al. 2013)."""
+
+    @staticmethod
+    def forward(ctx: Any, p: Tensor, z: Tensor) -> Tensor:
+        return z.view_as(z)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return grad, None
+
+
+class RSSM:
+    """World model. State of a row: h, deterministic (B, deter), and z, stochastic (B, stoch); its belief is [h, z].
+
+    h_t = f(h_{t-1}, z_{t-1}, a_{t-1});   h = 0 where an episode begins
+    posterior q(z_t | h_t, x_t), prior p(z_t | h_t);   x_t ~ p(x_t | h_t, z_t)
+    r_{t-1} ~ p(r | h_t),   episode goes on ~ Bernoulli(c(h_t))
+
+    z: `groups` categoricals of `classes` (straight-through gradients), or `groups` numbers of a Gaussian. Given h the prior
+    draws groups apart from each other: where chance decides between few outcomes, as slipping does, a dream mixes them, unless
+    one group says it all. Reward and going on belong to the step that led to h_t and are read from it, before x_t is seen: a
+    terminated episode shows no next x, and a truncated one none of its own. Going on means that the rules did not end the
+    episode; time limits are not learned.
+
+    Obs (B, *shape) as `observation` has them; actions (B, K) floats, one-hot where they are discrete. It is a belief
+    (`memory.Belief`) over raw observations; without a generator the likeliest z stands for a sample.
+    """
+
+    class Config(CoderConfig):
+        hidden: tuple[int, ...] = Field((64,), description="full layers, in the encoder; mirrored in the decoder")
+        code: int = Field(64, ge=1, le=4096, description="numbers that the encoder makes of an observation")
+        deter: int = Field(64, ge=1, le=4096, description="numbers in h")
+        latent: Literal["categorical", "gaussian"] = Field("categorical", description="what z is")
+        groups: int = Field(8, ge=1, le=1024, description="categoricals in z, or numbers of a gaussian")
+        classes: int = Field(8, ge=2, le=256, description="of each categorical")
+        unimix: float = Field(0.01, ge=0, lt=1, description="share of the uniform distribution in each categorical")
+        width: int = Field(64, ge=1, le=4096, description="hidden units of prior, posterior, reward and going on")
+        free_nats: float = Field(1.0, ge=0, description="posteriors may differ from the prior so much for nothing")
+        dynamics: float = Field(1.0, ge=0, description="weight of drawing the prior to the posterior")
+        representation: float = Field(0.1, ge=0, description="weight of drawing the posterior to the prior")
+        usage: float = Field(0.0, ge=0, description="weight of the entropy of the classes of a batch, against dead ones")
+        reward_bins: int = Field(41, ge=3, le=1023, description="of the two-hot code of rewards; odd")
+        reward_limit: float = Field(5.0, gt=0, le=20, description="symlog of the largest reward that it can say")
+        max_grad_norm: float = Field(100.0, ge=0, description="gradients are cut to this norm; 0: never")
+
+    def __init__(self, config: Config, observation: Observation, action_size: int, seed: int) -> None:
+        o = self.config = config
+        self.observation, self.actions = observation, action_size
+        self.discrete = o.latent == "categorical"
+        self.stoch = o.groups * o.classes if self.discrete else o.groups
+        self.size = o.deter + self.stoch
+        self.coder = Coder(o, observation, self.size, o.code, seed)
+        self.two_hot = TwoHot(o.reward_bins, o.reward_limit)
+
+        def build() -> nn.ModuleDict:
+            out = self.stoch if self.discrete else 2 * self.stoch
+            heads = {"prior": out, "reward": o.reward_bins, "going_on": 1}
+            parts: dict[str, nn.Module] = {
+                name: nn.Sequential(*mlp([o.deter, o.width], o.activation), nn.Linear(o.width, last))
+                for name, last in heads.items()
+            }
+            # The posterior's first layer in two parts: what it makes of codes does not wait for h.
+            parts["look"], parts["expect"] = nn.Linear(o.code, o.width), nn.Linear(o.deter, o.width, bias=False)
+            parts["posterior"] = nn.Sequential(ACTIVATIONS[o.activation](), nn.Linear(o.width, out))
+            parts["cell"] = nn.Linear(self.stoch + action_size + o.deter, 3 * o.deter)
+            parts["norm"] = nn.LayerNorm(3 * o.deter)
+            return nn.ModuleDict(parts)
+
+        self.net: Any = fresh(build, seed + 1)  # nn.ModuleDict, whose parts mypy knows nothing of
+        with torch.no_grad():
+            for name in ("prior", "posterior", "reward", "going_on"):  # distributions begin near uniform
+                last_layer(self.net, name).weight *= 0.1
+            last_layer(self.net, "reward").weight.zero_()
+            last_layer(self.net, "reward").bias.copy_(-self.two_hot.values.abs())  # and rewards near 0
+        self.optimiser = FlatAdam(self.net)
+        self._sums = torch.block_diag(*[torch.triu(torch.ones(o.classes, o.classes))] * o.groups)  # running sums in groups
+
+    def initial(self, n: int) -> State:
+        return {"h": torch.zeros(n, self.config.deter), "z": torch.zeros(n, self.stoch)}
+
+    def features(self, state: State) -> Tensor:
+        """[h, z], (B, size)."""
+        return torch.cat([state["h"], state["z"]], -1)
+
+    def observe(
+        self, obs: Tensor, action: Tensor, is_first: Tensor, state: State, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, State]:
+        """One step: obs (B, *shape), previous action (B, K), is_first bool (B,) -> belief (B, size), state."""
+        one_thread_each()
+        seen = self.net["look"](self.coder.encode(obs))
+        state = self._look(seen, action, is_first, state, self._noise((len(obs),), generator))
+        return self.features(state), state
+
+    def sequence(
+        self, obs: Tensor, action: Tensor, is_first: Tensor, state: State, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, State]:
+        """T steps: (B, T, *shape), previous actions (B, T, K), (B, T), state before -> (B, T, size), state after."""
+        one_thread_each()
+        seen, beliefs = self._seen(obs), []
+        for t in range(obs.shape[1]):
+            noise = self._noise((len(obs),), generator)
+            state = self._look(seen[:, t], action[:, t], is_first[:, t], state, noise)
+            beliefs.append(self.features(state))
+        return torch.stack(beliefs, 1), state
+
+    def _look(self, seen: Tensor, action: Tensor, is_first: Tensor, state: State, noise: Tensor | None) -> State:
+        h = self._forward(state["h"], state["z"], action).masked_fill(is_first.unsqueeze(1), 0.0)
+        return {"h": h, "z": self._draw(self._posterior(h, seen), noise)}
+
+    def step(self, state: State, action: Tensor, generator: torch.Generator | None = None) -> tuple[State, Outcome]:
+        """One step in imagination, z from the prior: action (B, K) -> state, outcome."""
+        h = self._forward(state["h"], state["z"], action)
+        outcome = Outcome(self.two_hot.decode(self.net["reward"](h)), self.net["going_on"](h).squeeze(-1).sigmoid())
+        return {"h": h, "z": self._draw(self._latent(self.net["prior"](h)), self._noise((len(h),), generator))}, outcome
+
+    def imagine(self, state: State, policy: Policy, steps: int, generator: torch.Generator) -> Dream:
+        """`steps` steps of every row from `state`, with the actions of `policy`; without gradients."""
+        one_thread_each()
+        features, actions, outcomes = [self.features(state)], [], []
+        with torch.inference_mode():
+            for _ in range(steps):
+                actions.append(policy(features[-1]))
+                state, outcome = self.step(state, actions[-1], generator)
+                features.append(self.features(state))
+                outcomes.append(outcome)
+        reward, going_on = (torch.stack(parts) for parts in zip(*outcomes, strict=True))
+        return Dream(torch.stack(features), torch.stack(actions), reward, going_on)
+
+    def decode(self, belief: Tensor) -> Tensor:
+        """The likeliest observations, (B, *shape), of beliefs (B, size)."""
+        return self.coder.decode(belief)
+
+    def update(self, batch: Sequences, generator: torch.Generator) -> dict[str, float]:
+        """One step of Adam on B sequences; nats per step."""
+        return self.learn(batch, generator)[0]
+
+    def learn(self, batch: Sequences, generator: torch.Generator) -> tuple[dict[str, float], State]:
+        """`update`, and the posterior states of the batch, each (B, L, ...): where imagination may start.
+
+        L = -ln p(x | h, z) - ln p(r | h') - ln p(goes on | h')
+            + dynamics KL(sg q || p) + representation max(free, KL(q || sg p)) - usage H[mean of q]
+
+        KL balancing as in DreamerV2, eq. 5, sg: without gradient. Free nats keep posteriors from saying nothing; the prior has
+        no use for them, since what it is to predict may well have less than that to say. With `usage`, the classes of a batch
+        are to differ: straight-through gradients hardly bring a class back that is never drawn. A sequence that begins within
+        an episode starts from nothing, as an episode does, and its first prior is not counted.
+        """
+        one_thread_each()
+        o, (obs, action, reward, terminated, is_first) = self.config, self.tensors(batch)
+        flat = obs.flatten(0, 1)
+        self.coder.look(flat)
+        seen, h = self._seen(obs), self.initial(len(obs))["h"]
+        noise = self._noise(tuple(reward.shape), generator)
+        assert noise is not None
+        kept: tuple[list[Tensor], ...] = [], [], [], []  # of h, z, posterior, and h before the next observation
+        for t in range(reward.shape[1]):
+            q = self._posterior(h, seen[:, t])
+            z = self._draw(q, noise[:, t])
+            after = self._forward(h, z, action[:, t])
+            for parts, new in zip(kept, (h, z, q, after), strict=True):
+                parts.append(new)
+            if t + 1 < reward.shape[1]:
+                h = after.masked_fill(is_first[:, t + 1, None], 0.0)
+        h, z, q, after = (torch.stack(parts, 1) for parts in kept)  # (B, L, ...)
+
+        likelihood = self.coder.log_prob(torch.cat([h, z], -1).flatten(0, 1), flat).mean()
+        reward_loss = self.two_hot.loss(self.net["reward"](after), reward).mean()
+        going_on = self.net["going_on"](after).squeeze(-1)
+        going_loss = binary_cross_entropy_with_logits(going_on, 1.0 - terminated.float())
+        p, known = self._latent(self.net["prior"](h)), torch.ones_like(reward)
+        known[:, 0] = is_first[:, 0]
+        dynamics = (self._kl(q.detach(), p) * known).mean()
+        representation = (self._kl(q, p.detach()).clamp_min(o.free_nats) * known).mean()
+        loss = reward_loss + going_loss - likelihood + o.dynamics * dynamics + o.representation * representation
+
+        if o.usage and self.discrete:
+            share = q.mean((0, 1))  # (groups, classes)
+            loss = loss + o.usage * (share * share.clamp_min(1e-12).log()).sum()
+        self.optimiser.zero_grad()
+        self.coder.optimiser.zero_grad()
+        loss.backward()
+        norms = [part.step(o.learning_rate, o.max_grad_norm) for part in (self.optimiser, self.coder.optimiser)]
+        found = {
+            "loss": loss, "log_likelihood": likelihood, "kl": dynamics, "loss/reward": reward_loss, "loss/going_on": going_loss,
+        }  # fmt: skip
+        metrics = {name: value.item() for name, value in found.items()} | {"grad_norm": math.hypot(*norms)}
+        return metrics, {"h": h.detach(), "z": z.detach()}
+
+    def posterior(self, batch: Sequences, generator: torch.Generator | None = None) -> State:
+        """The states at the steps of a batch, each (B, L, ...), without gradients; sequences begin as in `learn`."""
+        obs, action, _, _, is_first = self.tensors(batch)
+        before = torch.cat([torch.zeros_like(action[:, :1]), action[:, :-1]], 1)
+        is_first[:, 0] = True
+        with torch.no_grad():
+            belief, _ = self.sequence(obs, before, is_first, self.initial(len(obs)), generator)
+        return self.split(belief)
+
+    def split(self, belief: Tensor) -> State:
+        """The state that `features` made a belief of."""
+        return dict(zip(("h", "z"), belief.split([self.config.deter, self.stoch], -1), strict=True))
+
+    def tensors(self, batch: Sequences) -> tuple[Tensor, ...]:
+        """A batch as tensors, whole numbers among actions as one-hot vectors."""
+        obs, action, *rest = map(torch.from_numpy, batch)
+        action = one_hot(action, self.actions) if action.dtype == torch.int64 else action
+        return obs, action.float(), *rest
+
+    def _seen(self, obs: Tensor) -> Tensor:
+        """(B, T, *shape) -> (B, T, width): what the posterior reads of observations."""
+        seen: Tensor = self.net["look"](self.coder.encode(obs.flatten(0, 1)))
+        return seen.view(*obs.shape[:2], -1)
+
+    def _forward(self, h: Tensor, z: Tensor, action: Tensor) -> Tensor:
+        """A gated unit with one norm for all gates (DreamerV2, appendix): h' = u tanh(r c) + (1 - u) h, from [r, c, u]."""
+        cell, norm = self.net["cell"], self.net["norm"]
+        gates = linear(torch.cat([z, action, h], -1), cell.weight, cell.bias)
+        r, c, u = layer_norm(gates, norm.normalized_shape, norm.weight, norm.bias).chunk(3, -1)
+        new = r.sigmoid() * c
+        new = (new + new).sigmoid() * 2 - 1  # tanh, several times faster on a CPU
+        return torch.lerp(h, new, (u - 1).sigmoid())  # gates begin by keeping
+
+    def _posterior(self, h: Tensor, seen: Tensor) -> Tensor:
+        return self._latent(self.net["posterior"](seen + linear(h, self.net["expect"].weight)))
+
+    def _latent(self, out: Tensor) -> Tensor:
+        """A distribution of z: of categoricals the probabilities (..., groups, classes), of Gaussians mean and log deviation,
+        (..., 2, groups)."""
+        o = self.config
+        if not self.discrete:
+            mean, log_std = out.chunk(2, -1)
+            return torch.stack([mean, log_std.clamp(-5.0, 2.0)], -2)
+        p = out.unflatten(-1, (o.groups, o.classes)).softmax(-1)
+        return torch.add(p.new_tensor(o.unimix / o.classes), p, alpha=1 - o.unimix)
+
+    def _noise(self, lead: tuple[int, ...], generator: torch.Generator | None) -> Tensor | None:
+        """What makes samples of distributions (*lead, ...); None without a generator."""
+        if generator is None:
+            return None
+        draw = torch.rand if self.discrete else torch.randn
+        return draw((*lead, self.config.groups), generator=generator)
+
+    def _draw(self, q: Tensor, noise: Tensor | None) -> Tensor:
+        """z (..., stoch) with gradients to `q`; the likeliest without noise."""
+        if not self.discrete:
+            mean, log_std = q.unbind(-2)
+            return mean if noise is None else mean + log_std.exp() * noise
+        if noise is None:
+            z = one_hot(q.detach().argmax(-1), self.config.classes).to(q.dtype)
+        else:  # u falls into one class of each group: between the running sum before it and its own
+            sums = (q.detach().flatten(-2) @ self._sums).view_as(q)
+            u = noise.unsqueeze(-1) * sums[..., -1:]
+            below = (sums <= u).to(q.dtype)  # 1 for the classes before the one that u falls into
+            z = torch.cat([torch.ones_like(u), below[..., :-1]], -1) - below
+        return _Straight.apply(q, z).flatten(-2)  # type: ignore[no-any-return, no-untyped-call]
+
+    def _kl(self, q: Tensor, p: Tensor) -> Tensor:
+        """KL(q || p) in nats, summed over z: (...)."""
+        if self.discrete:
+            return (q * (q.clamp_min(1e-12).log() - p.clamp_min(1e-12).log())).sum((-2, -1))
+        (mean, log_std), (centre, log_spread) = q.unbind(-2), p.unbind(-2)
+        ratio = (2 * (log_std - log_spread)).exp() + ((mean - centre) / log_spread.exp()).square()
+        return (log_spread - log_std + 0.5 * (ratio - 1)).sum(-1)
+
+    def state_dict(self) -> dict[str, Array]:
+        parts = {"latent": self.optimiser.memory.state(), "coder": self.coder.state()}
+        return {f"{part}.{name}": array.copy() for part, found in parts.items() for name, array in found.items()}
+
+    def load_state_dict(self, state: dict[str, Array]) -> None:
+        check_arrays(state, self.state_dict(), "world model rssm")
+        for part, load in (("latent", self.optimiser.memory.load), ("coder", self.coder.load)):
+            load({name.removeprefix(f"{part}."): array for name, array in state.items() if name.startswith(f"{part}.")})

@@ -1,0 +1,169 @@
+"""A world model as an environment: its steps are the model's, agents train in it unchanged, and act awake; the dreamer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+
+from gumdrop.agents.core import make_agent
+from gumdrop.agents.runtime.evaluate import run_episodes
+from gumdrop.agents.slots.dream import Awake, DreamEnv, train_asleep
+from gumdrop.core_ml.observations import Observation
+from gumdrop.core_ml.rssm import RSSM, Outcome
+from gumdrop.envs.registry import make
+
+SMALL = {"deter": 8, "groups": 2, "classes": 4, "width": 8, "hidden": [8], "code": 8}
+
+
+class Counted:
+    """A model of the test's own: h counts steps, action 1 pays its count, going on with probability `chance`."""
+
+    size, observation = 3, Observation.of((1,), np.float32)
+
+    def __init__(self, chance: float = 1.0) -> None:
+        self.chance = chance
+
+    def initial(self, n: int) -> dict[str, torch.Tensor]:
+        return {"h": torch.zeros(n, 1), "z": torch.zeros(n, 2)}
+
+    def step(self, state: Any, action: torch.Tensor, generator: torch.Generator) -> Any:
+        h = state["h"] + 1
+        noise = torch.rand(len(h), 2, generator=generator)
+        return {"h": h, "z": noise}, Outcome(action[:, 1] * h[:, 0], torch.full((len(h),), self.chance))
+
+
+def dreams(model: Any, n: int, **options: Any) -> DreamEnv:
+    starts = {"h": np.array([[0.0], [10.0]]), "z": np.zeros((2, 2))}
+    return DreamEnv(model, gymnasium.spaces.Discrete(2), starts, n, **options)
+
+
+def test_a_dream_is_the_models_steps_and_is_cut_at_the_horizon() -> None:
+    env = dreams(Counted(), 64, seed=1, horizon=3)
+    begun = env.obs[:, 0, 0].copy()
+    assert set(begun.tolist()) == {0.0, 10.0}
+    for t in range(1, 4):
+        action = np.full((64, 1), t % 2)
+        step = env.step(action)
+        assert np.array_equal(step.reward[:, 0], (begun + t) * (t % 2)) and not step.terminated.any()
+        assert step.truncated.all() == (t == 3) and step.truncated.any() == (t == 3)
+        assert np.array_equal(step.final_obs[:, 0, 0], begun + t)
+    assert set(step.obs[:, 0, 0].tolist()) == {0.0, 10.0}  # the next episodes
+    ended = env.episodes()
+    assert np.array_equal(ended.return_[:, 0], 2 * begun + 4) and (ended.length == 3).all()
+    with pytest.raises(ValueError, match="outside"):
+        env.step(np.full((64, 1), 2))
+    with pytest.raises(ValueError, match="shape"):
+        env.step(np.zeros(64, np.int64))
+
+
+def test_termination_has_the_models_probability_and_differs_from_truncation() -> None:
+    env = dreams(Counted(0.7), 4000, seed=1, horizon=2)
+    first = env.step(np.zeros((4000, 1), np.int64))
+    assert abs(first.terminated.mean() - 0.3) < 0.03 and not first.truncated.any()
+    gone = first.terminated.copy()
+    second = env.step(np.zeros((4000, 1), np.int64))
+    assert not (second.terminated & second.truncated).any()
+    assert np.array_equal(second.truncated, ~gone & ~second.terminated)
+    assert not dreams(Counted(0.0), 8).step(np.zeros((8, 1), np.int64), autoreset=False).obs[:, 0, 0].min() < 1
+
+
+def test_dreams_go_on_exactly() -> None:
+    one, two = (dreams(Counted(0.8), 16, seed=seed, horizon=4) for seed in (1, 2))
+    action = np.ones((16, 1), np.int64)
+    for _ in range(3):
+        one.step(action)
+    two.set_state(one.get_state())
+    assert np.array_equal(one.obs, two.obs)
+    for _ in range(6):
+        a, b = one.step(action), two.step(action)
+        assert all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
+        assert all(np.array_equal(x, y) for x, y in zip(one.episodes(), two.episodes(), strict=True))
+    with pytest.raises(ValueError, match="missing"):
+        two.set_state({"h": one.get_state()["h"]})
+
+
+@pytest.mark.parametrize("name,options", [("ppo", {}), ("dqn", {"learning_starts": 32}), ("sb3-ppo", {"num_steps": 8})])
+def test_any_agent_trains_asleep_and_acts_awake(name: str, options: dict[str, Any]) -> None:
+    world = make("frozenlake", {}, num_envs=4)
+    model = RSSM(RSSM.Config(**SMALL), Observation.of((7, 7), np.uint8, 3), 4, 0)
+    starts = {part: array.numpy() for part, array in model.initial(1).items()}
+    env = DreamEnv(model, world.action_space, starts, num_envs=8, horizon=5)
+    agent = make_agent(name, options, env, seed=0)
+    before = {key: array.copy() for key, array in agent.state_dict().items()}
+    seen: list[dict[str, float]] = []
+    train_asleep(agent, env, 6, seen.append)
+    assert sum(row["episodes"] for row in seen) > 0
+    assert any(not np.array_equal(before[key], array) for key, array in agent.state_dict().items())
+    awake = Awake(model, agent, 4)
+    result = run_episodes(awake, "frozenlake", {}, 8, 0, "greedy", lines=False)
+    assert (result.lengths > 0).all()
+    world.close()
+
+
+def test_awake_sees_what_the_model_makes_of_the_episode() -> None:
+    """Beliefs in the carry are those of one pass over the episode, and begin anew with the next one."""
+    from gumdrop.agents.core import restart
+
+    model = RSSM(RSSM.Config(**SMALL), Observation.of((7, 7), np.uint8, 3), 4, 0)
+    world = make("frozenlake", {"time_limit": 4}, num_envs=3, seed=0)
+    awake = Awake(model, make_agent("random", {}, world, 0), 4)
+    carry, obs, actions, firsts, held = awake.initial(3), [], [], [], []
+    first = np.ones(3, np.bool_)
+    for _ in range(10):
+        obs.append(world.obs[:, 0].copy())
+        firsts.append(first)
+        action, carry, _ = awake.act(world.obs, carry, "sample")
+        held.append(carry["h"].copy())
+        actions.append(action[:, 0])
+        step = world.step(action)
+        first = step.terminated | step.truncated
+        restart(awake, carry, step)
+    before = np.concatenate([np.zeros((1, 3), np.int64), np.stack(actions)[:-1]])
+    shown = [torch.from_numpy(np.stack(part, 1)) for part in (obs, np.eye(4, dtype=np.float32)[before], firsts)]
+    with torch.no_grad():
+        beliefs, _ = model.sequence(*shown, model.initial(3))
+    np.testing.assert_allclose(np.stack(held, 1), beliefs[..., :8].numpy(), atol=1e-5)
+    assert np.stack(firsts)[1:].any()
+
+
+def test_the_dreamer_acts_on_the_beliefs_of_its_model() -> None:
+    env = make("frozenlake", {}, num_envs=3, seed=0)
+    agent: Any = make_agent("dreamer", {"dynamics": SMALL}, env, 0)
+    awake = Awake(agent.model, make_agent("random", {}, env, 0), 4)
+    one, two = agent.initial(3), awake.initial(3)
+    for _ in range(5):
+        action, one, _ = agent.act(env.obs, one, "sample")
+        two["action"] = one["action"][:, 0] * 0 + two["action"]
+        _, two, _ = awake.act(env.obs, two, "sample")
+        np.testing.assert_array_equal(one["h"][:, 0], two["h"])
+        two["action"] = action[:, 0]
+        env.step(action)
+
+
+def test_an_untrained_model_stays_as_it_was() -> None:
+    from gumdrop.agents.runtime.collect import Collector
+
+    env = make("frozenlake", {}, num_envs=4, seed=0)
+    options = {"dynamics": SMALL, "learning_starts": 0, "updates": 2, "num_steps": 8, "length": 4}
+    for kind in ("untrained", "trained"):
+        agent: Any = make_agent("dreamer", {**options, "model": kind}, env, 0)
+        model, behaviour = agent.model.state_dict(), agent.behaviour.state_dict()
+        collector = Collector(env, agent)
+        collector.begin(env.obs)
+        agent.learn(collector.rollout(8), 0.0)
+        same = all(np.array_equal(array, model[name]) for name, array in agent.model.state_dict().items())
+        assert same == (kind == "untrained")
+        assert any(not np.array_equal(array, behaviour[name]) for name, array in agent.behaviour.state_dict().items())
+
+
+def test_the_dreamer_says_what_it_cannot_do() -> None:
+    world = make("navigation", {}, num_envs=1)
+    with pytest.raises(ValueError, match="Discrete"):
+        make_agent("dreamer", {}, world, 0)
+    lake = make("frozenlake", {}, num_envs=1)
+    with pytest.raises(ValueError, match="did you mean deter"):
+        make_agent("dreamer", {"dynamics": {"detre": 3}}, lake, 0)
