@@ -28,7 +28,8 @@ class MemoryActor(Actor):
     def __init__(
         self, name: str, options: ActorConfig, belief: BeliefPart, spaces: Spaces, seed: int, threads: int, device: str = "cpu"
     ) -> None:
-        self.part, self._held = belief, None
+        self.part = belief
+        self._held: Any = None  # memory for what was remembered where an episode was cut
         if device != "cpu":
             raise ValueError(f"agent {name}: belief {belief.name} is for the processor: take device=cpu")
         super().__init__(name, options, spaces, seed, threads)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,14 +42,10 @@ def encoder_sheet(agent: Agent, config: RunConfig, count: int = 8, zoom: int = 8
         sheets = [pictures.reconstructions(component, few, zoom=zoom)]
     except (AttributeError, ValueError):  # random projection, for one, has no way back
         return None
-    for more in (
-        lambda: pictures.samples(component, obs, generator, n=count, zoom=zoom),
-        lambda: pictures.traversals(component, obs, zoom=zoom),
-    ):
-        try:
-            sheets.append(more())
-        except (AttributeError, ValueError):
-            pass
+    with suppress(AttributeError, ValueError):
+        sheets.append(pictures.samples(component, obs, generator, n=count, zoom=zoom))
+    with suppress(AttributeError, ValueError):
+        sheets.append(pictures.traversals(component, obs, zoom=zoom))
     return stacked(sheets, 2 * zoom)
 
 
@@ -56,7 +53,7 @@ def observations(config: RunConfig, count: int) -> Array:
     """`count` observations of random play, (count, *observation)."""
     env = make(config.env_id, config.env_options, num_envs=8, seed=config.seed)
     agent = make_agent("random", {}, env, config.seed)
-    obs, found = env.reset(config.seed), []
+    obs, found = env.reset(config.seed), list[Array]()
     try:
         while len(found) * obs.shape[0] * obs.shape[1] < count:
             found.append(obs.reshape(-1, *obs.shape[2:]).copy())
