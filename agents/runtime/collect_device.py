@@ -65,8 +65,7 @@ class DeviceCollector(Collector):
         extras = {"log_prob": kept.log_prob, "value": kept.value, "final_value": kept.final_value, "raw_action": kept.action}
         happened: list[Any] = [kept.obs, action, kept.reward, kept.terminated, kept.truncated, kept.last_obs]
         self.policy_seconds += time.perf_counter() - began
-        none: Any = kept.last_obs[:0]
-        return Rollout(*happened, none, extras)  # type: ignore[arg-type]
+        return Rollout._make([*happened, kept.last_obs[:0], extras, None, None])
 
     def _prepare(self, kept: Memory) -> None:
         """Where the learner's memory is new, the work that fills it is, too."""
