@@ -206,7 +206,7 @@ class Actor:
 
     def units(self, batch: Rollout) -> int:
         """How many pieces `order` can shuffle: each step of each agent by itself."""
-        return batch.reward.size
+        return math.prod(batch.reward.shape)
 
     def records(self, batch: Rollout, advantage: Array, target: Array, out: Any) -> Any:
         """What a rollout is learned from, as the learner's `epoch` wants it; `out`: what it gave before, to be refilled."""

@@ -90,7 +90,7 @@ class PPO:
         from ...core_ml.returns import explained_variance, gae
 
         o, actor, learner, scale = self.config, self.actor, self.learner, self.actor.scale()
-        rows, units, copies = batch.reward.size, actor.units(batch), batch.reward.shape[1]
+        rows, units, copies = math.prod(batch.reward.shape), actor.units(batch), batch.reward.shape[1]
         size = math.ceil(units / min(o.minibatches, units))
         learning_rate = o.learning_rate * scheduled(o.schedule, progress)
         final = o.ent_coef if o.ent_coef_final is None else o.ent_coef_final
