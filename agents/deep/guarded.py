@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -38,6 +38,8 @@ class Guarded:
     `policy` and `fallback` are run folders, or names of agents that need no training. A run's folder must stay where it is: it
     says what to build. The arrays are copied into this agent's own state. The fallback begins as at the start of an episode.
     """
+
+    unasked: ClassVar[str] = "it guards another agent: name it, with guarded.policy"
 
     class Config(AgentConfig):
         policy: str = Field("random", description="a run's folder, or the name of an agent that needs no training")

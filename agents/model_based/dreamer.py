@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import gymnasium
 import numpy as np
@@ -35,6 +35,8 @@ class Dreamer:
     what the model imagines from the states of these sequences. One model and one behaviour for all agents of a copy, each of
     whom counts the others among the world's chances. Discrete actions.
     """
+
+    unasked: ClassVar[str] = "a draft, and slow: name it to have it"
 
     class Config(AgentConfig):
         num_steps: int = Field(16, ge=1, le=100_000, description="steps per copy between updates")

@@ -43,7 +43,8 @@ def leaderboard(
 ) -> Board:
     """Train agents as `base` says, each with all `seeds` in `folder`/NAME, evaluate and rank them; write leaderboard.json.
 
-    `names`: which agents; None takes all registered ones that can play the world, the others are skipped with a reason.
+    `names`: which agents; None takes all registered ones that can play the world, the others are skipped with a reason, as
+    are those whose class says in `unasked` why they do not come along by themselves.
     `options`: of agents, by name. Call it under `if __name__ == "__main__":`, as `train_group`. An agent whose training fails
     costs a line and stands in `failed`. A second call goes on where a first one was stopped. Raises Interrupted after a signal
     (everything is saved first), ValueError for agents named that cannot play, and where `folder` holds another budget.
@@ -81,6 +82,10 @@ def entrants(
     skipped: dict[str, str] = {}
     try:
         for name in wanted:
+            why = getattr(known[name], "unasked", None) if name in known else None
+            if why and names is None and name not in options:
+                skipped[name] = why
+                continue
             config = base.model_copy(update={"agent": {"name": name, **options.get(name, {})}})
             try:
                 made = make_agent(name, config.agent_options, env, base.seed)

@@ -47,10 +47,16 @@ class Better(Good):
     pass
 
 
+class Shy(Random):
+    unasked = "it waits to be named"
+
+
 @pytest.fixture(autouse=True)
 def registered(monkeypatch: pytest.MonkeyPatch) -> None:
     core.agents()
-    monkeypatch.setattr(core, "_AGENTS", {"random": Random, "picky": Picky, "broken": Broken, "slow": Slow, "good": Good})
+    monkeypatch.setattr(
+        core, "_AGENTS", {"random": Random, "picky": Picky, "broken": Broken, "slow": Slow, "good": Good, "shy": Shy}
+    )
     monkeypatch.setitem(core._AGENTS, "better", Better)
 
 
@@ -91,7 +97,9 @@ def test_who_can_play(tmp_path: Path) -> None:
         "picky": "it needs pixels: take a world that shows them",
         "broken": "'a bug\\nin two lines'",
         "slow": "one update takes 40,000 steps, more than steps=1,000",
+        "shy": "it waits to be named",
     }
+    assert "shy" in entrants(BASE, ["shy"], {})[0]
 
 
 @pytest.mark.parametrize(
