@@ -22,7 +22,7 @@ from gumdrop.scripts.cli import main
 
 COMMAND = [sys.executable, "-m", "gumdrop.scripts.cli"]
 VERBS = [
-    [], ["train"], ["resume"], ["eval"], ["rollout"], ["report"], ["compare"], ["leaderboard"], ["doctor"], ["env"],
+    [], ["train"], ["resume"], ["eval"], ["rollout"], ["report"], ["compare"], ["leaderboard"], ["ablate"], ["doctor"], ["env"],
     ["env", "list"], ["env", "show"], ["env", "check"], ["env", "solve"], ["env", "play"], ["agent"], ["agent", "list"],
     ["agent", "show"], ["bench"], ["bench", "env"], ["bench", "train"],
 ]  # fmt: skip
