@@ -166,7 +166,8 @@ class Awake:
         return action, kept, extras
 
     def learn(self, batch: Rollout, progress: float) -> dict[str, float]:
-        raise NotImplementedError("who is awake does not learn: train the agent in a DreamEnv")
+        """Raises ValueError: what happens outside teaches the model; the agent learns in its dreams."""
+        raise ValueError("who is awake does not learn: train the agent in a DreamEnv, with train_asleep")
 
     def state_dict(self) -> dict[str, Array]:
         return self.agent.state_dict()

@@ -99,6 +99,8 @@ def test_any_agent_trains_asleep_and_acts_awake(name: str, options: dict[str, An
     assert sum(row["episodes"] for row in seen) > 0
     assert any(not np.array_equal(before[key], array) for key, array in agent.state_dict().items())
     awake = Awake(model, agent, 4)
+    with pytest.raises(ValueError, match="train the agent in a DreamEnv"):
+        awake.learn(None, 0.0)  # type: ignore[arg-type]
     result = run_episodes(awake, "frozenlake", {}, 8, 0, "greedy", lines=False)
     assert (result.lengths > 0).all()
     world.close()

@@ -31,9 +31,8 @@ MAZE_AGENT: dict[str, Any] = {
     "normalise_advantage": False, "shared_trunk": False,
 }  # fmt: skip
 BOARDS = (0, 4, 8, 10, 13)  # 26 or 28 steps to the goal: at random it takes a million episodes
-# Noise that a network has learned walks further than chance: entropy alone found one board's goal in the first five runs, so
-# there are ten, two on each board, and what is asserted is the difference. One of the ten with RND loses its way to the goal
-# again, which is not asserted away: see docs/results/curiosity-maze.json.
+# Noise that a network has learned walks further than chance: of ten runs, two on each board, entropy alone found the goal in
+# two, and one with RND lost its way to it again (docs/results/curiosity-maze.json). So the last two assertions fail today.
 
 
 def arms(rnd: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
@@ -74,6 +73,8 @@ def prove(name: str, what: str, optimum: float, table: dict[str, list[dict[str, 
     proof(name, {"headline": headline, **facts, "optimum": optimum, "solved": solved, "p_value": p, "runs": table})
     assert all(run["episodes"] <= EPISODES for run in table["rnd"])
     assert p < 0.01
+    assert all(run["greedy"] >= 0.95 * optimum for run in table["rnd"])
+    assert not any(run["greedy"] >= 0.95 * optimum for run in table["entropy alone"])
 
 
 def test_deep_sea_of_20_rows(tmp_path: Path, proof: Proof) -> None:
@@ -84,7 +85,6 @@ def test_deep_sea_of_20_rows(tmp_path: Path, proof: Proof) -> None:
     }
     facts = {"run": DEEP_SEA, "agent": DEEP_SEA_AGENT, "arms": options}
     prove("curiosity-deep-sea", "DeepSea, N = 20, 10,000 episodes", 0.99, table, facts, proof)
-    assert all(run["greedy"] >= 0.95 * 0.99 for run in table["rnd"])
     assert not any(run["greedy"] > 0 for arm in ("untrained", "entropy alone") for run in table[arm])
 
 

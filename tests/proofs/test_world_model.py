@@ -52,10 +52,13 @@ def test_imagination_is_fast(proof: Proof) -> None:
         best = wall = 0.0
         for _ in range(8):
             began, clock = time.thread_time(), time.perf_counter()
-            model.imagine(model.initial(rows), lambda seen, a=action: a, 20, generator)  # type: ignore[misc]
+            dream = model.imagine(model.initial(rows), lambda seen, a=action: a, 20, generator)  # type: ignore[misc]
             best = max(best, 20 * rows / (time.thread_time() - began))
             wall = max(wall, 20 * rows / (time.perf_counter() - clock))
         speeds[rows], walls[rows] = round(best), round(wall)
+        # Nothing is asserted of time; what was timed must have been whole dreams.
+        assert dream.features.shape == (21, rows, model.size) and dream.reward.shape == dream.going_on.shape == (20, rows)
+        assert all(part.isfinite().all() for part in dream)
     o = model.config
     width = f"h of {o.deter}, {o.groups} x {o.classes} categorical"
     proof("imagination", {
