@@ -74,8 +74,8 @@ class Behaviour:
         """(..., size) -> (...), by the slow copy."""
         return self.two_hot.decode(self.slow(features))
 
-    def update(self, dream: Dream) -> dict[str, float]:
-        """One step of Adam on a dream of H steps and B rows.
+    def update(self, dream: Dream, rate: float = 1.0) -> dict[str, float]:
+        """One step of Adam, of `rate` times its learning rate, on a dream of H steps and B rows.
 
         R_t = r_t + gamma c_t ((1 - lambda) v_{t+1} + lambda R_{t+1}),  A_t = (R_t - v_t) / max(least_scale, S)
         L = sum_t w_t (-A_t ln pi(a_t | s_t) - ent_coef H[pi(. | s_t)] - ln p_v(R_t | s_t)),  w_t = prod_{k < t} gamma c_k
@@ -103,7 +103,7 @@ class Behaviour:
         value_loss = (weight * self.two_hot.loss(self.net["critic"](features[:-1]), return_)).mean()
         self.optimiser.zero_grad()
         (policy_loss - o.ent_coef * entropy + value_loss).backward()
-        norm = self.optimiser.step(o.learning_rate, o.max_grad_norm)
+        norm = self.optimiser.step(rate * o.learning_rate, o.max_grad_norm)
         torch.cat([p.detach().reshape(-1) for p in self.net["critic"].parameters()], out=self._fast)
         self._slow.lerp_(self._fast, o.slow)
         return {

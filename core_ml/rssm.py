@@ -12,6 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, layer_norm, linear, one_hot
 
+from .cells import Cells
 from .coder import Coder, CoderConfig
 from .memory import State, fresh
 from .nets import ACTIVATIONS, last_layer, mlp
@@ -60,11 +61,23 @@ class RSSM:
     posterior q(z_t | h_t, x_t), prior p(z_t | h_t);   x_t ~ p(x_t | h_t, z_t)
     r_{t-1} ~ p(r | h_t),   episode goes on ~ Bernoulli(c(h_t))
 
-    z: `groups` categoricals of `classes` (straight-through gradients), or `groups` numbers of a Gaussian. Given h the prior
-    draws groups apart from each other: where chance decides between few outcomes, as slipping does, a dream mixes them, unless
-    one group says it all. Reward and going on belong to the step that led to h_t and are read from it, before x_t is seen: a
-    terminated episode shows no next x, and a truncated one none of its own. Going on means that the rules did not end the
-    episode; time limits are not learned.
+    What z is (`latent`):
+
+    levels       `groups` numbers, each rounded to one of `classes` levels (finite scalar quantisation): a code of what is
+                 seen, with certainty; no class dies, as those of a softmax do
+    cells        a grid's own cells, each a categorical over what may lie there: nothing of it has to be learned
+    categorical  `groups` categoricals of `classes`, drawn, with straight-through gradients (DreamerV2)
+    gaussian     `groups` numbers of a Gaussian (PlaNet)
+
+    With `posterior` observation, z is made of x_t alone and tells it alone, h does not help (as in STORM, Zhang et al. 2023):
+    codes stay what they are while the dynamics, whose gradients do not reach them, learn. DreamerV2 is {latent: categorical,
+    posterior: history, chain: false, unimix: 0.01, representation: 0.1}. The prior draws groups one after the other, each
+    knowing those before it: where chance decides between few outcomes, as slipping does, a dream that drew them apart would mix
+    them.
+
+    Reward and going on belong to the step that led to h_t and are read from it, before x_t is seen: a terminated episode shows
+    no next x, and a truncated one none of its own. Going on means that the rules did not end the episode; time
+    limits are not learned.
 
     Obs (B, *shape) as `observation` has them; actions (B, K) floats, one-hot where they are discrete. It is a belief
     (`memory.Belief`) over raw observations; without a generator the likeliest z stands for a sample.
@@ -74,14 +87,20 @@ class RSSM:
         hidden: tuple[int, ...] = Field((64,), description="full layers, in the encoder; mirrored in the decoder")
         code: int = Field(64, ge=1, le=4096, description="numbers that the encoder makes of an observation")
         deter: int = Field(64, ge=1, le=4096, description="numbers in h")
-        latent: Literal["categorical", "gaussian"] = Field("categorical", description="what z is")
+        latent: Literal["categorical", "levels", "cells", "gaussian"] = Field("categorical", description="what z is")
+        posterior: Literal["history", "observation"] = Field(
+            "history",
+            description="what z is drawn from: h and the observation, or the observation alone, which z then tells alone",
+        )
         groups: int = Field(8, ge=1, le=1024, description="categoricals in z, or numbers of a gaussian")
-        classes: int = Field(8, ge=2, le=256, description="of each categorical")
-        unimix: float = Field(0.01, ge=0, lt=1, description="share of the uniform distribution in each categorical")
+        classes: int = Field(5, ge=2, le=256, description="of each categorical: its levels, where it has an order")
+        chain: bool = Field(True, description="the prior draws a categorical knowing those drawn before it; else all at once")
+        unimix: float = Field(0.0, ge=0, lt=1, description="share of the uniform distribution in each categorical")
         width: int = Field(64, ge=1, le=4096, description="hidden units of prior, posterior, reward and going on")
         free_nats: float = Field(1.0, ge=0, description="posteriors may differ from the prior so much for nothing")
         dynamics: float = Field(1.0, ge=0, description="weight of drawing the prior to the posterior")
-        representation: float = Field(0.1, ge=0, description="weight of drawing the posterior to the prior")
+        representation: float = Field(0.0, ge=0, description="weight of drawing the posterior to the prior")
+        commitment: float = Field(1.0, ge=0, description="weight of drawing the posterior's numbers to the levels they mean")
         usage: float = Field(0.0, ge=0, description="weight of the entropy of the classes of a batch, against dead ones")
         reward_bins: int = Field(41, ge=3, le=1023, description="of the two-hot code of rewards; odd")
         reward_limit: float = Field(5.0, gt=0, le=20, description="symlog of the largest reward that it can say")
@@ -90,34 +109,48 @@ class RSSM:
     def __init__(self, config: Config, observation: Observation, action_size: int, seed: int) -> None:
         o = self.config = config
         self.observation, self.actions = observation, action_size
-        self.discrete = o.latent == "categorical"
-        self.stoch = o.groups * o.classes if self.discrete else o.groups
+        self.discrete = o.latent != "gaussian"
+        self.cells = Cells(observation) if o.latent == "cells" else None
+        self.groups: int
+        self.classes: int
+        self.groups, self.classes = (self.cells.groups, self.cells.classes) if self.cells else (o.groups, o.classes)
+        self.stoch = self.groups * self.classes if self.discrete else self.groups
         self.size = o.deter + self.stoch
-        self.coder = Coder(o, observation, self.size, o.code, seed)
+        self.alone = o.posterior == "observation" or bool(self.cells)
+        self.certain = o.latent in ("levels", "cells")  # its posterior leaves nothing to chance
+        self.chained = o.chain and self.discrete and self.groups > 1
+        self.coder = None if self.cells else Coder(o, observation, self.stoch if self.alone else self.size, o.code, seed)
         self.two_hot = TwoHot(o.reward_bins, o.reward_limit)
 
         def build() -> nn.ModuleDict:
             out = self.stoch if self.discrete else 2 * self.stoch
+            said = self.groups if o.latent == "levels" else out
             heads = {"prior": out, "reward": o.reward_bins, "going_on": 1}
             parts: dict[str, nn.Module] = {
                 name: nn.Sequential(*mlp([o.deter, o.width], o.activation), nn.Linear(o.width, last))
                 for name, last in heads.items()
             }
             # The posterior's first layer in two parts: what it makes of codes does not wait for h.
-            parts["look"], parts["expect"] = nn.Linear(o.code, o.width), nn.Linear(o.deter, o.width, bias=False)
-            parts["posterior"] = nn.Sequential(ACTIVATIONS[o.activation](), nn.Linear(o.width, out))
-            parts["cell"] = nn.Linear(self.stoch + action_size + o.deter, 3 * o.deter)
+            if self.chained:
+                parts["drawn"] = nn.Linear(self.stoch, o.width, bias=False)
+            if not self.cells:
+                parts["look"] = nn.Linear(o.code, o.width)
+                parts["posterior"] = nn.Sequential(ACTIVATIONS[o.activation](), nn.Linear(o.width, said))
+            if not self.alone:
+                parts["expect"] = nn.Linear(o.deter, o.width, bias=False)
+            parts["enter"] = nn.Sequential(*mlp([self.stoch + action_size, o.width], o.activation))
+            parts["cell"] = nn.Linear(o.width + o.deter, 3 * o.deter)
             parts["norm"] = nn.LayerNorm(3 * o.deter)
             return nn.ModuleDict(parts)
 
         self.net: Any = fresh(build, seed + 1)  # nn.ModuleDict, whose parts mypy knows nothing of
         with torch.no_grad():
-            for name in ("prior", "posterior", "reward", "going_on"):  # distributions begin near uniform
+            for name in self.net.keys() & {"prior", "posterior", "reward", "going_on"}:  # distributions begin near uniform
                 last_layer(self.net, name).weight *= 0.1
             last_layer(self.net, "reward").weight.zero_()
             last_layer(self.net, "reward").bias.copy_(-self.two_hot.values.abs())  # and rewards near 0
         self.optimiser = FlatAdam(self.net)
-        self._sums = torch.block_diag(*[torch.triu(torch.ones(o.classes, o.classes))] * o.groups)  # running sums in groups
+        self._sums = torch.block_diag(*[torch.ones(self.classes, self.classes).triu()] * self.groups)  # running sums in groups
 
     def initial(self, n: int) -> State:
         return {"h": torch.zeros(n, self.config.deter), "z": torch.zeros(n, self.stoch)}
@@ -131,8 +164,7 @@ class RSSM:
     ) -> tuple[Tensor, State]:
         """One step: obs (B, *shape), previous action (B, K), is_first bool (B,) -> belief (B, size), state."""
         one_thread_each()
-        seen = self.net["look"](self.coder.encode(obs))
-        state = self._look(seen, action, is_first, state, self._noise((len(obs),), generator))
+        state = self._look(self._seen(obs), action, is_first, state, self._noise((len(obs),), generator))
         return self.features(state), state
 
     def sequence(
@@ -140,7 +172,7 @@ class RSSM:
     ) -> tuple[Tensor, State]:
         """T steps: (B, T, *shape), previous actions (B, T, K), (B, T), state before -> (B, T, size), state after."""
         one_thread_each()
-        seen, beliefs = self._seen(obs), []
+        seen, beliefs = self._seen(obs.flatten(0, 1)).unflatten(0, obs.shape[:2]), []
         for t in range(obs.shape[1]):
             noise = self._noise((len(obs),), generator)
             state = self._look(seen[:, t], action[:, t], is_first[:, t], state, noise)
@@ -149,13 +181,13 @@ class RSSM:
 
     def _look(self, seen: Tensor, action: Tensor, is_first: Tensor, state: State, noise: Tensor | None) -> State:
         h = self._forward(state["h"], state["z"], action).masked_fill(is_first.unsqueeze(1), 0.0)
-        return {"h": h, "z": self._draw(self._posterior(h, seen), noise)}
+        return {"h": h, "z": self._tell(self._posterior(self._say(h, seen)), noise)}
 
     def step(self, state: State, action: Tensor, generator: torch.Generator | None = None) -> tuple[State, Outcome]:
         """One step in imagination, z from the prior: action (B, K) -> state, outcome."""
         h = self._forward(state["h"], state["z"], action)
         outcome = Outcome(self.two_hot.decode(self.net["reward"](h)), self.net["going_on"](h).squeeze(-1).sigmoid())
-        return {"h": h, "z": self._draw(self._latent(self.net["prior"](h)), self._noise((len(h),), generator))}, outcome
+        return {"h": h, "z": self._foresee(h, generator)}, outcome
 
     def imagine(self, state: State, policy: Policy, steps: int, generator: torch.Generator) -> Dream:
         """`steps` steps of every row from `state`, with the actions of `policy`; without gradients."""
@@ -172,14 +204,18 @@ class RSSM:
 
     def decode(self, belief: Tensor) -> Tensor:
         """The likeliest observations, (B, *shape), of beliefs (B, size)."""
-        return self.coder.decode(belief)
+        told = self._told(belief)
+        part = self.cells or self.coder
+        assert part
+        return part.decode(told)
 
     def update(self, batch: Sequences, generator: torch.Generator) -> dict[str, float]:
         """One step of Adam on B sequences; nats per step."""
         return self.learn(batch, generator)[0]
 
-    def learn(self, batch: Sequences, generator: torch.Generator) -> tuple[dict[str, float], State]:
-        """`update`, and the posterior states of the batch, each (B, L, ...): where imagination may start.
+    def learn(self, batch: Sequences, generator: torch.Generator, rate: float = 1.0) -> tuple[dict[str, float], State]:
+        """`update` with `rate` times the learning rate, and the posterior states of the batch, each (B, L, ...): where
+        imagination may start.
 
         L = -ln p(x | h, z) - ln p(r | h') - ln p(goes on | h')
             + dynamics KL(sg q || p) + representation max(free, KL(q || sg p)) - usage H[mean of q]
@@ -192,38 +228,55 @@ class RSSM:
         one_thread_each()
         o, (obs, action, reward, terminated, is_first) = self.config, self.tensors(batch)
         flat = obs.flatten(0, 1)
-        self.coder.look(flat)
-        seen, h = self._seen(obs), self.initial(len(obs))["h"]
+        if self.coder:
+            self.coder.look(flat)
+        seen, h = self._seen(flat).unflatten(0, reward.shape), self.initial(len(obs))["h"]
         noise = self._noise(tuple(reward.shape), generator)
         assert noise is not None
-        kept: tuple[list[Tensor], ...] = [], [], [], []  # of h, z, posterior, and h before the next observation
+        kept: tuple[list[Tensor], ...] = [], [], [], [], []  # h, what says the posterior, it, z, h before the next observation
+        whole: tuple[Tensor, ...] = ()
+        if self.alone:  # then nothing of z waits for h
+            out = self._say(h, seen)
+            q = self._posterior(out)
+            whole = out, q, self._tell(q, noise)
         for t in range(reward.shape[1]):
-            q = self._posterior(h, seen[:, t])
-            z = self._draw(q, noise[:, t])
-            after = self._forward(h, z, action[:, t])
-            for parts, new in zip(kept, (h, z, q, after), strict=True):
+            if whole:
+                out, q, z = (part[:, t] for part in whole)
+            else:
+                out = self._say(h, seen[:, t])
+                q = self._posterior(out)
+                z = self._tell(q, noise[:, t])
+            after = self._forward(h, z.detach() if self.alone else z, action[:, t])
+            for parts, new in zip(kept, (h, out, q, z, after), strict=True):
                 parts.append(new)
             if t + 1 < reward.shape[1]:
                 h = after.masked_fill(is_first[:, t + 1, None], 0.0)
-        h, z, q, after = (torch.stack(parts, 1) for parts in kept)  # (B, L, ...)
+        h, out, q, z, after = (torch.stack(parts, 1) for parts in kept)  # (B, L, ...)
+        out, q, z = whole or (out, q, z)
 
-        likelihood = self.coder.log_prob(torch.cat([h, z], -1).flatten(0, 1), flat).mean()
+        likelihood = reward.new_zeros(())
+        if self.coder:
+            likelihood = self.coder.log_prob(self._told(torch.cat([h, z], -1)).flatten(0, 1), flat).mean()
         reward_loss = self.two_hot.loss(self.net["reward"](after), reward).mean()
         going_on = self.net["going_on"](after).squeeze(-1)
         going_loss = binary_cross_entropy_with_logits(going_on, 1.0 - terminated.float())
-        p, known = self._latent(self.net["prior"](h)), torch.ones_like(reward)
+        p, known = self._prior(h, z.detach()), torch.ones_like(reward)
         known[:, 0] = is_first[:, 0]
         dynamics = (self._kl(q.detach(), p) * known).mean()
         representation = (self._kl(q, p.detach()).clamp_min(o.free_nats) * known).mean()
         loss = reward_loss + going_loss - likelihood + o.dynamics * dynamics + o.representation * representation
 
+        if o.latent == "levels":
+            share = self._levels(out)[1]
+            loss = loss + o.commitment * torch.minimum(share, 1 - share).square().mean()
         if o.usage and self.discrete:
             share = q.mean((0, 1))  # (groups, classes)
             loss = loss + o.usage * (share * share.clamp_min(1e-12).log()).sum()
-        self.optimiser.zero_grad()
-        self.coder.optimiser.zero_grad()
+        optimisers = [self.optimiser, *([self.coder.optimiser] if self.coder else [])]
+        for optimiser in optimisers:
+            optimiser.zero_grad()
         loss.backward()
-        norms = [part.step(o.learning_rate, o.max_grad_norm) for part in (self.optimiser, self.coder.optimiser)]
+        norms = [optimiser.step(rate * o.learning_rate, o.max_grad_norm) for optimiser in optimisers]
         found = {
             "loss": loss, "log_likelihood": likelihood, "kl": dynamics, "loss/reward": reward_loss, "loss/going_on": going_loss,
         }  # fmt: skip
@@ -250,38 +303,112 @@ class RSSM:
         return obs, action.float(), *rest
 
     def _seen(self, obs: Tensor) -> Tensor:
-        """(B, T, *shape) -> (B, T, width): what the posterior reads of observations."""
-        seen: Tensor = self.net["look"](self.coder.encode(obs.flatten(0, 1)))
-        return seen.view(*obs.shape[:2], -1)
+        """(B, *shape) -> (B, width): what the posterior reads of observations; cells as they are, (B, groups, classes)."""
+        if self.cells:
+            return self.cells.encode(obs)
+        assert self.coder
+        seen: Tensor = self.net["look"](self.coder.encode(obs))
+        return seen
 
     def _forward(self, h: Tensor, z: Tensor, action: Tensor) -> Tensor:
         """A gated unit with one norm for all gates (DreamerV2, appendix): h' = u tanh(r c) + (1 - u) h, from [r, c, u]."""
         cell, norm = self.net["cell"], self.net["norm"]
-        gates = linear(torch.cat([z, action, h], -1), cell.weight, cell.bias)
+        entered = self.net["enter"](torch.cat([z, action], -1))
+        gates = linear(torch.cat([entered, h], -1), cell.weight, cell.bias)
         r, c, u = layer_norm(gates, norm.normalized_shape, norm.weight, norm.bias).chunk(3, -1)
         new = r.sigmoid() * c
         new = (new + new).sigmoid() * 2 - 1  # tanh, several times faster on a CPU
         return torch.lerp(h, new, (u - 1).sigmoid())  # gates begin by keeping
 
-    def _posterior(self, h: Tensor, seen: Tensor) -> Tensor:
-        return self._latent(self.net["posterior"](seen + linear(h, self.net["expect"].weight)))
+    def _told(self, belief: Tensor) -> Tensor:
+        """Of [h, z] what observations are decoded from."""
+        return belief[..., self.config.deter :] if self.alone else belief
+
+    def _say(self, h: Tensor, seen: Tensor) -> Tensor:
+        """Outputs of the posterior, (..., numbers)."""
+        if self.cells:
+            return seen
+        out: Tensor = self.net["posterior"](seen if self.alone else seen + linear(h, self.net["expect"].weight))
+        return out
+
+    def _posterior(self, out: Tensor) -> Tensor:
+        if self.cells:
+            return out
+        return self._nearest(out) if self.config.latent == "levels" else self._latent(out)
+
+    def _nearest(self, out: Tensor) -> Tensor:
+        """One class of each group (..., groups, classes) for numbers (..., groups), with certainty: the level nearest to it
+        (finite scalar quantisation, Mentzer et al. 2024).
+
+        Gradients are those of the two levels around the number, weighted by how near they are: what the next one would change.
+        """
+        low, share = self._levels(out)
+        below, above = (one_hot((low + step).long(), self.classes).to(out.dtype) for step in (0, 1))
+        share = share.unsqueeze(-1)
+        soft, hard = below + share * (above - below), torch.where(share.detach() < 0.5, below, above)
+        return _Straight.apply(soft, hard)  # type: ignore[no-any-return, no-untyped-call]
+
+    def _levels(self, out: Tensor) -> tuple[Tensor, Tensor]:
+        """The level below each number of the posterior, and how far it is to the next one."""
+        top = self.classes - 1
+        at = (out.tanh() + 1) * (top / 2)
+        low = at.detach().floor().clamp_max(top - 1)
+        return low, at - low
+
+    def _prior(self, h: Tensor, z: Tensor) -> Tensor:
+        """The distribution of z (...) given h (..., deter), as `_latent` says; in a chain, of each group given those of `z`
+        (..., stoch) before it: one hidden layer, to which each adds its part (NADE, Larochelle & Murray 2011)."""
+        first, act, last = self.net["prior"]
+        hidden = first(h)
+        if not self.chained:
+            return self._latent(last(act(hidden)))
+        drawn = self.net["drawn"].weight.view(-1, self.groups, self.classes)
+        known = torch.einsum("...gc,wgc->...gw", z.unflatten(-1, (self.groups, self.classes)), drawn)
+        known = known.cumsum(-2) - known
+        weight = last.weight.view(self.groups, self.classes, -1)
+        return self._latent(torch.einsum("...gw,gcw->...gc", act(hidden.unsqueeze(-2) + known), weight).flatten(-2) + last.bias)
+
+    def _foresee(self, h: Tensor, generator: torch.Generator | None) -> Tensor:
+        """z (B, stoch) from the prior; the likeliest without a generator, group by group."""
+        if not self.chained:
+            return self._draw(self._prior(h, h), self._noise((len(h),), generator))
+        o, (first, act, last) = self.config, self.net["prior"]
+        drawn, weight, bias = self.net["drawn"].weight.t(), last.weight.t(), last.bias
+        # The largest of ln p + Gumbel noise is a draw from p (Maddison et al. 2014): one pass, without running sums.
+        noise = None if generator is None else -(-torch.rand(len(h), self.stoch, generator=generator).log()).log()
+        hidden, found = first(h), []
+        for g in range(self.groups):
+            own = slice(g * self.classes, (g + 1) * self.classes)
+            said = torch.addmm(bias[own], act(hidden), weight[:, own])
+            if o.unimix:
+                said = self._mixed(said.softmax(-1)).log()
+            found.append((said if noise is None else said.add_(noise[:, own])).argmax(-1))
+            if g + 1 < self.groups:
+                hidden += drawn[own].index_select(0, found[-1])
+        return one_hot(torch.stack(found, -1), self.classes).to(h.dtype).flatten(-2)
 
     def _latent(self, out: Tensor) -> Tensor:
         """A distribution of z: of categoricals the probabilities (..., groups, classes), of Gaussians mean and log deviation,
         (..., 2, groups)."""
-        o = self.config
         if not self.discrete:
             mean, log_std = out.chunk(2, -1)
             return torch.stack([mean, log_std.clamp(-5.0, 2.0)], -2)
-        p = out.unflatten(-1, (o.groups, o.classes)).softmax(-1)
-        return torch.add(p.new_tensor(o.unimix / o.classes), p, alpha=1 - o.unimix)
+        return self._mixed(out.unflatten(-1, (self.groups, self.classes)).softmax(-1))
+
+    def _mixed(self, p: Tensor) -> Tensor:
+        o = self.config
+        return torch.add(p.new_tensor(o.unimix / self.classes), p, alpha=1 - o.unimix)
 
     def _noise(self, lead: tuple[int, ...], generator: torch.Generator | None) -> Tensor | None:
         """What makes samples of distributions (*lead, ...); None without a generator."""
         if generator is None:
             return None
         draw = torch.rand if self.discrete else torch.randn
-        return draw((*lead, self.config.groups), generator=generator)
+        return draw((*lead, self.groups), generator=generator)
+
+    def _tell(self, q: Tensor, noise: Tensor | None) -> Tensor:
+        """z of a posterior."""
+        return q.flatten(-2) if self.certain else self._draw(q, noise)
 
     def _draw(self, q: Tensor, noise: Tensor | None) -> Tensor:
         """z (..., stoch) with gradients to `q`; the likeliest without noise."""
@@ -289,7 +416,7 @@ class RSSM:
             mean, log_std = q.unbind(-2)
             return mean if noise is None else mean + log_std.exp() * noise
         if noise is None:
-            z = one_hot(q.detach().argmax(-1), self.config.classes).to(q.dtype)
+            z = one_hot(q.detach().argmax(-1), self.classes).to(q.dtype)
         else:  # u falls into one class of each group: between the running sum before it and its own
             sums = (q.detach().flatten(-2) @ self._sums).view_as(q)
             u = noise.unsqueeze(-1) * sums[..., -1:]
@@ -306,10 +433,11 @@ class RSSM:
         return (log_spread - log_std + 0.5 * (ratio - 1)).sum(-1)
 
     def state_dict(self) -> dict[str, Array]:
-        parts = {"latent": self.optimiser.memory.state(), "coder": self.coder.state()}
+        parts = {"latent": self.optimiser.memory.state()} | ({"coder": self.coder.state()} if self.coder else {})
         return {f"{part}.{name}": array.copy() for part, found in parts.items() for name, array in found.items()}
 
     def load_state_dict(self, state: dict[str, Array]) -> None:
         check_arrays(state, self.state_dict(), "world model rssm")
-        for part, load in (("latent", self.optimiser.memory.load), ("coder", self.coder.load)):
+        loads = {"latent": self.optimiser.memory.load} | ({"coder": self.coder.load} if self.coder else {})
+        for part, load in loads.items():
             load({name.removeprefix(f"{part}."): array for name, array in state.items() if name.startswith(f"{part}.")})

@@ -50,6 +50,7 @@ class Dreamer:
         return_lambda: float = Field(0.95, ge=0, le=1)
         ent_coef: float = Field(3e-3, ge=0, le=10)
         learning_rate: float = Field(1e-3, gt=0, le=10, description="of the behaviour; the model's is dynamics.learning_rate")
+        rate_final: float = Field(1.0, ge=0, le=1, description="share of both learning rates at the end, reached linearly")
         model: Literal["trained", "untrained"] = Field("trained", description="untrained: dreams of a random model")
         dynamics: dict[str, Any] = Field({}, description="options of the world model, see core_ml/rssm.py")
         behaviour: dict[str, Any] = Field({}, description="other options of the actor-critic, see core_ml/behaviour.py")
@@ -116,18 +117,18 @@ class Dreamer:
         known = {"replay": float(self.replay.steps * self.replay.streams)}
         if self.env_steps < o.learning_starts or self.replay.steps < o.length:
             return known
-        sums: dict[str, float] = {}
+        rate, sums = 1.0 - (1.0 - o.rate_final) * progress, dict[str, float]()
         for _ in range(o.updates):
             sequences = self.replay.draw(self.rng, o.batch_size, o.length)
             generator = torch.Generator().manual_seed(self._draw())
             if o.model == "trained":
-                metrics, states = self.model.learn(sequences, generator)
+                metrics, states = self.model.learn(sequences, generator, rate)
             else:
                 metrics, states = {}, self.model.posterior(sequences, generator)
             start = {name: part.flatten(0, 1) for name, part in states.items()}  # every state that really occurred
             policy = functools.partial(self.behaviour.sample, generator=generator)
             dream = self.model.imagine(start, policy, o.horizon, generator)
-            metrics |= self.behaviour.update(dream)
+            metrics |= self.behaviour.update(dream, rate)
             self._check_finite(metrics)
             for name, value in metrics.items():
                 sums[name] = sums.get(name, 0.0) + value / o.updates

@@ -10,21 +10,24 @@ import torch
 from torch import Tensor
 
 from gumdrop.core_ml.behaviour import Behaviour
+from gumdrop.core_ml.cells import Cells
 from gumdrop.core_ml.observations import Observation
 from gumdrop.core_ml.rssm import RSSM, Dream
 from gumdrop.core_ml.sequences import Sequences
 
 B, T, K = 5, 9, 3
-LATENTS = pytest.mark.parametrize("latent", ["categorical", "gaussian"])
+LATENTS = pytest.mark.parametrize("latent", ["levels", "cells", "categorical", "gaussian"])
 GRID = Observation.of((2, 3), np.uint8, 3)
 
 
-def small(latent: str = "categorical", seed: int = 0, **options: Any) -> RSSM:
+def small(latent: str = "levels", seed: int = 0, **options: Any) -> RSSM:
+    if latent in ("categorical", "gaussian"):  # as DreamerV2 has them
+        options = {"posterior": "history", "chain": False, "unimix": 0.01, "representation": 0.1} | options
     config = RSSM.Config(latent=latent, deter=8, groups=3, classes=4, width=8, hidden=(8,), code=6, reward_bins=9, **options)
     model = RSSM(config, GRID, K, seed)
     rng = torch.Generator().manual_seed(seed)
-    for memory in (model.optimiser, model.coder.optimiser):  # no longer as it was made: zeros would hide faults
-        memory.flat.add_(0.2 * torch.randn(memory.flat.shape, generator=rng))
+    for part in (model.optimiser, *([model.coder.optimiser] if model.coder else [])):  # as it was made, zeros would hide faults
+        part.flat.add_(0.2 * torch.randn(part.flat.shape, generator=rng))
     return model
 
 
@@ -71,10 +74,11 @@ def test_an_episode_start_is_a_fresh_start(latent: str) -> None:
 
 
 def test_the_cell_and_the_latent_are_the_formulas() -> None:
-    model = small(unimix=0.1)
+    model = small("categorical", unimix=0.1)
     h, z, a = torch.rand(4, 8), torch.rand(4, 12), torch.rand(4, K)
-    cell, norm = model.net["cell"], model.net["norm"]
-    x = cell(torch.cat([z, a, h], 1)).detach().double()
+    cell, norm, enter = model.net["cell"], model.net["norm"], model.net["enter"][0]
+    entered = torch.relu(torch.cat([z, a], 1) @ enter.weight.t() + enter.bias)
+    x = cell(torch.cat([entered, h], 1)).detach().double()
     x = (x - x.mean(1, keepdim=True)) / (x.var(1, unbiased=False, keepdim=True) + norm.eps).sqrt()
     r, c, u = (x * norm.weight.detach() + norm.bias.detach()).chunk(3, 1)
     gate = torch.sigmoid(u - 1)
@@ -86,7 +90,7 @@ def test_the_cell_and_the_latent_are_the_formulas() -> None:
 
 
 def test_draws_follow_the_probabilities_and_give_their_gradient() -> None:
-    model = small()
+    model = small("categorical")
     p = torch.tensor([[[0.1, 0.2, 0.3, 0.4], [0.0, 0.0, 1.0, 0.0], [0.5, 0.0, 0.0, 0.5]]]).expand(40_000, 3, 4)
     p = p.clone().requires_grad_()
     z = model._draw(p, model._noise((40_000,), torch.Generator().manual_seed(0)))
@@ -104,10 +108,60 @@ def test_kl_divergences() -> None:
     from torch.distributions import Categorical, Normal, kl_divergence
 
     q, p = (torch.randn(6, 3, 4, generator=torch.Generator().manual_seed(s)).softmax(-1) for s in (0, 1))
-    torch.testing.assert_close(small()._kl(q, p), kl_divergence(Categorical(q), Categorical(p)).sum(-1))
+    torch.testing.assert_close(small("categorical")._kl(q, p), kl_divergence(Categorical(q), Categorical(p)).sum(-1))
     m = torch.randn(4, 6, 3, generator=torch.Generator().manual_seed(2))
     found = small("gaussian")._kl(torch.stack([m[0], m[1]], -2), torch.stack([m[2], m[3]], -2))
     torch.testing.assert_close(found, kl_divergence(Normal(m[0], m[1].exp()), Normal(m[2], m[3].exp())).sum(-1))
+
+
+def test_levels_are_the_nearest_and_their_gradient_that_of_the_next() -> None:
+    model = small("levels")
+    at = torch.tensor([[0.2, 1.4, 2.9], [3.0, 0.6, 1.5]])
+    numbers = (at / 1.5 - 1).clamp(-1 + 1e-6, 1 - 1e-6).atanh().requires_grad_()  # (tanh + 1) 3 / 2 = at
+    q = model._nearest(numbers)
+    assert q.argmax(-1).tolist() == [[0, 1, 3], [3, 1, 2]] and bool((q.sum(-1) == 1).all()) and int(q.max()) == 1
+    weights = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
+    (q * weights).sum().backward()
+    for row, group in ((0, 0), (0, 1), (0, 2), (1, 1)):
+        low = int(at[row, group])
+        slope = 1.5 * (1 - (at[row, group] / 1.5 - 1) ** 2)  # of at by the number
+        assert abs(numbers.grad[row, group] - slope * (weights[group, low + 1] - weights[group, low])) < 1e-4
+
+
+def test_a_chain_is_a_distribution_and_draws_follow_it() -> None:
+    """Over all 64 codes its probabilities sum to 1, and dreams draw each as often as it says."""
+    import itertools
+
+    model = small("levels")
+    model.optimiser.flat.mul_(2)
+    h = torch.randn(1, 8, generator=torch.Generator().manual_seed(0)).expand(64, 8)
+    codes = torch.tensor(list(itertools.product(range(4), repeat=3)))
+    z = torch.nn.functional.one_hot(codes, 4).float()
+    with torch.no_grad():
+        p = (model._prior(h, z.flatten(1)) * z).sum(-1).prod(1)
+        drawn = model._foresee(h[:1].expand(60_000, 8), torch.Generator().manual_seed(1)).view(-1, 3, 4).argmax(-1)
+        apart = model._prior(h[:1], z[:1].flatten(1))[0]
+    assert abs(p.sum().item() - 1) < 1e-5
+    shares = torch.bincount(drawn @ torch.tensor([16, 4, 1]), minlength=64) / len(drawn)
+    torch.testing.assert_close(shares, p, rtol=0, atol=0.008)
+    together = torch.einsum("a,b,c->abc", *apart).flatten()
+    assert (together - p).abs().max() > 0.02  # groups do know of each other
+    likeliest = model._foresee(h[:1], None).view(3, 4).argmax(-1).tolist()
+    assert likeliest[0] == int(apart[0].argmax())
+
+
+def test_cells_are_a_code_without_loss() -> None:
+    observation = Observation.of((2, 3, 4), np.uint8, 2)
+    cells = Cells(observation)
+    assert (cells.groups, cells.classes) == (12, 9)
+    obs = torch.from_numpy(np.random.default_rng(0).integers(3, size=(5, 2, 3, 4), dtype=np.uint8))
+    code = cells.encode(obs)
+    assert code.shape == (5, 12, 9) and torch.equal(cells.decode(code.flatten(1)), obs)
+    assert int(code[0, 5].argmax()) == int(obs[0, 0, 1, 1] + 3 * obs[0, 1, 1, 1])
+    with pytest.raises(ValueError, match="symbolic grids"):
+        Cells(Observation.of((3,), np.float32))
+    with pytest.raises(ValueError, match=r"6,561 different cells"):
+        Cells(Observation.of((8, 3, 4), np.uint8, 2))
 
 
 @LATENTS
@@ -129,7 +183,8 @@ def test_nothing_flows_over_the_end_of_an_episode(latent: str) -> None:
 @LATENTS
 def test_learn_and_posterior_go_through_the_same_states(latent: str) -> None:
     model, found = small(latent, learning_rate=1e-12), batch()
-    model.coder.look(torch.from_numpy(found.obs).flatten(0, 1))
+    if model.coder:
+        model.coder.look(torch.from_numpy(found.obs).flatten(0, 1))
     _, states = model.learn(found, torch.Generator().manual_seed(0))
     if latent == "gaussian":  # noise is drawn in another order: compare what hardly depends on it
         return
@@ -159,10 +214,16 @@ def coin_flips(rng: np.random.Generator, rows: int, steps: int) -> Sequences:
     return Sequences(obs, action, reward.astype(np.float32), terminated, is_first)
 
 
-def test_it_learns_the_chances_of_a_world() -> None:
-    """Going on is what the rules say (.75), not what the time limit makes of it (.6); what cannot be known stays open."""
+@pytest.mark.parametrize("latent", ["levels", "cells", "categorical"])
+def test_it_learns_the_chances_of_a_world(latent: str) -> None:
+    """Where it is shows in two cells, one of which tells the other: drawn apart, dreams hold neither or both.
+
+    Going on is what the rules say (.75), not what the time limit makes of it (.6); what cannot be known stays open."""
     observation = Observation.of((2,), np.uint8, 1)
-    config = RSSM.Config(groups=1, classes=4, deter=16, width=32, code=16, hidden=(32,), free_nats=0.1, learning_rate=4e-3)
+    options: dict[str, Any] = {"latent": latent, "groups": 2, "classes": 3}
+    if latent == "categorical":
+        options = {"latent": latent, "groups": 1, "classes": 4, "posterior": "history", "unimix": 0.01, "representation": 0.1}
+    config = RSSM.Config(deter=16, width=32, code=16, hidden=(32,), free_nats=0.1, learning_rate=4e-3, **options)
     model, rng, generator = RSSM(config, observation, 2, 0), np.random.default_rng(0), torch.Generator().manual_seed(0)
     for _ in range(160):
         metrics = model.update(coin_flips(rng, 64, 6), generator)
@@ -171,7 +232,9 @@ def test_it_learns_the_chances_of_a_world() -> None:
     state = {name: part[:, 2] for name, part in model.posterior(found).items()}
     for action, (move, reward, going_on) in enumerate(((0.0, 0.0, 1.0), (0.7, 1.0, 0.75))):
         after, outcome = model.step(state, torch.eye(2)[[action]].expand(2000, 2), generator)
-        cell = model.decode(model.features(after)).argmax(1).numpy()
+        seen = model.decode(model.features(after))
+        assert float((seen.sum(1) == 1).float().mean()) > 0.98
+        cell = seen.argmax(1).numpy()
         before = found.obs[:, 2].argmax(1)
         assert abs(float((cell != before).mean()) - move) < 0.07
         assert abs(outcome.reward.mean().item() - reward) < 0.12
@@ -182,7 +245,7 @@ def test_usage_keeps_classes_alive() -> None:
     """With its weight the shares of classes over a batch come nearer to each other."""
     found = []
     for usage in (0.0, 30.0):
-        model, generator = small(usage=usage, learning_rate=0.01), torch.Generator().manual_seed(0)
+        model, generator = small("categorical", usage=usage, learning_rate=0.01), torch.Generator().manual_seed(0)
         for seed in range(20):
             _, states = model.learn(batch(seed, 16), generator)
         share = states["z"].unflatten(-1, (3, 4)).mean((0, 1))
