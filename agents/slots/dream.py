@@ -30,10 +30,10 @@ class DreamEnv:
     ) -> None:  # fmt: skip
         if not isinstance(action_space, gymnasium.spaces.Discrete):
             raise ValueError(f"dream: {action_space} is no Discrete action space")
-        begun = _begun(model, num_envs)
-        if starts.keys() != begun.keys():
-            raise ValueError(f"dream: starts have {sorted(starts)}, states of this model {sorted(begun)}")
-        self.starts = {name: np.array(starts[name], part.dtype).reshape(-1, *part.shape[1:]) for name, part in begun.items()}
+        first = begun(model, num_envs)
+        if starts.keys() != first.keys():
+            raise ValueError(f"dream: starts have {sorted(starts)}, states of this model {sorted(first)}")
+        self.starts = {name: np.array(starts[name], part.dtype).reshape(-1, *part.shape[1:]) for name, part in first.items()}
         counts = {len(part) for part in self.starts.values()}
         if counts == {0}:
             raise ValueError("dream: no states to start from: give those of real steps")
@@ -45,7 +45,7 @@ class DreamEnv:
         self.observation_space = gymnasium.spaces.Box(-LARGEST, LARGEST, (size,), np.float32)
         self.action_space = gymnasium.spaces.Discrete(int(action_space.n))
         n = num_envs
-        self._state = begun
+        self._state = first
         self._step = Step(
             np.zeros((n, 1, size), np.float32), np.zeros((n, 1), np.float32), np.zeros(n, np.bool_), np.zeros(n, np.bool_),
             np.zeros((n, 1, size), np.float32),
@@ -155,29 +155,19 @@ class Awake:
 
     def __init__(self, model: Any, agent: Agent, actions: int) -> None:
         self.model, self.agent, self.actions, self.config = model, agent, actions, agent.config
-        self.dtype: Any = np.float32 if model.observation.kind == "vector" else np.uint8
-        self._parts = tuple(_begun(model, 1))
 
     def initial(self, n: int) -> Carry:
-        state = _begun(self.model, n)
+        state = asleep(self.model, n)
         theirs = {f"agent/{name}": part for name, part in (self.agent.initial(n) or {}).items()}
-        return state | theirs | {"action": np.zeros(n, np.int64), "first": np.ones(n, np.bool_)}
+        return state | theirs
 
     def act(self, obs: Array, carry: Carry, mode: Mode, mask: Array | None = None) -> tuple[Array, Carry, dict[str, Array]]:
-        import torch
-
         assert carry is not None
-        with torch.inference_mode():
-            state = {name: torch.from_numpy(carry[name]) for name in self._parts}
-            before = torch.eye(self.actions)[torch.from_numpy(carry["action"])]
-            seen = torch.from_numpy(obs[:, 0].astype(self.dtype, copy=False))
-            belief, state = self.model.observe(seen, before, torch.from_numpy(carry["first"]), state)
+        belief, state = believe(self.model, self.actions, obs, carry)
         theirs = {name.removeprefix("agent/"): part for name, part in carry.items() if name.startswith("agent/")}
         action, after, extras = self.agent.act(belief.numpy()[:, None], theirs or None, mode)
-        kept = {name: part.numpy().copy() for name, part in state.items()}
-        kept |= {f"agent/{name}": part for name, part in (after or {}).items()}
-        kept |= {"action": action[:, 0].astype(np.int64), "first": np.zeros(len(obs), np.bool_)}
-        return action, kept, extras
+        theirs = {f"agent/{name}": part for name, part in (after or {}).items()}
+        return action, remembered(state, action[:, 0]) | theirs, extras
 
     def learn(self, batch: Rollout, progress: float) -> dict[str, float]:
         """Raises ValueError: what happens outside teaches the model; the agent learns in its dreams."""
@@ -190,7 +180,7 @@ class Awake:
         self.agent.load_state_dict(state)
 
 
-def _begun(model: Any, n: int) -> dict[str, Array]:
+def begun(model: Any, n: int) -> dict[str, Array]:
     """The model's state of n rows at the start of an episode, as arrays of their own: whole numbers and flags stay what they
     are. Raises ValueError for names that others have beside a state."""
     state: dict[str, Array] = {name: part.numpy().copy() for name, part in model.initial(n).items()}
@@ -198,6 +188,29 @@ def _begun(model: Any, n: int) -> dict[str, Array]:
     if taken:
         raise ValueError(f"dream: a part of the model's state is called {taken[0]!r}, which is another thing's name here")
     return state
+
+
+def asleep(model: Any, n: int) -> dict[str, Array]:
+    """What n copies carry that have seen nothing yet: the model's state, the action before and whether an episode begins."""
+    return begun(model, n) | {"action": np.zeros(n, np.int64), "first": np.ones(n, np.bool_)}
+
+
+def believe(model: Any, actions: int, obs: Array, carry: dict[str, Array]) -> tuple[Any, Any]:
+    """Features (N, size) and state, tensors, after observations (N, 1, ...), by what is carried."""
+    import torch
+
+    dtype: Any = np.float32 if model.observation.kind == "vector" else np.uint8
+    with torch.inference_mode():
+        state = {name: torch.from_numpy(carry[name]) for name in model.initial(1)}
+        before = torch.eye(actions)[torch.from_numpy(carry["action"])]
+        seen = torch.from_numpy(obs[:, 0].astype(dtype, copy=False))
+        return model.observe(seen, before, torch.from_numpy(carry["first"]), state)  # type: ignore[no-any-return]
+
+
+def remembered(state: Any, action: Array) -> dict[str, Array]:
+    """What to carry after a state and the actions (N,) that were taken there."""
+    parts: dict[str, Array] = {name: part.numpy().copy() for name, part in state.items()}
+    return parts | {"action": action.astype(np.int64), "first": np.zeros(len(action), np.bool_)}
 
 
 def train_asleep(agent: Agent, dreams: BatchEnv, updates: int, say: Callable[[dict[str, float]], None] | None = None) -> None:

@@ -155,7 +155,7 @@ def test_awake_carries_a_state_of_any_names() -> None:
             return {"first": torch.zeros(n)}
 
     with pytest.raises(ValueError, match="another thing's name"):
-        Awake(Bad(), make_agent("random", {}, env, 0), 2)
+        Awake(Bad(), make_agent("random", {}, env, 0), 2).initial(1)
 
 
 @pytest.mark.parametrize("name,options", [("ppo", {}), ("dqn", {"learning_starts": 32}), ("sb3-ppo", {"num_steps": 8})])
