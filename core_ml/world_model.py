@@ -93,9 +93,9 @@ class OutcomeHeads(nn.Module):
     """What a step brings, from H numbers (..., H) that know of the action and not yet of the next observation: the reward as a
     two-hot distribution, and whether the rules let the episode go on. Time limits are no part of it."""
 
-    def __init__(self, inputs: int, width: int, activation: str, bins: int, limit: float) -> None:
+    def __init__(self, inputs: int, width: int, activation: str, two_hot: TwoHot) -> None:
         super().__init__()
-        self.two_hot = TwoHot(bins, limit)
+        self.two_hot, bins = two_hot, len(two_hot.values)
         self.reward = nn.Sequential(*mlp([inputs, width], activation), nn.Linear(width, bins))
         self.going_on = nn.Sequential(*mlp([inputs, width], activation), nn.Linear(width, 1))
 

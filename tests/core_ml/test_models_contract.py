@@ -12,9 +12,11 @@ import torch
 from torch import Tensor
 
 from gumdrop.core_ml.component import components
+from gumdrop.core_ml.mdn_gru import MdnGru
 from gumdrop.core_ml.observations import Observation
 from gumdrop.core_ml.rssm import RSSM
 from gumdrop.core_ml.sequences import Sequences
+from gumdrop.core_ml.symlog import TwoHot
 from gumdrop.core_ml.world_model import OutcomeHeads, State, WorldModel, before, imagine, tensors
 
 B, T, K = 5, 9, 3
@@ -26,10 +28,14 @@ GAUSSIAN = {"latent": "gaussian"}
 MODELS: dict[str, tuple[type[Any], dict[str, Any]]] = {
     "rssm": (RSSM, {**SMALL, "deter": 8, "groups": 3, "classes": 4, "code": 6}),
     "rssm-gaussian": (RSSM, {**SMALL, **GAUSSIAN, "deter": 8, "groups": 3, "code": 6}),
+    "mdn-gru": (MdnGru, {**SMALL, "deter": 8, "size": 3, "components": 3}),
+    "mdn-gru-apart": (MdnGru, {**SMALL, "deter": 8, "size": 3, "components": 3, "joint": False, "temperature": 1.3}),
 }
 LEARNERS: dict[str, dict[str, Any]] = {  # large enough for the small world below
     "rssm": {"deter": 16, "groups": 2, "classes": 6, "width": 32, "hidden": (32,), "usage": 1.0},
     "rssm-gaussian": {**GAUSSIAN, "deter": 16, "groups": 4, "width": 32, "hidden": (32,)},
+    "mdn-gru": {"deter": 32, "size": 2, "width": 32, "hidden": (32,), "warmup": 30, "settle": 60},
+    "mdn-gru-apart": {"deter": 32, "size": 2, "width": 32, "hidden": (32,), "joint": False, "warmup": 30, "settle": 60},
 }
 every = pytest.mark.parametrize("name", MODELS)
 both = pytest.mark.parametrize("seed", [None, 3])
@@ -342,8 +348,31 @@ def test_it_learns_what_a_step_brings_and_that_a_time_limit_is_no_end(name: str)
     assert (going_on["terminated"][action != 0] > 0.9).all() and (going_on["terminated"][action == 0] < 0.1).all()
 
 
+@pytest.mark.parametrize("name", [name for name in MODELS if name != "rssm-gaussian"])  # one peak cannot say two places
+def test_chance_is_dreamt_as_often_as_it_happens(name: str) -> None:
+    """From place 0 one comes to place 1 with probability 0.3, else to place 2: dreams lead to either and to nothing between."""
+    cls, options = MODELS[name][0], {**LEARNERS[name], **({"groups": 1} if name == "rssm" else {})}
+    model = cls(cls.Config(learning_rate=1e-2, **options), GRID, K, 0)
+    rng = np.random.default_rng(0)
+    obs = np.zeros((48, 2, 2, 3), np.uint8)
+    nothing, never = np.zeros((48, 2), np.float32), np.zeros((48, 2), np.bool_)
+    for k in range(150):
+        obs[:, 1, 0, 0] = np.where(rng.random(48) < 0.3, 1, 2)
+        first = never.copy()
+        first[:, 0] = True
+        model.update(Sequences(obs, rng.integers(K, size=(48, 2)), nothing, never, first), torch.Generator().manual_seed(k))
+    with torch.no_grad():
+        seen, first_, none = torch.from_numpy(obs)[:1, 0], torch.ones(1, dtype=torch.bool), torch.zeros(1, K)
+        _, state = model.observe(seen, none, first_, model.initial(1))
+        many = {part: t.expand(4000, *t.shape[1:]) for part, t in state.items()}
+        dreamt, _ = model.step(many, torch.eye(K)[[0]].expand(4000, K), torch.Generator().manual_seed(0))
+        place = model.decode(model.features(dreamt))[:, 0, 0]
+    assert ((place == 1) | (place == 2)).float().mean() > 0.97
+    assert abs((place == 1).float().mean() - 0.3) < 0.08
+
+
 def test_outcome_heads_are_a_cross_entropy_each() -> None:
-    heads = OutcomeHeads(4, 8, "relu", 9, 3.0)
+    heads = OutcomeHeads(4, 8, "relu", TwoHot(9, 3.0))
     heads.begin()
     h, reward, terminated = torch.randn(2, 5, 4), torch.randn(2, 5), torch.rand(2, 5) < 0.5
     loss, goes = heads.loss(h, reward, terminated)
