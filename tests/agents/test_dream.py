@@ -178,6 +178,37 @@ def test_any_agent_trains_asleep_and_acts_awake(name: str, options: dict[str, An
     world.close()
 
 
+@pytest.mark.parametrize("kind", ["mdn-gru", "tokens"])
+def test_every_model_is_dreamt_in_from_real_steps(kind: str) -> None:
+    """Learned from a world's steps, dreamt in from them, awake in the world."""
+    from gumdrop.core_ml.component import components
+    from gumdrop.core_ml.sequences import SequenceReplay
+
+    cls = components("model")[kind].cls  # type: ignore[arg-type]
+    small = {"deter": 8, "size": 3} if kind == "mdn-gru" else {"positions": 2, "width": 8, "heads": 2, "window": 3}
+    model = cls(cls.Config(hidden=(8,), **small), Observation.of((7, 7), np.uint8, 3), 4, 0)
+    world, rng = make("frozenlake", {}, num_envs=4, seed=0), np.random.default_rng(0)
+    replay = SequenceReplay(200, (7, 7), np.uint8)
+    for _ in range(20):
+        obs, action = world.obs[:, 0].copy(), rng.integers(4, size=(4, 1))
+        step = world.step(action)
+        replay.add(obs[None], action.T, step.reward.T, step.terminated[None], step.truncated[None])
+    model.update(replay.draw(rng, 8, 4), torch.Generator().manual_seed(0))
+    starts = {part: array.numpy() for part, array in model.posterior(replay.draw(rng, 8, 4)).items()}
+    env = DreamEnv(model, world.action_space, starts, num_envs=8, horizon=5, seed=1)
+    agent = make_agent("ppo", {"num_steps": 8}, env, seed=0)
+    train_asleep(agent, env, 2)
+    kept = env.get_state()
+    again = DreamEnv(model, world.action_space, starts, num_envs=8, horizon=5, seed=2)
+    again.set_state(kept)
+    for _ in range(6):
+        a, b = (e.step(np.ones((8, 1), np.int64)) for e in (env, again))
+        assert all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
+    result = run_episodes(Awake(model, agent, 4), "frozenlake", {}, 4, 0, "greedy", lines=False)
+    assert (result.lengths > 0).all()
+    world.close()
+
+
 def test_awake_sees_what_the_model_makes_of_the_episode() -> None:
     """Beliefs in the carry are those of one pass over the episode, and begin anew with the next one."""
     from gumdrop.agents.core import restart

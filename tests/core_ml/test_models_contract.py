@@ -17,6 +17,7 @@ from gumdrop.core_ml.observations import Observation
 from gumdrop.core_ml.rssm import RSSM
 from gumdrop.core_ml.sequences import Sequences
 from gumdrop.core_ml.symlog import TwoHot
+from gumdrop.core_ml.token_model import TokenModel
 from gumdrop.core_ml.world_model import OutcomeHeads, State, WorldModel, before, imagine, tensors
 
 B, T, K = 5, 9, 3
@@ -31,11 +32,21 @@ MODELS: dict[str, tuple[type[Any], dict[str, Any]]] = {
     "mdn-gru": (MdnGru, {**SMALL, "deter": 8, "size": 3, "components": 3}),
     "mdn-gru-apart": (MdnGru, {**SMALL, "deter": 8, "size": 3, "components": 3, "joint": False, "temperature": 1.3}),
 }
-LEARNERS: dict[str, dict[str, Any]] = {  # large enough for the small world below
-    "rssm": {"deter": 16, "groups": 2, "classes": 6, "width": 32, "hidden": (32,), "usage": 1.0},
-    "rssm-gaussian": {**GAUSSIAN, "deter": 16, "groups": 4, "width": 32, "hidden": (32,)},
-    "mdn-gru": {"deter": 32, "size": 2, "width": 32, "hidden": (32,), "warmup": 30, "settle": 60},
-    "mdn-gru-apart": {"deter": 32, "size": 2, "width": 32, "hidden": (32,), "joint": False, "warmup": 30, "settle": 60},
+TOKENS = {**SMALL, "positions": 2, "codes": 6, "code_size": 3, "heads": 2, "window": 3}
+MODELS |= {
+    "tokens": (TokenModel, TOKENS),
+    "tokens-gated": (TokenModel, {**TOKENS, "positions": 1, "layers": 1, "gate": "gru", "window": 20}),
+}
+WIDE: dict[str, Any] = {"width": 32, "hidden": (32,), "learning_rate": 1e-2}
+MDN = {**WIDE, "deter": 32, "size": 2, "warmup": 30, "settle": 60}
+WORDS = {**WIDE, "learning_rate": 5e-3, "codes": 6, "code_size": 4, "heads": 2, "settle": 100}
+LEARNERS: dict[str, dict[str, Any]] = {  # large enough for the small worlds below
+    "rssm": {**WIDE, "deter": 16, "groups": 2, "classes": 6, "usage": 1.0},
+    "rssm-gaussian": {**WIDE, **GAUSSIAN, "deter": 16, "groups": 4},
+    "mdn-gru": MDN,
+    "mdn-gru-apart": {**MDN, "joint": False},
+    "tokens": {**WORDS, "positions": 2},
+    "tokens-gated": {**WORDS, "positions": 1, "learning_rate": 1e-2, "gate": "gru"},
 }
 every = pytest.mark.parametrize("name", MODELS)
 both = pytest.mark.parametrize("seed", [None, 3])
@@ -329,7 +340,7 @@ def test_it_learns_what_a_step_brings_and_that_a_time_limit_is_no_end(name: str)
     going_on = {}
     for kind in ("terminated", "truncated"):
         cls = MODELS[name][0]
-        model = cls(cls.Config(learning_rate=1e-2, **LEARNERS[name]), GRID, K, 0)
+        model = cls(cls.Config(**LEARNERS[name]), GRID, K, 0)
         for k in range(120):
             model.update(play(k, kind), torch.Generator().manual_seed(k))
         place, action = (part.flatten() for part in torch.meshgrid(torch.arange(3), torch.arange(K), indexing="ij"))
@@ -352,7 +363,7 @@ def test_it_learns_what_a_step_brings_and_that_a_time_limit_is_no_end(name: str)
 def test_chance_is_dreamt_as_often_as_it_happens(name: str) -> None:
     """From place 0 one comes to place 1 with probability 0.3, else to place 2: dreams lead to either and to nothing between."""
     cls, options = MODELS[name][0], {**LEARNERS[name], **({"groups": 1} if name == "rssm" else {})}
-    model = cls(cls.Config(learning_rate=1e-2, **options), GRID, K, 0)
+    model = cls(cls.Config(**options), GRID, K, 0)
     rng = np.random.default_rng(0)
     obs = np.zeros((48, 2, 2, 3), np.uint8)
     nothing, never = np.zeros((48, 2), np.float32), np.zeros((48, 2), np.bool_)
