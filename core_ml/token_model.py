@@ -108,7 +108,6 @@ class TokenModel:
         b, t = is_first.shape
         tokens = self.vq.tokens(obs.flatten(0, 1)).view(b, t, -1)  # (B, T, P)
         state = cleared(state, is_first[:, 0])
-        action = action.masked_fill(is_first.unsqueeze(-1), 0.0)
         words = torch.cat([self._acted(action).unsqueeze(2), self._said(tokens)], 2).flatten(1, 2)  # (B, T S, .)
         begins = torch.zeros(b, t, self.words, dtype=torch.bool)
         begins[:, :, 1] = is_first

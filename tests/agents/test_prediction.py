@@ -54,9 +54,16 @@ def test_show_writes_a_film_and_figures(
 def test_what_is_recorded_is_what_happened() -> None:
     env = make("frozenlake", {"time_limit": 5}, num_envs=3, seed=0)
     agent: Any = make_agent("dreamer", {"dynamics": SMALL}, env, 0)
+    act, begun = agent.act, []
+
+    def watched(obs: Any, carry: Any, mode: Any, mask: Any = None) -> Any:
+        begun.append(carry["first"].copy())
+        return act(obs, carry, mode, mask)
+
+    agent.act = watched
     replay = record(agent, env, 7, 12)
-    agent = make_agent("dreamer", {"dynamics": SMALL}, env, 0)
     found = replay.at(np.arange(3), 12)
+    assert np.array_equal(np.stack(begun, 1), found.is_first)  # who acts knows where episodes begin
     from gumdrop.agents.runtime.evaluate import HELD_OUT
 
     env.reset(copy_seeds(7 ^ HELD_OUT, 3))

@@ -76,6 +76,31 @@ def test_the_loss_is_that_of_reading_word_by_word() -> None:
     assert "vq/loss" not in metrics
 
 
+def test_acting_reads_the_words_that_were_learned_from() -> None:
+    """No more of them: where an episode begins, the action before is none of its words."""
+    model, found = make(), batch(rows=1)
+    found.is_first[:] = np.arange(7) == 3
+    obs, action = torch.from_numpy(found.obs), torch.eye(K)[torch.from_numpy(found.action)]
+    previous = torch.cat([torch.zeros(1, 1, K), action[:, :-1]], 1)
+    first = torch.from_numpy(found.is_first) | (torch.arange(7) == 0)
+    tokens, empty, no = model.vq.tokens(obs[0]), torch.zeros(1, 0), torch.tensor([False])
+    with torch.no_grad():
+        features, after = model.sequence(obs, previous, first, model.initial(1))
+        state, h = model.transformer.initial(1), torch.zeros(1, 8)
+        for t in range(7):
+            if first[0, t]:
+                h = torch.zeros(1, 8)
+            torch.testing.assert_close(features[:, t, :8], h, rtol=0, atol=1e-5)
+            for p in range(2):
+                begins = first[:, t] if p == 0 else no
+                model.transformer.observe_(word(model, int(tokens[t, p]), None, p), empty, begins, state)
+            if t < 6:
+                h = model.transformer.observe_(word(model, None, int(found.action[0, t]), 2), empty, no, state)
+    assert int(after["age"]) == int(state["age"]) == 4 * 3 - 1
+    for name, part in state.items():
+        torch.testing.assert_close(after[name], part, rtol=0, atol=1e-5)
+
+
 def test_what_lies_before_the_window_is_forgotten() -> None:
     """One layer, a window of 4 steps: whoever saw other things more than 4 steps ago believes the same, awake and dreaming."""
     model = make(layers=1)
