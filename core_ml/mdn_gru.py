@@ -60,12 +60,12 @@ class MdnGru:
 
         two_hot = TwoHot(o.reward_bins, o.reward_limit)
 
-        def build() -> nn.ModuleDict:
+        def build() -> Any:  # nn.ModuleDict, whose parts mypy knows nothing of
             cell = nn.GRUCell(o.size + action_size, o.deter)
             heads = OutcomeHeads(o.deter, o.width, o.activation, two_hot)
             return nn.ModuleDict({"cell": cell, "heads": heads})
 
-        self.net: Any = fresh(build, seed + 2)
+        self.net = fresh(build, seed + 2)
         self.net["heads"].begin()
         with torch.no_grad():
             self.net["cell"].bias_ih[o.deter : 2 * o.deter] = 1.0  # the gate that keeps is open at first

@@ -54,10 +54,10 @@ def open_loop(model: WorldModel, batch: Sequences, context: int, generator: torc
             state, outcome = model.step(state, action[:, t], generator)
             decoded.append(model.decode(model.features(state)))
             outcomes.append(outcome)
-    foretold = [torch.stack(parts, 1) for parts in zip(*outcomes, strict=True)]
+    said, goes = (torch.stack(parts, 1) for parts in zip(*outcomes, strict=True))
     episode = is_first.long().cumsum(1)
     return OpenLoop(
-        obs, torch.stack(decoded, 1), context, episode == episode[:, context - 1 : context], *foretold, reward[:, foreseen],
+        obs, torch.stack(decoded, 1), context, episode == episode[:, context - 1 : context], said, goes, reward[:, foreseen],
         1.0 - terminated[:, foreseen].float(),
     )  # fmt: skip
 

@@ -74,12 +74,12 @@ class TokenModel:
         )  # fmt: skip
         two_hot = TwoHot(o.reward_bins, o.reward_limit)
 
-        def build() -> nn.ModuleDict:
+        def build() -> Any:  # nn.ModuleDict, whose parts mypy knows nothing of
             return nn.ModuleDict(
                 {"next": nn.Linear(o.width, o.codes), "heads": OutcomeHeads(o.width, o.width, o.activation, two_hot)}
             )
 
-        self.net: Any = fresh(build, seed + 2)
+        self.net = fresh(build, seed + 2)
         self.net["heads"].begin()
         with torch.no_grad():
             self.net["next"].weight *= 0.1  # tokens begin equally likely

@@ -105,7 +105,7 @@ class OutcomeHeads(nn.Module):
         with torch.no_grad():
             last.weight.zero_()
             last.bias.copy_(-self.two_hot.values.abs())
-            self.going_on[-1].weight.mul_(0.1)  # type: ignore[union-attr, operator]
+            self.going_on[-1].weight.mul_(0.1)  # type: ignore[operator]
 
     def outcome(self, h: Tensor) -> Outcome:
         return Outcome(self.two_hot.decode(self.reward(h)), self.going_on(h).squeeze(-1).sigmoid())
