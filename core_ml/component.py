@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
-Slot = Literal["encoder", "belief", "detector", "bonus"]
+Slot = Literal["encoder", "belief", "detector", "bonus", "model"]
 C = TypeVar("C", bound=type[Any])
 
 

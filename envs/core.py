@@ -166,6 +166,10 @@ class World:
         """What copy `i` looks like; None: `render.py` shows the observation as text."""
         return None
 
+    def sight(self, obs: Array) -> Scene | None:
+        """What one observation shows, a world's own or one that a model imagined; None: it is drawn as numbers."""
+        return None
+
     def model(self, s: Any, i: int) -> Model | None:
         """Exact transition model of the episode that copy `i` is in, or None where the state space is too large."""
         return None

@@ -31,13 +31,19 @@ def show(
     words: Words = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="FILE.png", help="Draw what a run has learned: a table over its board, or its encoder."),
+        typer.Option(
+            "--out",
+            metavar="FILE.png|FOLDER",
+            help="Draw what a run has learned: a table over its board, or its encoder; of a world model a folder of what it "
+            "foresees.",
+        ),
     ] = None,
     directory: RunsFolder = Path("runs"),
     json: Json = False,
 ) -> None:
     """Show an agent's options with their defaults; the parts of one that a preset or a file describes; or a run's agent, a
-    tabular one with its values and greedy policy, one with an encoder by what that makes of observations."""
+    tabular one with its values and greedy policy, one with an encoder by what that makes of observations, one with a world
+    model by what that foresees."""
     from ..agents.core import agents
     from ..configs.loader import presets
     from .env import first_line, option_rows
@@ -99,13 +105,17 @@ def show_run(folder: Path, out: Path | None, json: bool) -> None:
     from ..agents.core import Parted, agent_config, agents
     from ..agents.runtime.compare import run_name
     from ..agents.runtime.evaluate import load_run
+    from ..agents.runtime.prediction import predict, world_model
     from ..agents.slots import show as slots
     from ..agents.tabular import show as tabular
     from ..envs import portrait
     from .env import first_line, option_rows
 
-    if out is not None:
+    into = out is not None and (not out.suffix or out.is_dir())  # a folder
+    if out is not None and not into:
         check_out(out, portrait.SUFFIXES)
+    elif out is not None and not (out if out.exists() else out.parent).is_dir():
+        raise Refused(f"{out if out.exists() else out.parent} is not a folder: make one, or name a FILE.png")
     with only_json(json):
         shown = tabular.show(folder)
     document = shown.document
@@ -114,13 +124,20 @@ def show_run(folder: Path, out: Path | None, json: bool) -> None:
     rows = option_rows(cls.Config, dict(agent_config(name, document["options"])))
     agent, config, _ = load_run(folder)
     parts = agent.parts() if isinstance(agent, Parted) else []
-    if out is not None:
+    foresees = world_model(agent) is not None
+    if out is not None and into:
+        if not foresees:
+            raise Refused(f"run {run_name(folder)} has no world model to fill the folder {out} with: name a FILE.png")
+        with only_json(json):
+            document["calibration"] = predict(agent, config, out, config.seed)
+    elif out is not None:
         sheet = slots.encoder_sheet(agent, config) if shown.picture is None and out.suffix == ".png" else None
         if sheet is not None:
             slots.save_picture(out, sheet)
         elif shown.picture is None:
             has = "no table over a board and no encoder that can draw (as .png)"
-            raise Refused(f"run {run_name(folder)} has {has}, so there is nothing to draw: leave out --out")
+            way = "--out FOLDER shows what its world model foresees" if foresees else "leave out --out"
+            raise Refused(f"run {run_name(folder)} has {has}, so there is nothing to draw: {way}")
         else:
             portrait.save(out, shown.picture, f"{name} in {document['env']['id']}", "learned value")
     if json:
@@ -144,4 +161,5 @@ def show_run(folder: Path, out: Path | None, json: bool) -> None:
     if document["text"]:
         print(f"\n{document['text']}")
     if out is not None:
-        print(f"\n{out}: the picture")
+        names = "the picture" if not into else "prediction.gif, calibration.png and calibration.json"
+        print(f"\n{out}: {names}")

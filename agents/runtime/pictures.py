@@ -66,6 +66,25 @@ def seeds_png(
     figure.savefig(out)
 
 
+def calibration_png(figures: dict[str, list[float]], out: Path) -> None:
+    """What a world model foresaw beside what happened, by horizon: going on, the Brier score of that, and reward."""
+    figure = _figure(11, 3.4)
+    panels = (
+        ("the episode is not over", (("foreseen", "going_on", 1), ("happened", "true_going_on", 0))),
+        ("Brier score of that", (("the model", "brier", 1), ("always the mean", "brier_constant", 0))),
+        ("mean reward of a step", (("foreseen", "reward", 1), ("happened", "true_reward", 0))),
+    )
+    for k, (title, curves) in enumerate(panels):
+        axes = figure.add_subplot(1, 3, k + 1)
+        for name, key, color in curves:
+            axes.plot(figures["horizon"], figures[key], "o-", markersize=3, color=_color(color), linewidth=1.8, label=name)
+        axes.set_title(title, fontsize=10)
+        axes.margins(y=0.15)
+        axes.legend(frameon=False, loc="best", fontsize=8)
+        _plain(axes, "steps ahead")
+    figure.savefig(out)
+
+
 def _figure(width: float, height: float) -> Any:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

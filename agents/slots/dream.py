@@ -11,15 +11,17 @@ import numpy as np
 from ...envs.core import BatchEnv, Episodes, Scene, Step, Yardstick
 from ..core import Agent, Array, Carry, Mode, Rollout, check_arrays, generator_state, set_generator_state
 
-LARGEST = 1e6  # of a number in h or z that is not bounded by itself
+LARGEST = 1e6  # of a feature that is not bounded by itself
+TAKEN = ("action", "first", "elapsed", "running_return", "rng")  # names that stand beside the parts of a model's state
 
 
 class DreamEnv:
-    """N dreams in `model` (a `core_ml.rssm.RSSM`), side by side, behind the `BatchEnv` interface; one agent in each.
+    """N dreams in `model`, a `core_ml.world_model.WorldModel`, side by side behind the `BatchEnv` interface; one agent in each.
 
-    Observation: the belief [h, z], float32 (size,). Reward: the model's expectation. An episode begins in one of `starts`,
-    states (S, ...) by name such as `model.posterior` gives; it terminates with the probability that the model says, and is
-    truncated after `horizon` steps, 0: never. All copies share one random stream: they dream alike in batches of one size only.
+    Observation: the model's features of its state, float32 (size,). Reward: the model's expectation. An episode begins in one
+    of `starts`, states by name such as `model.posterior` gives, (S, ...) or (B, L, ...); it terminates with the probability
+    that the model says, and is truncated after `horizon` steps, 0: never. All copies share one random stream: they dream alike
+    in batches of one size only.
     """
 
     def __init__(
@@ -28,15 +30,22 @@ class DreamEnv:
     ) -> None:  # fmt: skip
         if not isinstance(action_space, gymnasium.spaces.Discrete):
             raise ValueError(f"dream: {action_space} is no Discrete action space")
-        self.starts = {name: np.array(part, np.float32).reshape(-1, part.shape[-1]) for name, part in starts.items()}
-        if not len(self.starts["h"]):
+        first = begun(model, num_envs)
+        if starts.keys() != first.keys():
+            raise ValueError(f"dream: starts have {sorted(starts)}, states of this model {sorted(first)}")
+        self.starts = {name: np.array(starts[name], part.dtype).reshape(-1, *part.shape[1:]) for name, part in first.items()}
+        counts = {len(part) for part in self.starts.values()}
+        if counts == {0}:
             raise ValueError("dream: no states to start from: give those of real steps")
+        if len(counts) > 1:
+            raise ValueError(f"dream: starts are {sorted(counts)} states, by different names: give whole states")
+        (self._count,) = counts
         self.model, self.id, self.num_envs, self.num_agents, self.horizon = model, id, num_envs, 1, horizon
         size = int(model.size)
         self.observation_space = gymnasium.spaces.Box(-LARGEST, LARGEST, (size,), np.float32)
         self.action_space = gymnasium.spaces.Discrete(int(action_space.n))
         n = num_envs
-        self._state = {name: np.zeros((n, part.shape[1]), np.float32) for name, part in self.starts.items()}
+        self._state = first
         self._step = Step(
             np.zeros((n, 1, size), np.float32), np.zeros((n, 1), np.float32), np.zeros(n, np.bool_), np.zeros(n, np.bool_),
             np.zeros((n, 1, size), np.float32),
@@ -58,14 +67,17 @@ class DreamEnv:
         return self._step.obs
 
     def _begin(self, which: Array) -> None:
-        drawn = self._rng.integers(len(self.starts["h"]), size=int(which.sum()))
+        drawn = self._rng.integers(self._count, size=int(which.sum()))
         for name, part in self._state.items():
             part[which] = self.starts[name][drawn]
         self._elapsed[which], self._running[which] = 0, 0.0
         self._show(self._step.obs)
 
     def _show(self, out: Array) -> None:
-        np.concatenate([self._state["h"], self._state["z"]], -1, out=out[:, 0])
+        import torch
+
+        with torch.inference_mode():
+            out[:, 0] = self.model.features({name: torch.from_numpy(part) for name, part in self._state.items()}).numpy()
 
     def step(self, action: Array, *, autoreset: bool = True) -> Step:
         """`action` whole numbers (N, 1). Raises ValueError for one of another shape, or that is none of the space."""
@@ -134,7 +146,8 @@ class DreamEnv:
 class Awake:
     """An agent that was trained in a `DreamEnv`, acting in the world itself: it sees the model's beliefs of what it observes.
 
-    It is an agent to those who play episodes (`run_episodes`); it does not learn. One agent in each copy.
+    It is an agent to those who play episodes (`run_episodes`); it does not learn. One agent in each copy. Its carry holds the
+    model's state by its names, beside the agent's own.
     """
 
     name = "awake"
@@ -142,28 +155,19 @@ class Awake:
 
     def __init__(self, model: Any, agent: Agent, actions: int) -> None:
         self.model, self.agent, self.actions, self.config = model, agent, actions, agent.config
-        self.dtype: Any = np.float32 if model.observation.kind == "vector" else np.uint8
 
     def initial(self, n: int) -> Carry:
-        state = {name: np.zeros((n, part.shape[1]), np.float32) for name, part in self.model.initial(1).items()}
+        state = asleep(self.model, n)
         theirs = {f"agent/{name}": part for name, part in (self.agent.initial(n) or {}).items()}
-        return state | theirs | {"action": np.zeros(n, np.int64), "first": np.ones(n, np.bool_)}
+        return state | theirs
 
     def act(self, obs: Array, carry: Carry, mode: Mode, mask: Array | None = None) -> tuple[Array, Carry, dict[str, Array]]:
-        import torch
-
         assert carry is not None
-        with torch.inference_mode():
-            state = {name: torch.from_numpy(carry[name]) for name in ("h", "z")}
-            before = torch.eye(self.actions)[torch.from_numpy(carry["action"])]
-            seen = torch.from_numpy(obs[:, 0].astype(self.dtype, copy=False))
-            belief, state = self.model.observe(seen, before, torch.from_numpy(carry["first"]), state)
+        belief, state = believe(self.model, self.actions, obs, carry)
         theirs = {name.removeprefix("agent/"): part for name, part in carry.items() if name.startswith("agent/")}
         action, after, extras = self.agent.act(belief.numpy()[:, None], theirs or None, mode)
-        kept = {name: part.numpy().copy() for name, part in state.items()}
-        kept |= {f"agent/{name}": part for name, part in (after or {}).items()}
-        kept |= {"action": action[:, 0].astype(np.int64), "first": np.zeros(len(obs), np.bool_)}
-        return action, kept, extras
+        theirs = {f"agent/{name}": part for name, part in (after or {}).items()}
+        return action, remembered(state, action[:, 0]) | theirs, extras
 
     def learn(self, batch: Rollout, progress: float) -> dict[str, float]:
         """Raises ValueError: what happens outside teaches the model; the agent learns in its dreams."""
@@ -174,6 +178,39 @@ class Awake:
 
     def load_state_dict(self, state: dict[str, Array]) -> None:
         self.agent.load_state_dict(state)
+
+
+def begun(model: Any, n: int) -> dict[str, Array]:
+    """The model's state of n rows at the start of an episode, as arrays of their own: whole numbers and flags stay what they
+    are. Raises ValueError for names that others have beside a state."""
+    state: dict[str, Array] = {name: part.numpy().copy() for name, part in model.initial(n).items()}
+    taken = [name for name in state if name in TAKEN or name.startswith("agent/")]
+    if taken:
+        raise ValueError(f"dream: a part of the model's state is called {taken[0]!r}, which is another thing's name here")
+    return state
+
+
+def asleep(model: Any, n: int) -> dict[str, Array]:
+    """What n copies carry that have seen nothing yet: the model's state, the action before and whether an episode begins."""
+    return begun(model, n) | {"action": np.zeros(n, np.int64), "first": np.ones(n, np.bool_)}
+
+
+def believe(model: Any, actions: int, obs: Array, carry: dict[str, Array]) -> tuple[Any, Any]:
+    """Features (N, size) and state, tensors, after observations (N, 1, ...), by what is carried."""
+    import torch
+
+    dtype: Any = np.float32 if model.observation.kind == "vector" else np.uint8
+    with torch.inference_mode():
+        state = {name: torch.from_numpy(carry[name]) for name in model.initial(1)}
+        before = torch.eye(actions)[torch.from_numpy(carry["action"])]
+        seen = torch.from_numpy(obs[:, 0].astype(dtype, copy=False))
+        return model.observe(seen, before, torch.from_numpy(carry["first"]), state)  # type: ignore[no-any-return]
+
+
+def remembered(state: Any, action: Array) -> dict[str, Array]:
+    """What to carry after a state and the actions (N,) that were taken there."""
+    parts: dict[str, Array] = {name: part.numpy().copy() for name, part in state.items()}
+    return parts | {"action": action.astype(np.int64), "first": np.zeros(len(action), np.bool_)}
 
 
 def train_asleep(agent: Agent, dreams: BatchEnv, updates: int, say: Callable[[dict[str, float]], None] | None = None) -> None:

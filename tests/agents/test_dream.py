@@ -30,10 +30,38 @@ class Counted:
     def initial(self, n: int) -> dict[str, torch.Tensor]:
         return {"h": torch.zeros(n, 1), "z": torch.zeros(n, 2)}
 
+    def features(self, state: Any) -> torch.Tensor:
+        return torch.cat([state["h"], state["z"]], -1)
+
     def step(self, state: Any, action: torch.Tensor, generator: torch.Generator) -> Any:
         h = state["h"] + 1
         noise = torch.rand(len(h), 2, generator=generator)
         return {"h": h, "z": noise}, Outcome(action[:, 1] * h[:, 0], torch.full((len(h),), self.chance))
+
+
+class Named:
+    """Another model: a whole number, two keys of (2, 2) numbers and a flag; features are none of them as they are."""
+
+    size, observation = 3, Observation.of((1,), np.float32)
+
+    def initial(self, n: int) -> dict[str, torch.Tensor]:
+        return {
+            "age": torch.zeros(n, dtype=torch.int64), "keys": torch.zeros(n, 2, 2), "even": torch.ones(n, dtype=torch.bool),
+        }  # fmt: skip
+
+    def features(self, state: Any) -> torch.Tensor:
+        return torch.cat([state["keys"].sum(1), state["age"].float().unsqueeze(1) * 10 + state["even"].unsqueeze(1)], 1)
+
+    def step(self, state: Any, action: torch.Tensor, generator: torch.Generator) -> Any:
+        age = state["age"] + 1
+        keys = torch.stack([state["keys"][:, 1], torch.rand(len(age), 2, generator=generator)], 1)
+        return {"age": age, "keys": keys, "even": age % 2 == 0}, Outcome(age.float(), torch.full((len(age),), 0.8))
+
+    def observe(self, obs: Any, action: Any, is_first: Any, state: Any, generator: Any = None) -> Any:
+        age = torch.where(is_first, 0, state["age"]) + 1
+        keys = torch.stack([state["keys"][:, 1].masked_fill(is_first[:, None], 0.0), obs.expand(-1, 2)], 1)
+        after = {"age": age, "keys": keys, "even": age % 2 == 0}
+        return self.features(after), after
 
 
 def dreams(model: Any, n: int, **options: Any) -> DreamEnv:
@@ -86,6 +114,50 @@ def test_dreams_go_on_exactly() -> None:
         two.set_state({"h": one.get_state()["h"]})
 
 
+def test_states_of_any_names_and_types_are_dreamt_from() -> None:
+    model = Named()
+    starts = {
+        "age": np.array([[3, 4]]), "keys": np.arange(8.0).reshape(1, 2, 2, 2), "even": np.array([[False, True]]),
+    }  # fmt: skip
+    one, two = (DreamEnv(model, gymnasium.spaces.Discrete(2), starts, 16, seed=seed, horizon=5) for seed in (1, 2))
+    begun = {(2.0, 4.0, 30.0), (10.0, 12.0, 41.0)}
+    assert set(map(tuple, one.obs[:, 0].tolist())) == begun
+    action = np.zeros((16, 1), np.int64)
+    for _ in range(3):
+        one.step(action)
+    kept = one.get_state()
+    assert kept["age"].dtype == np.int64 and kept["even"].dtype == np.bool_ and kept["keys"].shape == (16, 2, 2)
+    two.set_state(kept)
+    for _ in range(4):
+        a, b = one.step(action), two.step(action)
+        assert all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
+    for fault, words in (({"age": starts["age"]}, "states of this model"), ({**starts, "age": np.array([3])}, "whole states")):
+        with pytest.raises(ValueError, match=words):
+            DreamEnv(model, gymnasium.spaces.Discrete(2), fault, 2)
+    with pytest.raises(ValueError, match="no states"):
+        DreamEnv(model, gymnasium.spaces.Discrete(2), {name: part[:, :0] for name, part in starts.items()}, 2)
+
+
+def test_awake_carries_a_state_of_any_names() -> None:
+    env = DreamEnv(Named(), gymnasium.spaces.Discrete(2), {name: p.numpy() for name, p in Named().initial(1).items()}, 3)
+    awake = Awake(Named(), make_agent("random", {}, env, 0), 2)
+    carry: Any = awake.initial(3)
+    for t in range(1, 4):
+        _, carry, _ = awake.act(np.full((3, 1, 1), t, np.float32), carry, "sample")
+        assert carry["age"].tolist() == [t] * 3 and carry["age"].dtype == np.int64 and carry["even"].dtype == np.bool_
+        assert (carry["keys"][:, 1] == t).all() and (carry["keys"][:, 0] == t - 1).all()
+    carry["first"][1] = True
+    _, carry, _ = awake.act(np.full((3, 1, 1), 9, np.float32), carry, "sample")
+    assert carry["age"].tolist() == [4, 1, 4] and carry["keys"][1, 0].tolist() == [0.0, 0.0]
+
+    class Bad(Named):
+        def initial(self, n: int) -> dict[str, torch.Tensor]:
+            return {"first": torch.zeros(n)}
+
+    with pytest.raises(ValueError, match="another thing's name"):
+        Awake(Bad(), make_agent("random", {}, env, 0), 2).initial(1)
+
+
 @pytest.mark.parametrize("name,options", [("ppo", {}), ("dqn", {"learning_starts": 32}), ("sb3-ppo", {"num_steps": 8})])
 def test_any_agent_trains_asleep_and_acts_awake(name: str, options: dict[str, Any]) -> None:
     world = make("frozenlake", {}, num_envs=4)
@@ -102,6 +174,37 @@ def test_any_agent_trains_asleep_and_acts_awake(name: str, options: dict[str, An
     with pytest.raises(ValueError, match="train the agent in a DreamEnv"):
         awake.learn(None, 0.0)  # type: ignore[arg-type]
     result = run_episodes(awake, "frozenlake", {}, 8, 0, "greedy", lines=False)
+    assert (result.lengths > 0).all()
+    world.close()
+
+
+@pytest.mark.parametrize("kind", ["mdn-gru", "tokens"])
+def test_every_model_is_dreamt_in_from_real_steps(kind: str) -> None:
+    """Learned from a world's steps, dreamt in from them, awake in the world."""
+    from gumdrop.core_ml.component import components
+    from gumdrop.core_ml.sequences import SequenceReplay
+
+    cls = components("model")[kind].cls  # type: ignore[arg-type]
+    small = {"deter": 8, "size": 3} if kind == "mdn-gru" else {"positions": 2, "width": 8, "heads": 2, "window": 3}
+    model = cls(cls.Config(hidden=(8,), **small), Observation.of((7, 7), np.uint8, 3), 4, 0)
+    world, rng = make("frozenlake", {}, num_envs=4, seed=0), np.random.default_rng(0)
+    replay = SequenceReplay(200, (7, 7), np.uint8)
+    for _ in range(20):
+        obs, action = world.obs[:, 0].copy(), rng.integers(4, size=(4, 1))
+        step = world.step(action)
+        replay.add(obs[None], action.T, step.reward.T, step.terminated[None], step.truncated[None])
+    model.update(replay.draw(rng, 8, 4), torch.Generator().manual_seed(0))
+    starts = {part: array.numpy() for part, array in model.posterior(replay.draw(rng, 8, 4)).items()}
+    env = DreamEnv(model, world.action_space, starts, num_envs=8, horizon=5, seed=1)
+    agent = make_agent("ppo", {"num_steps": 8}, env, seed=0)
+    train_asleep(agent, env, 2)
+    kept = env.get_state()
+    again = DreamEnv(model, world.action_space, starts, num_envs=8, horizon=5, seed=2)
+    again.set_state(kept)
+    for _ in range(6):
+        a, b = (e.step(np.ones((8, 1), np.int64)) for e in (env, again))
+        assert all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
+    result = run_episodes(Awake(model, agent, 4), "frozenlake", {}, 4, 0, "greedy", lines=False)
     assert (result.lengths > 0).all()
     world.close()
 

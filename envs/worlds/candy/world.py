@@ -280,6 +280,23 @@ class Candy(World):
             caption += ", frozen: " + ", ".join(str(k) for k in np.flatnonzero(s.frozen[i] > 0))
         return Scene(cells, (*candies, *agents), caption=caption)
 
+    def sight(self, obs: Array) -> Scene | None:
+        o, side = self.config, obs.shape[-1]
+        shown = 1 if o.hidden_kinds else len(o.values)
+        entities = [Entity(y, x, "candy", k) for k in range(shown) for y, x in np.argwhere(obs[k]).tolist()]
+        cells = np.full((side, side), ".")
+        if o.view:
+            cells[obs[shown] > 0] = "#"  # outside the board
+            entities.append(Entity(side // 2, side // 2, "agent"))
+        else:
+            entities += [Entity(y, x, "agent") for y, x in np.argwhere(obs[shown]).tolist()]
+        if o.bodies > 1:
+            entities += [Entity(y, x, "agent", 1) for y, x in np.argwhere(obs[shown + 2]).tolist()]
+        if o.regrowth == "cleaning":
+            waste = obs[shown + 2 + (o.bodies > 1)]
+            entities += [Entity(y, x, "waste", 0) for y, x in np.argwhere(waste).tolist()]
+        return Scene(cells, tuple(entities))
+
     @property
     def solver(self) -> str:
         return exact.solver(self.config)

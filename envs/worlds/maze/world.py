@@ -386,6 +386,22 @@ class Maze(World):
             keys = f"cue: {int((board == CUE + 1).any())}"
         return Scene(cells, entities, caption=keys)
 
+    def sight(self, obs: Array) -> Scene | None:
+        o = self.config
+        if o.observe != "codes":
+            return None
+        entities = []
+        cells = np.array(list(CHARACTERS))[np.minimum(obs, CODES - 1)]
+        if o.view:
+            entities.append(Entity(o.view // 2, o.view // 2, "agent"))
+        for row, column in np.argwhere((obs == AGENT) | ((obs >= HEADING) & (obs < UNSEEN))).tolist():
+            cells[row, column] = "."
+            code = int(obs[row, column])
+            entities += [Entity(row, column, "agent")] * (not o.view)
+            if code not in (AGENT, HOLDER):
+                entities.append(Entity(row, column, "heading", (code - HEADING) % (HOLDER + 1 - HEADING)))
+        return Scene(cells, tuple(entities))
+
     # --- exactness
 
     @property
