@@ -18,8 +18,8 @@ from .optim import FlatAdam
 from .parallel import one_thread_each
 from .parameters import Array, check_arrays
 from .returns import lambda_returns
-from .rssm import Dream
 from .symlog import TwoHot
+from .world_model import Dream
 
 
 class Behaviour:

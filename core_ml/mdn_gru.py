@@ -114,7 +114,7 @@ class MdnGru:
         """A step of the VAE, then one of M; nats per step."""
         return self.learn(batch, generator)[0]
 
-    def learn(self, batch: Sequences, generator: torch.Generator) -> tuple[dict[str, float], State]:
+    def learn(self, batch: Sequences, generator: torch.Generator, rate: float = 1.0) -> tuple[dict[str, float], State]:
         """L = -ln p(z_{t+1} | h_{t+1}) - ln p(r_t | h_{t+1}) - ln p(goes on | h_{t+1}), z drawn from q, which has no gradient.
 
         Where an episode ends there is no next z to predict. States are those before the update of M.
@@ -140,7 +140,7 @@ class MdnGru:
         loss = mixture_loss + reward_loss + going_loss
         self.optimiser.zero_grad()
         loss.backward()
-        norm = self.optimiser.step(o.learning_rate, o.max_grad_norm)
+        norm = self.optimiser.step(rate * o.learning_rate, o.max_grad_norm)
         found = {"loss": loss, "loss/mixture": mixture_loss, "loss/reward": reward_loss, "loss/going_on": going_loss}
         metrics |= {name: value.item() for name, value in found.items()} | {"grad_norm": norm}
         return metrics, {"h": torch.stack(kept, 1).detach(), "z": z}

@@ -4,8 +4,7 @@ from pixels": PlaNet; 2021, "Mastering Atari with discrete world models": Dreame
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -14,6 +13,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, layer_norm, li
 
 from .cells import Cells
 from .coder import Coder, CoderConfig
+from .component import component
 from .memory import State, fresh
 from .nets import ACTIVATIONS, last_layer, mlp
 from .observations import Observation
@@ -22,24 +22,7 @@ from .parallel import one_thread_each
 from .parameters import Array, check_arrays
 from .sequences import Sequences
 from .symlog import TwoHot
-
-Policy = Callable[[Tensor], Tensor]  # features (B, size) -> actions (B, K)
-
-
-class Outcome(NamedTuple):
-    """What an imagined step brings, beside the next state."""
-
-    reward: Tensor  # (B,): its expectation
-    going_on: Tensor  # (B,): probability that the step does not terminate the episode
-
-
-class Dream(NamedTuple):
-    """H imagined steps of B rows."""
-
-    features: Tensor  # (H + 1, B, size): before each step, and after the last
-    action: Tensor  # (H, B, K)
-    reward: Tensor  # (H, B)
-    going_on: Tensor  # (H, B)
+from .world_model import Dream, Outcome, Policy, before, imagine, tensors
 
 
 class _Straight(torch.autograd.Function):
@@ -54,6 +37,7 @@ class _Straight(torch.autograd.Function):
         return grad, None
 
 
+@component("model", "rssm")
 class RSSM:
     """World model. State of a row: h, deterministic (B, deter), and z, stochastic (B, stoch); its belief is [h, z].
 
@@ -191,16 +175,7 @@ class RSSM:
 
     def imagine(self, state: State, policy: Policy, steps: int, generator: torch.Generator) -> Dream:
         """`steps` steps of every row from `state`, with the actions of `policy`; without gradients."""
-        one_thread_each()
-        features, actions, outcomes = [self.features(state)], [], []
-        with torch.inference_mode():
-            for _ in range(steps):
-                actions.append(policy(features[-1]))
-                state, outcome = self.step(state, actions[-1], generator)
-                features.append(self.features(state))
-                outcomes.append(outcome)
-        reward, going_on = (torch.stack(parts) for parts in zip(*outcomes, strict=True))
-        return Dream(torch.stack(features), torch.stack(actions), reward, going_on)
+        return imagine(self, state, policy, steps, generator)
 
     def decode(self, belief: Tensor) -> Tensor:
         """The likeliest observations, (B, *shape), of beliefs (B, size)."""
@@ -226,7 +201,7 @@ class RSSM:
         an episode starts from nothing, as an episode does, and its first prior is not counted.
         """
         one_thread_each()
-        o, (obs, action, reward, terminated, is_first) = self.config, self.tensors(batch)
+        o, (obs, action, reward, terminated, is_first) = self.config, tensors(batch, self.actions)
         flat = obs.flatten(0, 1)
         if self.coder:
             self.coder.look(flat)
@@ -285,22 +260,15 @@ class RSSM:
 
     def posterior(self, batch: Sequences, generator: torch.Generator | None = None) -> State:
         """The states at the steps of a batch, each (B, L, ...), without gradients; sequences begin as in `learn`."""
-        obs, action, _, _, is_first = self.tensors(batch)
-        before = torch.cat([torch.zeros_like(action[:, :1]), action[:, :-1]], 1)
+        obs, action, _, _, is_first = tensors(batch, self.actions)
         is_first[:, 0] = True
         with torch.no_grad():
-            belief, _ = self.sequence(obs, before, is_first, self.initial(len(obs)), generator)
+            belief, _ = self.sequence(obs, before(action), is_first, self.initial(len(obs)), generator)
         return self.split(belief)
 
     def split(self, belief: Tensor) -> State:
         """The state that `features` made a belief of."""
         return dict(zip(("h", "z"), belief.split([self.config.deter, self.stoch], -1), strict=True))
-
-    def tensors(self, batch: Sequences) -> tuple[Tensor, ...]:
-        """A batch as tensors, whole numbers among actions as one-hot vectors."""
-        obs, action, *rest = map(torch.from_numpy, batch)
-        action = one_hot(action, self.actions) if action.dtype == torch.int64 else action
-        return obs, action.float(), *rest
 
     def _seen(self, obs: Tensor) -> Tensor:
         """(B, *shape) -> (B, width): what the posterior reads of observations; cells as they are, (B, groups, classes)."""

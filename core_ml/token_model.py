@@ -135,7 +135,7 @@ class TokenModel:
     def decode(self, belief: Tensor) -> Tensor:
         return self.vq.decode(belief[..., self.config.width :])
 
-    def update(self, batch: Sequences, generator: torch.Generator) -> dict[str, float]:
+    def update(self, batch: Sequences, generator: torch.Generator, rate: float = 1.0) -> dict[str, float]:
         """A step of the VQ-VAE, then one of the transformer; nats per step.
 
         L = - sum_p ln p(x_{t+1}^p | words before) - ln p(r_t | .. a_t) - ln p(goes on | .. a_t)
@@ -164,13 +164,13 @@ class TokenModel:
         loss = token_loss + reward_loss + going_loss
         self.optimiser.zero_grad()
         loss.backward()
-        norm = self.optimiser.step(o.learning_rate, o.max_grad_norm)
+        norm = self.optimiser.step(rate * o.learning_rate, o.max_grad_norm)
         found = {"loss": loss, "loss/tokens": token_loss, "loss/reward": reward_loss, "loss/going_on": going_loss}
         return metrics | {name: value.item() for name, value in found.items()} | {"grad_norm": norm}
 
-    def learn(self, batch: Sequences, generator: torch.Generator) -> tuple[dict[str, float], State]:
+    def learn(self, batch: Sequences, generator: torch.Generator, rate: float = 1.0) -> tuple[dict[str, float], State]:
         """`update`, and the states by the model after it."""
-        return self.update(batch, generator), self.posterior(batch)
+        return self.update(batch, generator, rate), self.posterior(batch)
 
     def posterior(self, batch: Sequences, generator: torch.Generator | None = None) -> State:
         obs, action, _, _, is_first = tensors(batch, self.actions)

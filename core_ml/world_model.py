@@ -8,7 +8,8 @@ numbers of any kind: h and z of an RSSM, keys and values of a transformer. One m
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -19,11 +20,26 @@ from .nets import mlp
 from .observations import Observation
 from .parallel import one_thread_each
 from .parameters import Array
-from .rssm import Dream, Outcome, Policy
 from .sequences import Sequences
 from .symlog import TwoHot
 
-__all__ = ["Dream", "Outcome", "Policy", "State", "WorldModel"]
+Policy = Callable[[Tensor], Tensor]  # features (B, size) -> actions (B, K)
+
+
+class Outcome(NamedTuple):
+    """What an imagined step brings, beside the next state."""
+
+    reward: Tensor  # (B,): its expectation
+    going_on: Tensor  # (B,): probability that the step does not terminate the episode
+
+
+class Dream(NamedTuple):
+    """H imagined steps of B rows."""
+
+    features: Tensor  # (H + 1, B, size): before each step, and after the last
+    action: Tensor  # (H, B, K)
+    reward: Tensor  # (H, B)
+    going_on: Tensor  # (H, B)
 
 
 class WorldModel(Protocol):
@@ -76,8 +92,9 @@ class WorldModel(Protocol):
         """Learn one step from B sequences; metrics, among them `loss`."""
         ...
 
-    def learn(self, batch: Sequences, generator: torch.Generator) -> tuple[dict[str, float], State]:
-        """`update`, and states at the steps of the batch as `posterior` gives them, by the model before or after the update."""
+    def learn(self, batch: Sequences, generator: torch.Generator, rate: float = 1.0) -> tuple[dict[str, float], State]:
+        """`update` with `rate` times the learning rate, and states at the steps of the batch as `posterior` gives them, by the
+        model before or after the update."""
         ...
 
     def posterior(self, batch: Sequences, generator: torch.Generator | None = None) -> State:
@@ -126,8 +143,9 @@ def imagine(model: WorldModel, state: State, policy: Policy, steps: int, generat
             state, outcome = model.step(state, actions[-1], generator)
             features.append(model.features(state))
             outcomes.append(outcome)
-        reward, going_on = (torch.stack(parts) for parts in zip(*outcomes, strict=True))
-        return Dream(torch.stack(features), torch.stack(actions), reward, going_on)
+    # Outside again: what inference mode made takes no part in gradients.
+    reward, going_on = (torch.stack(parts) for parts in zip(*outcomes, strict=True))
+    return Dream(torch.stack(features), torch.stack(actions), reward, going_on)
 
 
 def tensors(batch: Sequences, actions: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
@@ -18,6 +18,7 @@ from ..core import (
     Carry,
     Mode,
     NonFinite,
+    PartRow,
     Rollout,
     Spaces,
     agent,
@@ -25,18 +26,20 @@ from ..core import (
     generator_state,
     set_generator_state,
 )
+from ..slots.dream import asleep, believe, remembered
+from ..slots.parts import ModelPart, ModelSlot, label, resolve
 
 
 @agent("dreamer")
 class Dreamer:
-    """World model (`core_ml/rssm.py`) and an actor-critic (`core_ml/behaviour.py`) that learns in imagination alone.
+    """World model, which fills the slot `model`, and an actor-critic (`core_ml/behaviour.py`) that learns in imagination alone.
 
     Work per `learn`: `updates` times, a step of the model on sequences of what really happened, and a step of the behaviour on
     what the model imagines from the states of these sequences. One model and one behaviour for all agents of a copy, each of
     whom counts the others among the world's chances. Discrete actions.
     """
 
-    unasked: ClassVar[str] = "a draft, and slow: name it to have it"
+    unasked: ClassVar[str] = "slow: name it to have it"
 
     class Config(AgentConfig):
         num_steps: int = Field(16, ge=1, le=100_000, description="steps per copy between updates")
@@ -49,16 +52,16 @@ class Dreamer:
         gamma: float = Field(0.99, ge=0, le=1)
         return_lambda: float = Field(0.95, ge=0, le=1)
         ent_coef: float = Field(3e-3, ge=0, le=10)
-        learning_rate: float = Field(1e-3, gt=0, le=10, description="of the behaviour; the model's is dynamics.learning_rate")
+        learning_rate: float = Field(1e-3, gt=0, le=10, description="of the behaviour; the model has its own")
         rate_final: float = Field(1.0, ge=0, le=1, description="share of both learning rates at the end, reached linearly")
-        model: Literal["trained", "untrained"] = Field("trained", description="untrained: dreams of a random model")
-        dynamics: dict[str, Any] = Field({}, description="options of the world model, see core_ml/rssm.py")
+        model: ModelSlot = Field(
+            ModelPart(name="rssm", untrained=False), description="component that says what follows on an action"
+        )
         behaviour: dict[str, Any] = Field({}, description="other options of the actor-critic, see core_ml/behaviour.py")
 
     def __init__(self, config: Config, spaces: Spaces, seed: int, threads: int = 1) -> None:
         from ...core_ml.behaviour import Behaviour
         from ...core_ml.observations import Observation
-        from ...core_ml.rssm import RSSM
         from ...core_ml.sequences import SequenceReplay
 
         o, self.config, self.spaces = config, config, spaces
@@ -71,9 +74,10 @@ class Dreamer:
         self.rng = np.random.Generator(np.random.PCG64(seed))
         seen = Observation.of(space.shape, space.dtype, float(space.high.max()))
         self.dtype: Any = np.float32 if seen.kind == "vector" else np.uint8
-        self.model = RSSM(_options(RSSM.Config, "dynamics", o.dynamics), seen, self.actions, self._draw())
+        entry, chosen = resolve("model", o.model)
+        self.model = entry.cls(chosen, seen, self.actions, self._draw())
         shared = {name: getattr(o, name) for name in ("gamma", "return_lambda", "ent_coef", "learning_rate")}
-        options = _options(Behaviour.Config, "behaviour", {**shared, **o.behaviour})
+        options = _options(Behaviour.Config, {**shared, **o.behaviour})
         self.behaviour = Behaviour(options, self.model.size, self.actions, self._draw())
         self.replay = SequenceReplay(o.capacity, space.shape, self.dtype)
         self.env_steps = 0
@@ -83,30 +87,25 @@ class Dreamer:
         return int(self.config.num_steps)
 
     def initial(self, n: int) -> Carry:
-        """The belief of n copies, the last action, and whether an episode begins."""
-        a, state = self.spaces.num_agents, self.model.initial(1)
-        carry = {name: np.zeros((n, a, part.shape[1]), np.float32) for name, part in state.items()}
-        return carry | {"action": np.zeros((n, a), np.int64), "first": np.ones(n, np.bool_)}
+        """The model's state of n copies, the last action, and whether an episode begins."""
+        a = self.spaces.num_agents
+        return {name: part.reshape(n, a, *part.shape[1:]) for name, part in asleep(self.model, n * a).items()}
 
     def act(self, obs: Array, carry: Carry, mode: Mode, mask: Array | None = None) -> tuple[Array, Carry, dict[str, Array]]:
         import torch
 
         assert carry is not None
         lead = obs.shape[:2]
+        flat = {name: part.reshape(-1, *part.shape[2:]) for name, part in carry.items()}
         with torch.inference_mode():
-            state = {name: torch.from_numpy(carry[name]).flatten(0, 1) for name in ("h", "z")}
-            before = torch.eye(self.actions)[torch.from_numpy(carry["action"].reshape(-1))]
-            first = torch.from_numpy(np.repeat(carry["first"], lead[1]))
-            seen = torch.from_numpy(obs.reshape(-1, *obs.shape[2:]).astype(self.dtype, copy=False))
-            features, state = self.model.observe(seen, before, first, state)
+            features, state = believe(self.model, self.actions, obs.reshape(-1, 1, *obs.shape[2:]), flat)
             policy = self.behaviour.policy(features)
             if mode == "greedy":
                 action = policy.mode()
             else:
                 action = policy.quantile(torch.from_numpy(self.rng.random((len(features), 1), np.float32)))
-        chosen = action.numpy().reshape(lead)
-        carry = {name: part.numpy().reshape(*lead, -1) for name, part in state.items()}
-        return chosen, carry | {"action": chosen.copy(), "first": np.zeros(lead[0], np.bool_)}, {}
+        kept = remembered(state, action.numpy())
+        return action.numpy().reshape(lead), {name: part.reshape(*lead, *part.shape[1:]) for name, part in kept.items()}, {}
 
     def learn(self, batch: Rollout, progress: float) -> dict[str, float]:
         import torch
@@ -121,10 +120,10 @@ class Dreamer:
         for _ in range(o.updates):
             sequences = self.replay.draw(self.rng, o.batch_size, o.length)
             generator = torch.Generator().manual_seed(self._draw())
-            if o.model == "trained":
-                metrics, states = self.model.learn(sequences, generator, rate)
-            else:
+            if o.model.untrained:
                 metrics, states = {}, self.model.posterior(sequences, generator)
+            else:
+                metrics, states = self.model.learn(sequences, generator, rate)
             start = {name: part.flatten(0, 1) for name, part in states.items()}  # every state that really occurred
             policy = functools.partial(self.behaviour.sample, generator=generator)
             dream = self.model.imagine(start, policy, o.horizon, generator)
@@ -133,6 +132,16 @@ class Dreamer:
             for name, value in metrics.items():
                 sums[name] = sums.get(name, 0.0) + value / o.updates
         return sums | known
+
+    def parts(self) -> list[PartRow]:
+        o, memory = self.behaviour.config, self.model.state_dict()
+        learned = 0 if self.config.model.untrained else sum(x.size for name, x in memory.items() if ".model." in name)
+        shapes = ", ".join(f"{name} {tuple(part.shape[1:])}" for name, part in self.model.initial(1).items())
+        trunk, own = " x ".join(map(str, o.hidden)), self.behaviour.optimiser.flat.numel()
+        return [
+            PartRow("model", label(self.config.model), f"features ({self.model.size},) of {shapes}", learned),
+            PartRow("behaviour", f"actor and critic of {trunk}", f"one of {self.actions} actions", own),
+        ]
 
     def _store(self, batch: Rollout) -> None:
         """All agents of all copies as streams."""
@@ -144,7 +153,7 @@ class Dreamer:
     def _check_finite(self, metrics: dict[str, float]) -> None:
         for name, value in metrics.items():
             if not math.isfinite(value):
-                way = "agent.learning_rate" if "behaviour" in name else "agent.dynamics.learning_rate"
+                way = "agent.learning_rate" if "behaviour" in name else "agent.model.learning_rate"
                 raise NonFinite(f"{name} of the dreamer is {value}: lower {way}, or look at the scale of rewards")
 
     def _draw(self) -> int:
@@ -168,9 +177,9 @@ class Dreamer:
         set_generator_state(self.rng, state["rng"])
 
 
-def _options(config: Any, name: str, options: dict[str, Any]) -> Any:
-    """A component's options. Raises ValueError with one line for the first fault."""
+def _options(config: Any, options: dict[str, Any]) -> Any:
+    """A behaviour's options. Raises ValueError with one line for the first fault."""
     try:
         return config(**options)
     except pydantic.ValidationError as error:
-        raise ValueError(explain(error, f"agent dreamer, {name}", list(config.model_fields))) from None
+        raise ValueError(explain(error, "agent dreamer, behaviour", list(config.model_fields))) from None

@@ -99,5 +99,16 @@ def _checked(slot: Slot) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _needed(part: Part | None) -> Part:
+    if part is None:
+        raise ValueError("the slot cannot be empty: give a component, untrained to see what its training is worth")
+    return part
+
+
+class ModelPart(Part):
+    """A world model, which learns from what happened."""
+
+
 EncoderSlot = Annotated[EncoderPart | None, _checked("encoder"), BeforeValidator(_named)]
 BeliefSlot = Annotated[BeliefPart | None, _checked("belief"), BeforeValidator(_named)]
+ModelSlot = Annotated[ModelPart, AfterValidator(_needed), _checked("model"), BeforeValidator(_named)]

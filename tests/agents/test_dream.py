@@ -237,7 +237,7 @@ def test_awake_sees_what_the_model_makes_of_the_episode() -> None:
 
 def test_the_dreamer_acts_on_the_beliefs_of_its_model() -> None:
     env = make("frozenlake", {}, num_envs=3, seed=0)
-    agent: Any = make_agent("dreamer", {"dynamics": SMALL}, env, 0)
+    agent: Any = make_agent("dreamer", {"model": {"name": "rssm", **SMALL}}, env, 0)
     awake = Awake(agent.model, make_agent("random", {}, env, 0), 4)
     one, two = agent.initial(3), awake.initial(3)
     for _ in range(5):
@@ -253,9 +253,11 @@ def test_an_untrained_model_stays_as_it_was() -> None:
     from gumdrop.agents.runtime.collect import Collector
 
     env = make("frozenlake", {}, num_envs=4, seed=0)
-    options = {"dynamics": SMALL, "learning_starts": 0, "updates": 2, "num_steps": 8, "length": 4}
+    options = {"learning_starts": 0, "updates": 2, "num_steps": 8, "length": 4}
     for kind in ("untrained", "trained"):
-        agent: Any = make_agent("dreamer", {**options, "model": kind}, env, 0)
+        agent: Any = make_agent(
+            "dreamer", {**options, "model": {"name": "rssm", **SMALL, "untrained": kind == "untrained"}}, env, 0
+        )
         model, behaviour = agent.model.state_dict(), agent.behaviour.state_dict()
         collector = Collector(env, agent)
         collector.begin(env.obs)
@@ -271,4 +273,4 @@ def test_the_dreamer_says_what_it_cannot_do() -> None:
         make_agent("dreamer", {}, world, 0)
     lake = make("frozenlake", {}, num_envs=1)
     with pytest.raises(ValueError, match="did you mean deter"):
-        make_agent("dreamer", {"dynamics": {"detre": 3}}, lake, 0)
+        make_agent("dreamer", {"model": {"name": "rssm", "detre": 3}}, lake, 0)

@@ -17,7 +17,7 @@ from gumdrop.envs.rng import copy_seeds
 from gumdrop.scripts.cli import main
 
 SMALL = {"deter": 8, "groups": 2, "classes": 4, "width": 8, "hidden": [8], "code": 8}
-WORDS = [f"agent.dynamics.{name}={value}" for name, value in SMALL.items()]
+WORDS = ["agent.model.name=rssm", *(f"agent.model.{name}={value}" for name, value in SMALL.items())]
 
 
 def test_show_writes_a_film_and_figures(
@@ -53,11 +53,11 @@ def test_show_writes_a_film_and_figures(
 
 def test_what_is_recorded_is_what_happened() -> None:
     env = make("frozenlake", {"time_limit": 5}, num_envs=3, seed=0)
-    agent: Any = make_agent("dreamer", {"dynamics": SMALL}, env, 0)
+    agent: Any = make_agent("dreamer", {"model": {"name": "rssm", **SMALL}}, env, 0)
     act, begun = agent.act, []
 
     def watched(obs: Any, carry: Any, mode: Any, mask: Any = None) -> Any:
-        begun.append(carry["first"].copy())
+        begun.append(carry["first"][:, 0].copy())
         return act(obs, carry, mode, mask)
 
     agent.act = watched
