@@ -71,10 +71,10 @@ class RSSM:
         hidden: tuple[int, ...] = Field((64,), description="full layers, in the encoder; mirrored in the decoder")
         code: int = Field(64, ge=1, le=4096, description="numbers that the encoder makes of an observation")
         deter: int = Field(64, ge=1, le=4096, description="numbers in h")
-        latent: Literal["categorical", "levels", "cells", "gaussian"] = Field("categorical", description="what z is")
+        latent: Literal["levels", "cells", "categorical", "gaussian"] = Field("levels", description="what z is")
         posterior: Literal["history", "observation"] = Field(
-            "history",
-            description="what z is drawn from: h and the observation, or the observation alone, which z then tells alone",
+            "observation",
+            description="what z is made of: the observation, and h or nothing else",
         )
         groups: int = Field(8, ge=1, le=1024, description="categoricals in z, or numbers of a gaussian")
         classes: int = Field(5, ge=2, le=256, description="of each categorical: its levels, where it has an order")

@@ -51,14 +51,14 @@ class Task(NamedTuple):
 LAKE = Task(
     "frozenlake", {}, 50_000,
     {
-        "updates": 32, "length": 4, "batch_size": 128, "horizon": 10, "learning_starts": 10_000, "ent_coef": 0.01,
+        "updates": 32, "length": 4, "batch_size": 64, "horizon": 10, "learning_starts": 10_000, "ent_coef": 0.01,
         "rate_final": 0.1, "behaviour": {"slow": 0.05, "limit": 1.0},
         "model": {"name": "rssm", "groups": 6, "reward_limit": 1.0, "learning_rate": 4e-3},
     },
     {"ent_coef": 0.01, "learning_rate": 3e-3, "num_steps": 64}, 100,
 )  # fmt: skip
 MAZE = Task(
-    "maze", {"size": 9, "fresh": False, "view": 3, "start": "random", "time_limit": 60}, 60_000,
+    "maze", {"size": 9, "fresh": False, "view": 3, "start": "random", "time_limit": 60}, 40_000,
     {
         "updates": 24, "length": 24, "batch_size": 24, "horizon": 12, "learning_starts": 8000, "ent_coef": 0.01, "gamma": 0.97,
         "rate_final": 0.2, "behaviour": {"slow": 0.05, "limit": 1.0},
@@ -178,12 +178,12 @@ def controllers(task: Task, agent: Any, seed: int) -> dict[str, float]:
     generator = torch.Generator().manual_seed(seed)
     for _ in range(200):
         evolved.update(model, {name: torch.from_numpy(part) for name, part in starts.items()}, generator)
-    planner = Planner(Planner.Config(horizon=8, population=64, elites=8, iterations=3, samples=2), agent.actions)
+    planner = Planner(Planner.Config(horizon=3, population=32, elites=4, iterations=2, samples=4), agent.actions)
     planning = Planning(model, planner, seed, agent.behaviour.value)
     played = {"ppo": Awake(model, ppo, agent.actions), "cma-es": Awake(model, Deciding(evolved.act), agent.actions)}
     found = {name: real(task, player) for name, player in played.items()}
-    few = run_episodes(planning, task.id, task.world, 200, HELD_OUT, lines=False)
-    return found | {"planner, 200 episodes": float(few.returns.mean())}
+    few = run_episodes(planning, task.id, task.world, 100, HELD_OUT, lines=False)
+    return found | {"planner, 100 episodes": float(few.returns.mean())}
 
 
 def states(agent: Any, seed: int) -> dict[str, Any]:
