@@ -23,7 +23,6 @@ pytestmark = pytest.mark.slow
 Proof = Callable[[str, dict[str, Any]], None]
 SEEDS, EPISODES, HELD_OUT = 5, 500, 1_000_000
 GAMMA = 0.99
-SHAPED = {"shaping": "distance", "shaping_gamma": GAMMA, "shaping_scale": 0.1}
 
 
 class Task(NamedTuple):
@@ -32,20 +31,26 @@ class Task(NamedTuple):
     copies: int
     num_steps: int  # longer than an episode of who knows the way
     steps: int
+    shaping: float  # reward for a cell nearer to the goal; the goal pays 1
     ppo: dict[str, Any]
 
 
+# Settings were chosen on seeds from 100 on.
 COMMON: dict[str, Any] = {
     "encoder": "symbols", "hidden": [32], "gamma": GAMMA, "learning_rate": 3e-3, "ent_coef": 0.02, "minibatches": 8,
 }  # fmt: skip
-SHORT = Task(20, 60, 128, 64, 400_000, COMMON)
-LONG = Task(100, 200, 128, 128, 3_000_000, {**COMMON, "ent_coef": 0.01})
+# Cells of the corridor look alike, so one value stands for all of them. Advantages that mix it in (lambda < 1) reward a walk back
+# from the junction, and so does the value of an episode that is cut; whole returns and a small shaping do not.
+RETURNS = {**COMMON, "gae_lambda": 1.0}
+SHORT = Task(20, 60, 128, 64, 400_000, 0.1, COMMON)
+PLAIN = SHORT._replace(shaping=0.03, ppo=RETURNS)
+LONG = Task(100, 200, 128, 128, 3_000_000, 0.02, {**COMMON, "ent_coef": 0.01})
 BELIEFS: dict[str, tuple[Task, dict[str, Any]]] = {
     "gru, corridor 20": (SHORT, {"belief": {"name": "gru", "hidden": 32, "span": 40}, "hidden": []}),
     "lstm, corridor 20": (SHORT, {"belief": {"name": "lstm", "hidden": 32, "span": 40}}),
     "tcn, corridor 20": (SHORT, {"belief": {"name": "tcn", "width": 32, "taps": 3, "layers": 3}}),
     "transformer, corridor 20": (
-        SHORT, {"belief": {"name": "transformer", "width": 32, "layers": 1, "heads": 2, "window": 32}},
+        PLAIN, {"belief": {"name": "transformer", "width": 32, "layers": 1, "heads": 2, "window": 32}},
     ),
     "gru, corridor 100": (LONG, {"belief": {"name": "gru", "hidden": 32, "span": 200}, "hidden": []}),
 }  # fmt: skip
@@ -60,7 +65,8 @@ FILTER: dict[str, Any] = {
 def success(task: Task, options: dict[str, Any], seed: int) -> dict[str, Any]:
     world = {"size": task.size, "time_limit": task.time_limit}
     ppo = {**task.ppo, "num_steps": task.num_steps, **options}
-    agent, seconds = trained("t-maze", {**world, **SHAPED}, ppo, task.copies, task.steps, seed)
+    shaped = {**world, "shaping": "distance", "shaping_gamma": GAMMA, "shaping_scale": task.shaping}
+    agent, seconds = trained("t-maze", shaped, ppo, task.copies, task.steps, seed)
     found = run_episodes(agent, "t-maze", world, EPISODES, HELD_OUT, lines=False).returns.mean()
     return {"seed": seed, "success": float(found), "seconds": round(seconds, 1)}
 
