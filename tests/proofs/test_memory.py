@@ -44,6 +44,9 @@ COMMON: dict[str, Any] = {
 RETURNS = {**COMMON, "gae_lambda": 1.0}
 SHORT = Task(20, 60, 128, 64, 400_000, 0.1, COMMON)
 PLAIN = SHORT._replace(shaping=0.03, ppo=RETURNS)
+# In a long corridor whole returns give a hundred steps the blame of the last one. Advantages over some ten steps do not, and are
+# right where a shaping is so small that the junction is worth more than the corridor, on average over its cells.
+FAR = Task(100, 200, 64, 128, 600_000, 0.004, {**COMMON, "gae_lambda": 0.9, "ent_coef": 0.01})
 LONG = Task(100, 200, 128, 128, 3_000_000, 0.02, {**COMMON, "ent_coef": 0.01})
 BELIEFS: dict[str, tuple[Task, dict[str, Any]]] = {
     "gru, corridor 20": (SHORT, {"belief": {"name": "gru", "hidden": 32, "span": 40}, "hidden": []}),
@@ -54,6 +57,9 @@ BELIEFS: dict[str, tuple[Task, dict[str, Any]]] = {
         PLAIN, {"belief": {"name": "transformer", "width": 32, "layers": 1, "heads": 2, "window": 32}},
     ),
     "gru, corridor 100": (LONG, {"belief": {"name": "gru", "hidden": 32, "span": 200}, "hidden": []}),
+    "transformer, corridor 100": (
+        FAR, {"belief": {"name": "transformer", "width": 16, "layers": 1, "heads": 1, "window": 160}},
+    ),
 }  # fmt: skip
 # A corridor with three chutes of ice that look alike: up the middle one is the goal, unseen, up the others a hole. Only the
 # ends look like no other cell: which chute one stands under is known to who has come from an end, and has counted.
