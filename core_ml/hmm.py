@@ -48,17 +48,21 @@ def forward(p: Tables, obs: Array, action: Array, mask: Array) -> Array:
 
     alpha_1(s) = pi(s) b(o_1 | s);  alpha_t(s') = b(o_t | s') sum_s alpha_{t-1}(s) a(s, s' | action_t)
     """
-    alpha = np.empty((*obs.shape, len(p.start)))
+    alpha, a = np.empty((*obs.shape, len(p.start))), np.exp(p.transition)
     alpha[:, 0] = p.start + p.emission.T[obs[:, 0]]
     for t in range(1, obs.shape[1]):
-        now = step(p, alpha[:, t - 1], action[:, t]) + p.emission.T[obs[:, t]]
+        now = moved(a, alpha[:, t - 1], action[:, t]) + p.emission.T[obs[:, t]]
         alpha[:, t] = np.where(mask[:, t, None], now, alpha[:, t - 1])
     return alpha
 
 
-def step(p: Tables, log_belief: Array, action: Array) -> Array:
-    """log sum_s exp(log_belief(s)) a(s, s' | action), (B, S): what is expected before the next observation."""
-    return log_sum_exp(log_belief[:, :, None] + p.transition[action], 1)
+def moved(a: Array, log_x: Array, action: Array) -> Array:
+    """log sum_s exp(log_x(s)) a(s, s' | action), (B, S). Terms below e^-700 of a row's largest count as none."""
+    top = log_x.max(1, keepdims=True)
+    top = np.where(np.isfinite(top), top, 0.0)
+    with np.errstate(divide="ignore"):
+        found: Array = np.log((np.exp(log_x - top)[:, None] @ a[action])[:, 0]) + top  # row by row: rows see no others
+    return found
 
 
 def backward(p: Tables, obs: Array, action: Array, mask: Array) -> Array:
@@ -66,10 +70,10 @@ def backward(p: Tables, obs: Array, action: Array, mask: Array) -> Array:
 
     beta_T(s) = 1;  beta_t(s) = sum_s' a(s, s' | action_{t+1}) b(o_{t+1} | s') beta_{t+1}(s')
     """
-    beta = np.zeros((*obs.shape, len(p.start)))
+    beta, a = np.zeros((*obs.shape, len(p.start))), np.ascontiguousarray(np.exp(p.transition).swapaxes(1, 2))
     for t in range(obs.shape[1] - 2, -1, -1):
         ahead = p.emission.T[obs[:, t + 1]] + beta[:, t + 1]
-        now = log_sum_exp(p.transition[action[:, t + 1]] + ahead[:, None, :], 2)
+        now = moved(a, ahead, action[:, t + 1])
         beta[:, t] = np.where(mask[:, t + 1, None], now, 0.0)
     return beta
 
@@ -114,10 +118,13 @@ def expected_counts(p: Tables, obs: Array, action: Array, mask: Array) -> tuple[
     gamma = np.where(mask[..., None], np.exp(alpha + beta - likelihood[:, None, None]), 0.0)
     counts = Counts(gamma[:, 0].sum(0), np.zeros_like(p.transition), np.zeros_like(p.emission))
     np.add.at(counts.emission.T, obs, gamma)
-    for t in range(1, obs.shape[1]):
-        ahead = p.emission.T[obs[:, t]] + beta[:, t] - likelihood[:, None]
-        xi = np.exp(alpha[:, t - 1, :, None] + p.transition[action[:, t]] + ahead[:, None, :])
-        np.add.at(counts.transition, action[:, t], np.where(mask[:, t, None, None], xi, 0.0))
+    total = log_sum_exp(alpha, 2)
+    for act, a in enumerate(np.exp(p.transition)):
+        row, t = np.nonzero(mask[:, 1:] & (action[:, 1:] == act))  # from t to t + 1
+        before, so_far = alpha[row, t], total[row, t, None]
+        ahead = p.emission.T[obs[row, t + 1]] + beta[row, t + 1] + so_far - likelihood[row, None]
+        # xi = exp(before - so_far) a exp(ahead): large only where it meets something as small, and so must not overflow
+        counts.transition[act] = a * (np.exp(before - so_far).T @ np.exp(np.minimum(ahead, 600.0)))
     return counts, likelihood
 
 
@@ -145,14 +152,20 @@ class HMM:
     class Config(ComponentConfig):
         states: int = Field(8, ge=1)
         prior: float = Field(0.0, ge=0, description="count given to everything before Baum-Welch counts; 0: maximum likelihood")
+        concentration: float = Field(1.0, ge=0.01, description="of the Dirichlet distributions that it begins with")
+        sweeps: int = Field(1, ge=1, le=10_000, description="of Baum-Welch over each rollout")
 
     def __init__(self, config: Config, code_size: int, action_size: int, seed: int) -> None:
-        """A model of Dirichlet(1) distributions drawn from `seed`."""
+        """A model of Dirichlet(`concentration`) distributions drawn from `seed`."""
         self.config, self.sizes, self.size = config, (code_size, action_size), config.states
         self.net: nn.Module = nn.Identity()
         rng, s, a = np.random.default_rng(seed), config.states, max(action_size, 1)
-        shapes = ((s,), (a, s, s), (s, code_size))
-        self.tables = Tables(*(np.log(rng.dirichlet(np.ones(shape[-1]), shape[:-1])) for shape in shapes))
+
+        def drawn(*shape: int) -> Array:
+            share = rng.dirichlet(np.full(shape[-1], config.concentration), shape[:-1])
+            return np.log(np.maximum(share, 1e-12))  # what is 0 stays 0: Baum-Welch could not find it
+
+        self.tables = Tables(drawn(s), drawn(a, s, s), drawn(s, code_size))
 
     @classmethod
     def of(cls, start: Array, transition: Array, emission: Array) -> Self:
@@ -201,9 +214,9 @@ class HMM:
     def update(
         self, code: Tensor, action: Tensor, is_first: Tensor, generator: torch.Generator | None = None
     ) -> dict[str, float]:
-        """One sweep over (B, T, O), (B, T, K), (B, T); each episode within is a sequence, and a row's first step begins one.
+        """Sweeps over (B, T, O), (B, T, K), (B, T); each episode within is a sequence, and a row's first step begins one.
 
-        Returns the log-likelihood per step before it.
+        Returns the log-likelihood per step before the last of them.
         """
         obs, act = self._indices(code, action, is_first)
         cut = is_first.numpy().copy()
@@ -212,7 +225,8 @@ class HMM:
         length = np.diff(begin, append=cut.size)
         mask = np.arange(length.max()) < length[:, None]
         index = np.minimum(begin[:, None] + np.arange(length.max()), cut.size - 1)
-        return {"log_likelihood": self.sweep(obs.reshape(-1)[index], act.reshape(-1)[index], mask) / cut.size}
+        sequences = obs.reshape(-1)[index], act.reshape(-1)[index], mask
+        return {"log_likelihood": [self.sweep(*sequences) for _ in range(self.config.sweeps)][-1] / cut.size}
 
     def initial(self, n: int) -> State:
         return {"log_belief": torch.zeros(n, self.size, dtype=torch.float64), "begun": torch.zeros(n, dtype=torch.bool)}
@@ -225,11 +239,12 @@ class HMM:
         """Not differentiable: codes are read as numbers of observations."""
         obs, act = self._indices(code, action, is_first)
         first, p = is_first.numpy(), self.tables
+        a = np.exp(p.transition)
         belief, begun = state["log_belief"].numpy(), state["begun"].numpy()
         beliefs = np.empty((*obs.shape, self.size), np.float32)
         for t in range(obs.shape[1]):
             goes_on = (begun & ~first[:, t])[:, None]
-            expected = np.where(goes_on, step(p, belief, act[:, t]), p.start)
+            expected = np.where(goes_on, moved(a, belief, act[:, t]), p.start)
             seen = p.emission.T[obs[:, t]]  # (B, S)
             belief, begun = expected + seen, np.ones_like(begun)
             for other in (seen, expected):  # where what was seen cannot be, and where it could be nowhere

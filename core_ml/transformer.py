@@ -9,6 +9,7 @@ from typing import Literal, Self
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from .component import ComponentConfig, component
 from .memory import State, arrays, cleared, episodes, fresh, inputs, put_back
@@ -131,7 +132,9 @@ class Transformer:
                 keys, values = state[f"key{k}"], state[f"value{k}"]
                 for part, row in zip((keys, values), new, strict=True):
                     part.scatter_(2, place.expand_as(row), row)
-                x = layer.finish(x, self._attend(layer, q, keys, values, distance[:, None, None], hidden))
+                far = q @ self._far(layer)
+                far = far.gather(-1, distance[:, None, None].expand_as(far))
+                x = layer.finish(x, self._attend(q, keys, values, far, hidden))
             age += 1
             return self.net.norm(x).squeeze(1)  # type: ignore[no-any-return]
 
@@ -162,7 +165,8 @@ class Transformer:
                 whole = torch.cat([_pick(state[f"{part}{k}"], before), row], 2)  # (B, heads, P + T, d)
                 new[f"{part}{k}"] = _pick(whole, source).masked_fill(empty, 0.0)
                 rows[part == "value"] = whole
-            x = layer.finish(x, self._attend(layer, q, rows[0], rows[1], distance.clamp(0, window - 1), hidden.unsqueeze(1)))
+            far = _by_place(q @ self._far(layer)[..., : past + t], past)
+            x = layer.finish(x, self._attend(q, rows[0], rows[1], far, hidden.unsqueeze(1)))
         return self.net.norm(x), new
 
     def _heads(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -170,12 +174,15 @@ class Transformer:
         q, k, v = qkv.unflatten(-1, (3, self.config.heads, -1)).permute(2, 0, 3, 1, 4)
         return q, k, v
 
-    def _attend(self, layer: _Layer, q: Tensor, k: Tensor, v: Tensor, distance: Tensor, hidden: Tensor) -> Tensor:
-        """Queries (B, heads, T, d), keys and values (B, heads, S, d); distances and `hidden` (what is not seen) spread to
-        (B, heads, T, S)."""
-        far = layer.far(self.distances).unflatten(1, (self.config.heads, -1)).permute(1, 2, 0)  # (heads, d, window)
-        score = q @ k.mT
-        score = (score + (q @ far).gather(-1, distance.expand_as(score))) / math.sqrt(q.shape[-1])
+    def _far(self, layer: _Layer) -> Tensor:
+        """R e_j of each head, (heads, d, window)."""
+        far: Tensor = layer.far(self.distances)
+        return far.unflatten(1, (self.config.heads, -1)).permute(1, 2, 0)
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, far: Tensor, hidden: Tensor) -> Tensor:
+        """Queries (B, heads, T, d), keys and values (B, heads, S, d), scores of distances (B, heads, T, S) -> (B, T, width);
+        `hidden`, what is not seen, spreads to (B, heads, T, S)."""
+        score = (q @ k.mT + far) / math.sqrt(q.shape[-1])
         y: Tensor = score.masked_fill(hidden, -math.inf).softmax(-1) @ v
         return y.transpose(1, 2).flatten(2)
 
@@ -189,3 +196,16 @@ class Transformer:
 def _pick(rows: Tensor, index: Tensor) -> Tensor:
     """Rows (B, heads, S, d) at `index` (B, J) -> (B, heads, J, d)."""
     return rows.gather(2, index[:, None, :, None].expand(-1, rows.shape[1], -1, rows.shape[3]))
+
+
+def _by_place(far: Tensor, past: int) -> Tensor:
+    """Scores by distance (B, heads, T, J), J <= `past` + T, as scores by key (B, heads, T, past + T).
+
+    The key at s is at distance past + t - s. With distances in reverse, and zeros behind each row to make it past + T + 1 long,
+    the next row of the result begins one number earlier in its row: all of it is one piece of memory (Dai et al. 2019, appendix
+    B). Distances below 0 and from J on show what stands beside, finite, and are to be hidden.
+    """
+    t, keys = far.shape[2], past + far.shape[2]
+    long = pad(far.flip(-1), (0, keys + 1 - far.shape[3])).flatten(2)
+    first = far.shape[3] - 1 - past
+    return long[..., first : first + t * keys].unflatten(2, (t, keys))

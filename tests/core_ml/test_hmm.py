@@ -127,6 +127,16 @@ def test_baum_welch_raises_the_likelihood_at_each_sweep(seed: int) -> None:
         np.testing.assert_allclose(np.exp(table).sum(-1), 1)
 
 
+def test_a_small_concentration_begins_with_few_likely_things() -> None:
+    """Baum-Welch ends nearer to what made the data from there: of a state's next states, few matter."""
+    plain, sparse = (HMM(HMM.Config(states=50, concentration=c), 10, 2, 0).tables for c in (1.0, 0.1))
+    for wide, narrow in zip(plain[1:], sparse[1:], strict=True):
+        assert np.exp(narrow).max(-1).mean() > 1.5 * np.exp(wide).max(-1).mean()
+    for table in sparse:
+        assert np.isfinite(table).all()  # what is impossible at first would stay so
+        np.testing.assert_allclose(np.exp(table).sum(-1), 1)
+
+
 def simulate(rng: Any, start: Array, transition: Array, emission: Array, rows: int, steps: int) -> tuple[Array, Array, Array]:
     """States, observations, actions (B, T); actions are uniform."""
     action = rng.integers(len(transition), size=(rows, steps))
