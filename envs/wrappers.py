@@ -93,13 +93,15 @@ def blank(share: float) -> Change:
     return change
 
 
-def recolour(angles: Sequence[float]) -> Change:
+def recolour(angles: Sequence[float], strength: float = 1.0) -> Change:
     """Colours (..., 3, H, W), uint8, with their hues turned by degrees: copy i by the angle i modulo how many there are.
 
-    A turn about the axis of greys: greys stay, and so does the sum of red, green and blue, but where a channel would leave 0 to
-    255. At 120 degrees red is shown as green, green as blue, blue as red.
+    A turn about the axis of greys, the distance from it times `strength`: less than 1 is pale, 0 is grey. Greys stay, and so does
+    the sum of red, green and blue, but where a channel would leave 0 to 255. At 120 degrees red is shown as green, green as
+    blue, blue as red.
     """
-    turns = np.array([_turn(float(angle)) for angle in angles])
+    grey = np.full((3, 3), 1 / 3)
+    turns = np.array([grey + strength * (_turn(float(angle)) - grey) for angle in angles])
 
     def change(obs: Array, rng: np.random.Generator) -> Array:
         mine = turns[np.arange(len(obs)) % len(turns)]  # (N, 3, 3)

@@ -195,7 +195,9 @@ def test_features_tell_actions_and_the_forward_model_foresees(discrete: bool) ->
         given = action if discrete else moves[action][:, None].astype(np.float32)
         return obs, given, next_obs, np.zeros(n, np.bool_)
 
-    part = ICM(ICM.Config(hidden=(32,), size=8, learning_rate=5e-3, normalise=False), Facts(VECTOR, 2 if discrete else 1, discrete), 0)
+    part = ICM(
+        ICM.Config(hidden=(32,), size=8, learning_rate=5e-3, normalise=False), Facts(VECTOR, 2 if discrete else 1, discrete), 0
+    )
     first = part.update(*walk())
     for _ in range(150):
         last = part.update(*walk())
