@@ -38,6 +38,8 @@ ARMS: dict[str, Any] = {
 # The settings below, and those of the vq-vae, were chosen with seeds 100 to 102.
 PALE = {"angles": (0, 120, 240), "strength": 0.4}  # three palettes in training, a copy has one of them
 VIVID = {"angles": (60, 180, 300), "strength": 1.0}  # never seen before
+# Seeds 0 to 4 with these settings: beta 40 lost 6 points, beta 1 lost 14, 8 more (-2 to 18). Five were too few to tell.
+PALETTE_SEEDS = range(5, 15)
 BETAS = {f"beta {beta}": {"name": "vae", "warmup": 100, "beta": beta, "sigma": 0.02, **LEARNS} for beta in (1, 40)}
 SHARE = 0.3  # of pixels that are blank, others at each step
 WIDE = {"name": "autoencoder", "size": 32, "updates": 150, "batch": 128, "hidden": (256,), "learning_rate": 1e-3}
@@ -79,7 +81,7 @@ def summary(values: list[float]) -> dict[str, Any]:
     """Mean over seeds with its 95 % interval."""
     from scipy import stats
 
-    half = float(stats.t.ppf(0.975, SEEDS - 1)) * statistics.stdev(values) / math.sqrt(SEEDS)
+    half = float(stats.t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
     mean = statistics.mean(values)
     return {"mean": mean, "ci95": [mean - half, mean + half], "seeds": values}
 
@@ -91,7 +93,7 @@ def shown(what: dict[str, Any]) -> str:
 
 
 def facts(**more: Any) -> dict[str, Any]:
-    return {"ppo": PPO, "env_steps": STEPS, "episodes": EPISODES, "seeds": list(range(SEEDS)), **more}
+    return {"ppo": PPO, "env_steps": STEPS, "episodes": EPISODES, "seeds": list(range(SEEDS))} | more
 
 
 def test_codes_are_worth_more_than_pixels(proof: Proof) -> None:
@@ -130,7 +132,7 @@ def test_a_beta_vae_does_not_mind_another_palette(proof: Proof) -> None:
     clean: dict[str, list[float]] = {arm: [] for arm in BETAS}
     unseen: dict[str, list[float]] = {arm: [] for arm in BETAS}
     for arm, encoder in BETAS.items():
-        for seed in range(SEEDS):
+        for seed in PALETTE_SEEDS:
             agent = trained(encoder, seed, DRAWN, *home)
             clean[arm].append(success(agent, DRAWN, *home))
             unseen[arm].append(success(agent, DRAWN, *away))
@@ -147,7 +149,7 @@ def test_a_beta_vae_does_not_mind_another_palette(proof: Proof) -> None:
             ["points that beta 1 loses more than beta 40", shown(more)],
         ],
         "world": DRAWN, "pixels_a_cell": 4, "training": PALE, "unseen": VIVID, "encoders": BETAS, "arms": arms,
-        "points_lost_more": more, "random": success("random", DRAWN), **facts(),
+        "points_lost_more": more, "random": success("random", DRAWN), **facts(seeds=list(PALETTE_SEEDS)),
     })  # fmt: skip
     assert arms[many]["points_lost"]["mean"] <= 10
     assert more["mean"] > 0 and more["ci95"][0] > 0
