@@ -126,8 +126,8 @@ def test_codes_are_worth_more_than_pixels(proof: Proof) -> None:
 
 
 def test_a_beta_vae_does_not_mind_another_palette(proof: Proof) -> None:
-    """A VAE amplifies whatever varies by more than beta sigma^2: at beta 1 pale hues, which the policy learns to read; at beta
-    40 what all palettes share, that the agent is darker than the floor."""
+    """The idea: a VAE amplifies whatever varies by more than beta sigma^2; at beta 1 pale hues, too, which the policy learns to
+    read; at beta 40 what all palettes share, that the agent is darker than the floor."""
     home, away = (zoom(2), recolour(**PALE)), (zoom(2), recolour(**VIVID))
     clean: dict[str, list[float]] = {arm: [] for arm in BETAS}
     unseen: dict[str, list[float]] = {arm: [] for arm in BETAS}
