@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy, one_hot
 from .component import ComponentConfig, component
 from .nets import mlp
 from .normalise import RunningNormaliser
-from .observations import Observation
+from .observations import Facts
 from .optim import FlatAdam
 from .parallel import keep_memory, one_thread_each
 from .parameters import Array, Parameters, check_arrays
@@ -54,12 +54,11 @@ class ICM:
             "one-hot", description="a grid as planes of 0 and 1, or one number a cell"
         )
 
-    def __init__(self, config: Config, observation: Observation, actions: int, discrete: bool, seed: int) -> None:
-        """`actions`: how many there are, or how many numbers one has."""
+    def __init__(self, config: Config, facts: Facts, seed: int) -> None:
         keep_memory()
-        self.config, self.observation, self.actions, self.discrete = config, observation, actions, discrete
+        self.config, self.observation, self.actions, self.discrete = config, facts.observation, facts.actions, facts.discrete
         self.one_hot = config.grid_input == "one-hot"
-        planes, height, width = observation.planes(self.one_hot)
+        planes, height, width = self.observation.planes(self.one_hot)
         inputs, size, last = planes * height * width, config.size, [*config.hidden]
 
         def net(start: int, end: int) -> nn.Sequential:
@@ -67,9 +66,9 @@ class ICM:
             return nn.Sequential(*mlp(sizes, "relu"), nn.Linear(sizes[-1], end))
 
         with torch.device("meta"):  # no draws from torch's global generator
-            model = {"features": net(inputs, size), "inverse_model": net(2 * size, actions)}
+            model = {"features": net(inputs, size), "inverse_model": net(2 * size, self.actions)}
             if config.novelty == "error":
-                model["forward_model"] = net(size + actions, size)
+                model["forward_model"] = net(size + self.actions, size)
         self.model = nn.ModuleDict(model).to_empty(device="cpu")
         rng = np.random.default_rng(seed)
         self.memory = Parameters({name: tuple(p.shape) for name, p in self.model.named_parameters()})

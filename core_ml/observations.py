@@ -85,3 +85,12 @@ class Observation(NamedTuple):
             raise ValueError(f"observations are {obs.dtype}: this component was made for a {self.kind}, torch.uint8")
         if self.kind == "grid" and len(obs) and int(obs.max()) >= self.codes:
             raise ValueError(f"code {int(obs.max())} in a grid: this component was made for codes 0 to {self.codes - 1}")
+
+
+class Facts(NamedTuple):
+    """What a part of a reward is told of the steps it is made for: `cls(config, facts, seed)` is how each of them is made."""
+
+    observation: Observation
+    actions: int = 1  # how many there are, or how many numbers one has
+    discrete: bool = True
+    gamma: float = 0.99  # the agent's discount

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from .component import ComponentConfig, component
 from .nets import mlp
 from .normalise import RunningNormaliser
-from .observations import Observation
+from .observations import Facts
 from .optim import FlatAdam
 from .parallel import keep_memory, one_thread_each
 from .parameters import Array, Parameters, check_arrays
@@ -43,10 +43,10 @@ class RND:
             "one-hot", description="a grid as planes of 0 and 1, or one number a cell"
         )
 
-    def __init__(self, config: Config, observation: Observation, seed: int) -> None:
+    def __init__(self, config: Config, facts: Facts, seed: int) -> None:
         keep_memory()
-        self.config, self.observation, self.one_hot = config, observation, config.grid_input == "one-hot"
-        planes, height, width = observation.planes(self.one_hot)
+        self.config, self.observation, self.one_hot = config, facts.observation, config.grid_input == "one-hot"
+        planes, height, width = self.observation.planes(self.one_hot)
         sizes = [planes * height * width, *config.hidden]
 
         def net() -> nn.Sequential:

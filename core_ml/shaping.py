@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from .component import ComponentConfig, component
+from .observations import Facts
 from .parameters import Array, check_arrays
 
 Potential = Callable[[Array], Any]  # observations (B, *shape) -> (B,)
@@ -27,12 +28,13 @@ class Shaping:
     """
 
     class Config(ComponentConfig):
-        gamma: float = Field(0.99, ge=0, le=1, description="the agent's discount")
+        gamma: float | None = Field(None, ge=0, le=1, description="the agent's discount, unless told")
         table: Nested = Field((), description="potentials by the observation's whole numbers, nested lists")
         weights: tuple[float, ...] = Field((), description="of a linear potential, one for each of an observation's numbers")
 
-    def __init__(self, config: Config, shape: tuple[int, ...], potential: Potential | None = None) -> None:
-        self.config, self.shape = config, shape
+    def __init__(self, config: Config, facts: Facts, seed: int = 0, potential: Potential | None = None) -> None:
+        self.config, self.shape = config, facts.observation.shape
+        self.gamma = facts.gamma if config.gamma is None else config.gamma
         if (potential is not None) + bool(config.table) + bool(config.weights) != 1:
             raise ValueError("shaping wants one potential: a table, weights or, from Python, a function")
         try:
@@ -40,7 +42,7 @@ class Shaping:
         except ValueError:
             raise ValueError("shaping: the rows of table have different lengths") from None
         self.weights = np.array(config.weights, np.float64)
-        size = int(np.prod(shape))
+        size = int(np.prod(self.shape))
         if config.table and self.table.ndim != size:
             raise ValueError(f"shaping: an observation has {size} numbers, table has {self.table.ndim} levels of lists")
         if config.weights and len(self.weights) != size:
@@ -52,7 +54,7 @@ class Shaping:
         on = ~terminated
         shaped = -self._phi(obs)
         if on.any():  # what stands in `next_obs` where an episode terminated means nothing, and may be no place at all
-            shaped[on] += self.config.gamma * self._phi(next_obs[on])
+            shaped[on] += self.gamma * self._phi(next_obs[on])
         return np.asarray(shaped, np.float32)
 
     def update(self, obs: Array, action: Array, next_obs: Array, terminated: Array) -> dict[str, float]:

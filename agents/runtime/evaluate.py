@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,11 +45,12 @@ def run_episodes(
     mode: Mode = "greedy",
     lines: bool = True,
     agent_options: dict[str, Any] | None = None,
+    wrap: Callable[[BatchEnv], BatchEnv] | None = None,
 ) -> Evaluation:
     """Play `episodes` held-out episodes. Equal (env_id, options, episodes, seed) begin equally for every agent.
 
     `agent` may be the name of an agent that needs no training, with its options. `lines`: compute the yardstick where the
-    world has one.
+    world has one. `wrap`: what the agent plays in instead of the environment as it is made, such as `envs.wrappers.Seen`.
     """
     seeds = copy_seeds((seed ^ HELD_OUT) % 2**64, episodes)
     returns, lengths = np.zeros(episodes), np.zeros(episodes, np.int64)
@@ -57,12 +59,17 @@ def run_episodes(
     meaning, unfinished = "", 0
     player = agent
     size = min(BATCH if _native(env_id) else FOREIGN_BATCH, episodes)
-    env = make(env_id, options, num_envs=size)
+
+    def made(copies: int) -> BatchEnv:
+        env = make(env_id, options, num_envs=copies)
+        return wrap(env) if wrap else env
+
+    env = made(size)
     for first in range(0, episodes, size):
         rows = np.arange(first, min(first + size, episodes))
         if len(rows) < size:  # the last batch; all others share one environment, whose workers start once
             env.close()
-            env = make(env_id, options, num_envs=len(rows))
+            env = made(len(rows))
         if isinstance(player, str):  # once: made anew, it would play the same random actions in every batch
             player = make_agent(player, agent_options or {}, env, seed)
         obs = env.reset(seeds[rows])

@@ -63,22 +63,15 @@ _LIST: pydantic.TypeAdapter[tuple[Bonus, ...]] = pydantic.TypeAdapter(Bonuses)
 
 def make_part(bonus: Bonus, spaces: Spaces, gamma: float, seed: int) -> Reward:
     """The part that `bonus` names, for an agent that discounts by `gamma`. Raises ValueError with one line."""
-    from ...core_ml.observations import Observation
+    from ...core_ml.observations import Facts, Observation
 
-    space, found = spaces.observation, resolve("bonus", bonus)
-    cls = found[0].cls
-    if "gamma" in cls.Config.model_fields and "gamma" not in bonus.options:
-        bonus = bonus.model_copy(update={"gamma": gamma})
-    config = resolve("bonus", bonus)[1]
+    space, action, (found, config) = spaces.observation, spaces.action, resolve("bonus", bonus)
     if space.shape is None or space.dtype is None:
         raise ValueError(f"bonus {bonus.name}: observations {space} are no arrays")
     observation = Observation.of(space.shape, space.dtype, float(np.max(getattr(space, "high", math.inf))))
-    if bonus.name == "inverse-dynamics":
-        discrete = isinstance(spaces.action, gymnasium.spaces.Discrete)
-        actions = int(spaces.action.n) if isinstance(spaces.action, gymnasium.spaces.Discrete) else flat_size(spaces.action)
-        inverse: Reward = cls(config, observation, actions, discrete, seed)
-        return inverse
-    made: Reward = cls(config, space.shape) if bonus.name == "shaping" else cls(config, observation, seed)
+    discrete = isinstance(action, gymnasium.spaces.Discrete)
+    actions = int(action.n) if isinstance(action, gymnasium.spaces.Discrete) else flat_size(action)
+    made: Reward = found.cls(config, Facts(observation, actions, discrete, gamma), seed)
     return made
 
 

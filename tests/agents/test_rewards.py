@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import subprocess
 import sys
@@ -17,6 +18,8 @@ from gumdrop.agents.runtime import checkpoint, train
 from gumdrop.agents.runtime.collect import Collector, collector_of
 from gumdrop.agents.slots.rewards import Bonus, Rewarded, Rewards, Steps
 from gumdrop.configs.schema import RunConfig
+from gumdrop.core_ml import component
+from gumdrop.core_ml.observations import Facts
 from gumdrop.envs.registry import make
 
 WORLD: dict[str, Any] = {"layout": "S..G", "observe": "coordinates", "time_limit": 6}
@@ -125,7 +128,31 @@ def test_shaping_takes_the_agents_discount() -> None:
     agent: Any = make_agent(
         "ppo", {"gamma": 0.8, "bonus": [{"name": "shaping", "weights": [0] * 6}]}, make("corridor", {}, num_envs=1), 0
     )
-    assert agent.rewards.parts[0].config.gamma == 0.8
+    assert agent.rewards.parts[0].gamma == 0.8
+
+
+def test_a_plugins_bonus_is_made_as_the_others_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told observations, actions and the agent's discount, and has a seed; every bonus of ours takes the same."""
+    monkeypatch.setattr(component, "_COMPONENTS", {**component._COMPONENTS})
+
+    class Told(Fixed):
+        Config = component.ComponentConfig
+
+        def __init__(self, config: Any, facts: Facts, seed: int) -> None:
+            super().__init__(1.0)
+            self.facts, self.seed = facts, seed
+
+    component.component("bonus", "told")(Told)
+    made = {
+        world: make_agent("ppo", {"gamma": 0.7, "bonus": ["told", "told"]}, make(world, {}, num_envs=1), 0).rewards.parts  # type: ignore[attr-defined]
+        for world in ("maze", "point-maze")
+    }
+    observation, actions, discrete, gamma = made["maze"][0].facts
+    assert (observation.kind, observation.shape, actions, discrete, gamma) == ("grid", (7, 7), 4, True, 0.7)
+    assert made["point-maze"][0].facts[1:] == (2, False, 0.7) and made["point-maze"][0].facts.observation.kind == "vector"
+    assert made["maze"][0].seed != made["maze"][1].seed
+    for found in component.components("bonus").values():
+        assert [*inspect.signature(found.cls).parameters][:3] == ["config", "facts", "seed"]
 
 
 @pytest.mark.parametrize("name", OPTIONS)

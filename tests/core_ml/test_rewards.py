@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from gumdrop.core_ml.inverse_dynamics import ICM
-from gumdrop.core_ml.observations import Observation
+from gumdrop.core_ml.observations import Facts, Observation
 from gumdrop.core_ml.rnd import RND
 from gumdrop.core_ml.shaping import Shaping
 from gumdrop.envs.core import Model
@@ -31,10 +31,14 @@ def steps(seed: int, n: int = 64, observation: Observation = VECTOR, ends: float
 
 
 PARTS = {
-    "rnd": lambda o, seed: RND(RND.Config(hidden=(16,), size=8, batch=32, epochs=2), o, seed),
-    "icm": lambda o, seed: ICM(ICM.Config(hidden=(16,), size=8, batch=32), o, 4, True, seed),
-    "icm count": lambda o, seed: ICM(ICM.Config(hidden=(16,), size=8, batch=32, novelty="count", bits=8), o, 4, True, seed),
+    "rnd": lambda o, seed: RND(RND.Config(hidden=(16,), size=8, batch=32, epochs=2), Facts(o), seed),
+    "icm": lambda o, seed: ICM(ICM.Config(hidden=(16,), size=8, batch=32), Facts(o, 4), seed),
+    "icm count": lambda o, seed: ICM(ICM.Config(hidden=(16,), size=8, batch=32, novelty="count", bits=8), Facts(o, 4), seed),
 }
+
+
+def numbers(n: int) -> Facts:
+    return Facts(Observation.of((n,), np.float32))
 
 
 # --- shaping
@@ -42,7 +46,7 @@ PARTS = {
 
 def test_shaping_by_hand() -> None:
     """gamma 1/2, Phi = table: 4 -> 8; 8 -> terminated, whatever stands there; 8 -> truncated at 2, which keeps its worth."""
-    part = Shaping(Shaping.Config(gamma=0.5, table=((0, 4), (8, 2))), (2,))
+    part = Shaping(Shaping.Config(gamma=0.5, table=((0, 4), (8, 2))), numbers(2))
     obs = np.array([[0, 1], [1, 0], [1, 0]], np.uint8)
     next_obs = np.array([[1, 0], [99, 99], [1, 1]], np.uint8)
     paid = part.bonus(obs, np.zeros(3), next_obs, np.array([False, True, False]))
@@ -53,10 +57,10 @@ def test_shaping_by_hand() -> None:
 def test_linear_and_function_potentials_by_hand() -> None:
     obs = np.array([[1.0, 2.0, 3.0]], np.float32)
     next_obs = np.array([[2.0, 0.0, 1.0]], np.float32)
-    linear = Shaping(Shaping.Config(gamma=0.9, weights=(1, 10, 100)), (3,))
+    linear = Shaping(Shaping.Config(gamma=0.9, weights=(1, 10, 100)), numbers(3))
     np.testing.assert_allclose(linear.bonus(obs, np.zeros(1), next_obs, np.array([False])), [0.9 * 102 - 321])
     net = torch.nn.Linear(3, 1)
-    part = Shaping(Shaping.Config(gamma=0.9), (3,), lambda rows: net(torch.from_numpy(rows)).detach().numpy())
+    part = Shaping(Shaping.Config(gamma=0.9), numbers(3), potential=lambda rows: net(torch.from_numpy(rows)).detach().numpy())
     want = 0.9 * net(torch.from_numpy(next_obs)) - net(torch.from_numpy(obs))
     np.testing.assert_allclose(part.bonus(obs, np.zeros(1), next_obs, np.array([False])), want.detach().numpy()[0], rtol=1e-5)
 
@@ -72,7 +76,7 @@ def test_shaping_keeps_the_optimal_policy_and_moves_values_by_the_potential() ->
         ends = rng.random(shape) < 0.2
         model = Model(rng.integers(0, states, shape), p, rng.normal(size=shape), ends, 0, {})
         phi = rng.normal(size=states) * 5
-        part = Shaping(Shaping.Config(gamma=gamma, table=tuple(phi)), (1,))
+        part = Shaping(Shaping.Config(gamma=gamma, table=tuple(phi)), numbers(1))
         here = np.broadcast_to(np.arange(states)[:, None, None], shape)
         paid = part.bonus(here[..., None], here, model.next_state[..., None], ends)
         shaped = model._replace(reward=model.reward + paid)
@@ -96,12 +100,12 @@ def test_shaping_keeps_the_optimal_policy_and_moves_values_by_the_potential() ->
 )
 def test_a_bad_potential_is_told_in_a_line(options: dict[str, Any], says: str) -> None:
     with pytest.raises(ValueError, match=says) as error:
-        Shaping(Shaping.Config(**options), (2,))
+        Shaping(Shaping.Config(**options), numbers(2))
     assert "\n" not in str(error.value)
 
 
 def test_a_table_refuses_what_is_not_in_it() -> None:
-    part = Shaping(Shaping.Config(table=((0, 4), (8, 2))), (2,))
+    part = Shaping(Shaping.Config(table=((0, 4), (8, 2))), numbers(2))
     here = np.array([[0, 2]], np.uint8)
     with pytest.raises(ValueError, match="table is"):
         part.bonus(here, here, here, np.array([False]))
@@ -147,7 +151,7 @@ def test_rnd_bonus_equals_a_slow_reference() -> None:
 
 def test_rnd_bonus_falls_with_visits_and_the_target_stays() -> None:
     config = RND.Config(hidden=(64,), size=16, batch=8, normalise=False, epochs=10)
-    part = RND(config, GRID, 0)
+    part = RND(config, Facts(GRID), 0)
     often, seldom, never = (np.tile(np.array([cell], np.uint8), (8, 1)) for cell in ([0, 1], [3, 2], [5, 5]))
     target, no = part.fixed.flat.copy(), np.zeros(8, np.bool_)
     for update in range(60):
@@ -191,7 +195,9 @@ def test_features_tell_actions_and_the_forward_model_foresees(discrete: bool) ->
         given = action if discrete else moves[action][:, None].astype(np.float32)
         return obs, given, next_obs, np.zeros(n, np.bool_)
 
-    part = ICM(ICM.Config(hidden=(32,), size=8, learning_rate=5e-3, normalise=False), VECTOR, 2 if discrete else 1, discrete, 0)
+    part = ICM(
+        ICM.Config(hidden=(32,), size=8, learning_rate=5e-3, normalise=False), Facts(VECTOR, 2 if discrete else 1, discrete), 0
+    )
     first = part.update(*walk())
     for _ in range(150):
         last = part.update(*walk())
