@@ -120,9 +120,9 @@ def expected_counts(p: Tables, obs: Array, action: Array, mask: Array) -> tuple[
     np.add.at(counts.emission.T, obs, gamma)
     total = log_sum_exp(alpha, 2)
     for act, a in enumerate(np.exp(p.transition)):
-        row, t = np.nonzero(mask[:, 1:] & (action[:, 1:] == act))  # from t to t + 1
-        before, so_far = alpha[row, t], total[row, t, None]
-        ahead = p.emission.T[obs[row, t + 1]] + beta[row, t + 1] + so_far - likelihood[row, None]
+        rows, at = np.nonzero(mask[:, 1:] & (action[:, 1:] == act))  # steps from `at` to the next
+        before, so_far = alpha[rows, at], total[rows, at, None]
+        ahead = p.emission.T[obs[rows, at + 1]] + beta[rows, at + 1] + so_far - likelihood[rows, None]
         # xi = exp(before - so_far) a exp(ahead): large only where it meets something as small, and so must not overflow
         counts.transition[act] = a * (np.exp(before - so_far).T @ np.exp(np.minimum(ahead, 600.0)))
     return counts, likelihood
@@ -173,7 +173,7 @@ class HMM:
         for name, table in (("start", start), ("transition", transition), ("emission", emission)):
             if (table < 0).any() or not np.allclose(table.sum(-1), 1):
                 raise ValueError(f"hmm: {name} must hold distributions along its last axis")
-        made = cls(cls.Config(states=len(start), prior=0.0), emission.shape[1], len(transition), 0)
+        made = cls(cls.Config(states=len(start), prior=0.0, concentration=1.0, sweeps=1), emission.shape[1], len(transition), 0)
         with np.errstate(divide="ignore"):
             given = Tables(*(np.log(np.asarray(table, np.float64)) for table in (start, transition, emission)))
         check_arrays(given._asdict(), made.state_dict(), "hmm")

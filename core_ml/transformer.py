@@ -177,7 +177,8 @@ class Transformer:
     def _far(self, layer: _Layer) -> Tensor:
         """R e_j of each head, (heads, d, window)."""
         far: Tensor = layer.far(self.distances)
-        return far.unflatten(1, (self.config.heads, -1)).permute(1, 2, 0)
+        heads: Tensor = far.unflatten(1, (self.config.heads, -1))
+        return heads.permute(1, 2, 0)
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, far: Tensor, hidden: Tensor) -> Tensor:
         """Queries (B, heads, T, d), keys and values (B, heads, S, d), scores of distances (B, heads, T, S) -> (B, T, width);
@@ -208,4 +209,5 @@ def _by_place(far: Tensor, past: int) -> Tensor:
     t, keys = far.shape[2], past + far.shape[2]
     long = pad(far.flip(-1), (0, keys + 1 - far.shape[3])).flatten(2)
     first = far.shape[3] - 1 - past
-    return long[..., first : first + t * keys].unflatten(2, (t, keys))
+    found: Tensor = long[..., first : first + t * keys].unflatten(2, (t, keys))
+    return found

@@ -33,7 +33,7 @@ class Seen:
         self._time = np.zeros((), np.int64)
         shape = self._shown(np.zeros((1, 1, *space.shape), space.dtype), 0).shape[2:]
         low, high = space.low.min(), space.high.max()
-        self.observation_space = gymnasium.spaces.Box(low, high, shape, space.dtype)  # type: ignore[arg-type]
+        self.observation_space = gymnasium.spaces.Box(low, high, shape, space.dtype)
 
     def __getattr__(self, name: str) -> Any:
         if name in ("env", "native"):  # `native` would show the world to compiled code as it is
@@ -107,7 +107,8 @@ def recolour(angles: Sequence[float], strength: float = 1.0) -> Change:
         mine = turns[np.arange(len(obs)) % len(turns)]  # (N, 3, 3)
         flat = obs.reshape(len(obs), -1, 3, obs.shape[-2] * obs.shape[-1])
         turned = np.einsum("nij,najp->naip", mine, flat.astype(np.float64))
-        return turned.round().clip(0, 255).astype(np.uint8).reshape(obs.shape)
+        shown: Array = turned.round().clip(0, 255).astype(np.uint8).reshape(obs.shape)
+        return shown
 
     return change
 
@@ -116,4 +117,5 @@ def _turn(degrees: float) -> Array:
     """Rotation (3, 3) about (1, 1, 1) / sqrt 3, by Rodrigues' formula."""
     angle, axis = np.deg2rad(degrees), np.full(3, 3**-0.5)
     cross = np.array([[0, -axis[2], axis[1]], [axis[2], 0, -axis[0]], [-axis[1], axis[0], 0]])
-    return np.cos(angle) * np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * np.outer(axis, axis)
+    turn: Array = np.cos(angle) * np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * np.outer(axis, axis)
+    return turn

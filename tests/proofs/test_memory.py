@@ -44,7 +44,7 @@ COMMON: dict[str, Any] = {
 RETURNS = {**COMMON, "gae_lambda": 1.0}
 SHORT = Task(20, 60, 128, 64, 400_000, 0.1, COMMON)
 PLAIN = SHORT._replace(shaping=0.03, ppo=RETURNS)
-# In a long corridor whole returns give a hundred steps the blame of the last one. Advantages over some ten steps do not, and are
+# In a long corridor whole returns give a hundred steps the blame of the last. Advantages over some ten steps do not, and are
 # right where a shaping is so small that the junction is worth more than the corridor, on average over its cells.
 FAR = Task(100, 200, 64, 128, 600_000, 0.004, {**COMMON, "gae_lambda": 0.9, "ent_coef": 0.01})
 LONG = Task(100, 200, 128, 128, 3_000_000, 0.02, {**COMMON, "ent_coef": 0.01})

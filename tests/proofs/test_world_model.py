@@ -110,6 +110,41 @@ def test_imagination_is_fast(proof: Proof) -> None:
     })  # fmt: skip
 
 
+def test_collecting_costs_what_acting_costs(proof: Proof) -> None:
+    """Real steps of who dreams: rollouts by the collector, with all that is kept for learning and the replay, beside the bare
+    loop of acting and stepping the engine, in turns."""
+    from gumdrop.agents.core import restart
+
+    found: dict[str, dict[str, float]] = {}
+    for copies in (64, 1024):
+        env = make("maze", {"fresh": False}, num_envs=copies, seed=0)
+        agent: Any = make_agent("dreamer", {"learning_starts": 10**9}, env, 0)
+        collector = Collector(env, agent)
+        collector.begin(env.reset(0))
+        obs, carry, rounds = env.obs, agent.initial(copies), []
+        for _ in range(15):
+            began = time.perf_counter()
+            agent.learn(collector.rollout(16), 0.0)
+            middle = time.perf_counter()
+            for _ in range(16):
+                action, carry, _ = agent.act(obs, carry, "sample")
+                step = env.step(action)
+                restart(agent, carry, step)
+                obs = step.obs
+            rounds.append((middle - began, time.perf_counter() - middle))
+        ratios = [bare / whole for whole, bare in rounds[2:]]
+        speed = 16 * copies / statistics.median(whole for whole, _ in rounds[2:])
+        found[str(copies)] = {"share_of_the_bare_loop": statistics.median(ratios), "steps_per_second": round(speed)}
+        assert agent.replay.head == 15 * 16 * copies and agent.replay.streams == copies  # all of it is kept
+    proof("collection", {
+        "copies": found,
+        "headline": [
+            [f"collecting beside the bare loop of acting and stepping, {n} copies", f"{x['share_of_the_bare_loop']:.2f}"]
+            for n, x in found.items()
+        ],
+    })  # fmt: skip
+
+
 def trained(task: Task, name: str, options: dict[str, Any], steps: int, seed: int) -> Any:
     env = make(task.id, task.world, num_envs=COPIES, seed=seed)
     agent = make_agent(name, options, env, seed)
