@@ -51,8 +51,9 @@ def forward(p: Tables, obs: Array, action: Array, mask: Array) -> Array:
     alpha, a = np.empty((*obs.shape, len(p.start))), np.exp(p.transition)
     alpha[:, 0] = p.start + p.emission.T[obs[:, 0]]
     for t in range(1, obs.shape[1]):
-        now = moved(a, alpha[:, t - 1], action[:, t]) + p.emission.T[obs[:, t]]
-        alpha[:, t] = np.where(mask[:, t, None], now, alpha[:, t - 1])
+        own = mask[:, t]
+        alpha[:, t] = alpha[:, t - 1]
+        alpha[own, t] = moved(a, alpha[own, t - 1], action[own, t]) + p.emission.T[obs[own, t]]
     return alpha
 
 
@@ -72,9 +73,8 @@ def backward(p: Tables, obs: Array, action: Array, mask: Array) -> Array:
     """
     beta, a = np.zeros((*obs.shape, len(p.start))), np.ascontiguousarray(np.exp(p.transition).swapaxes(1, 2))
     for t in range(obs.shape[1] - 2, -1, -1):
-        ahead = p.emission.T[obs[:, t + 1]] + beta[:, t + 1]
-        now = moved(a, ahead, action[:, t + 1])
-        beta[:, t] = np.where(mask[:, t + 1, None], now, 0.0)
+        own = mask[:, t + 1]
+        beta[own, t] = moved(a, p.emission.T[obs[own, t + 1]] + beta[own, t + 1], action[own, t + 1])
     return beta
 
 

@@ -44,8 +44,8 @@ COMMON: dict[str, Any] = {
 RETURNS = {**COMMON, "gae_lambda": 1.0}
 SHORT = Task(20, 60, 128, 64, 400_000, 0.1, COMMON)
 PLAIN = SHORT._replace(shaping=0.03, ppo=RETURNS)
-# In a long corridor whole returns give a hundred steps the blame of the last. Advantages over some ten steps do not, and are
-# right where a shaping is so small that the junction is worth more than the corridor, on average over its cells.
+# In a long corridor whole returns give a hundred steps the blame of the last one. Advantages over some ten steps do not, and
+# are right where a shaping is so small that the junction is worth more than the corridor, on average over its cells.
 FAR = Task(100, 200, 64, 128, 600_000, 0.004, {**COMMON, "gae_lambda": 0.9, "ent_coef": 0.01})
 LONG = Task(100, 200, 128, 128, 3_000_000, 0.02, {**COMMON, "ent_coef": 0.01})
 BELIEFS: dict[str, tuple[Task, dict[str, Any]]] = {
@@ -64,12 +64,12 @@ BELIEFS: dict[str, tuple[Task, dict[str, Any]]] = {
 # A corridor with three chutes of ice that look alike: up the middle one is the goal, unseen, up the others a hole. Only the
 # ends look like no other cell: which chute one stands under is known to who has come from an end, and has counted.
 CHUTES = {
-    "layout": "###H##G##H###/###I##I##I###/.............", "view": 3, "time_limit": 40, "fresh": False, "start": "random",
+    "layout": "##H##G##H##/##I##I##I##/...........", "view": 3, "time_limit": 40, "fresh": False, "start": "random",
     "show_goal": False,
 }  # fmt: skip
 MODEL = {"states": 40, "prior": 0.001, "concentration": 0.3}
 FILTER: dict[str, Any] = {
-    "encoder": {"name": "symbols", "size": 8}, "belief": {"name": "hmm", "sweeps": 15, "until": 0.4, **MODEL}, "num_steps": 64,
+    "encoder": {"name": "symbols", "size": 8}, "belief": {"name": "hmm", "sweeps": 5, "until": 0.6, **MODEL}, "num_steps": 64,
     "hidden": [64], "learning_rate": 5e-3, "gae_lambda": 1.0, "ent_coef": 0.02, "ent_coef_final": 0.0,
 }  # fmt: skip
 
