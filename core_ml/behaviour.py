@@ -32,7 +32,6 @@ class Behaviour:
         hidden: tuple[int, ...] = Field((64, 64), min_length=1, description="full layers of the policy, and of the value")
         gamma: float = Field(0.99, ge=0, le=1, description="discount of a step")
         return_lambda: float = Field(0.95, ge=0, le=1, description="of lambda-returns")
-        ent_coef: float = Field(3e-3, ge=0, le=10, description="weight of the entropy, beside scaled advantages")
         least_scale: float = Field(0.1, gt=0, le=1e6, description="advantages are divided by the returns' range, or by this")
         slow: float = Field(0.02, gt=0, le=1, description="how far the slow value moves to the fast one at each step")
         learning_rate: float = Field(1e-3, gt=0, le=10)
@@ -74,13 +73,13 @@ class Behaviour:
         """(..., size) -> (...), by the slow copy."""
         return self.two_hot.decode(self.slow(features))
 
-    def update(self, dream: Dream, rate: float = 1.0) -> dict[str, float]:
+    def update(self, dream: Dream, rate: float = 1.0, ent_coef: float = 3e-3) -> dict[str, float]:
         """One step of Adam, of `rate` times its learning rate, on a dream of H steps and B rows.
 
         R_t = r_t + gamma c_t ((1 - lambda) v_{t+1} + lambda R_{t+1}),  A_t = (R_t - v_t) / max(least_scale, S)
         L = sum_t w_t (-A_t ln pi(a_t | s_t) - ent_coef H[pi(. | s_t)] - ln p_v(R_t | s_t)),  w_t = prod_{k < t} gamma c_k
 
-        c: probability that the episode goes on; S: running range of returns.
+        c: probability that the episode goes on; S: running range of returns; `ent_coef` stands beside advantages scaled by it.
         """
         one_thread_each()
         o, features = self.config, dream.features.clone()  # what inference mode made takes no part in gradients
@@ -102,7 +101,7 @@ class Behaviour:
         entropy = (weight * policy.entropy()).mean()
         value_loss = (weight * self.two_hot.loss(self.net["critic"](features[:-1]), return_)).mean()
         self.optimiser.zero_grad()
-        (policy_loss - o.ent_coef * entropy + value_loss).backward()
+        (policy_loss - ent_coef * entropy + value_loss).backward()
         norm = self.optimiser.step(rate * o.learning_rate, o.max_grad_norm)
         torch.cat([p.detach().reshape(-1) for p in self.net["critic"].parameters()], out=self._fast)
         self._slow.lerp_(self._fast, o.slow)

@@ -48,10 +48,12 @@ class Dreamer:
         capacity: int = Field(100_000, ge=1, le=10**8, description="steps that are stored")
         batch_size: int = Field(32, ge=1, le=65_536, description="sequences per update")
         length: int = Field(16, ge=2, le=10_000, description="steps of a sequence")
+        dreams: int = Field(0, ge=0, le=10**6, description="that many at once, from states of the sequences; 0: one from each")
         horizon: int = Field(15, ge=1, le=10_000, description="steps of a dream")
         gamma: float = Field(0.99, ge=0, le=1)
         return_lambda: float = Field(0.95, ge=0, le=1)
         ent_coef: float = Field(3e-3, ge=0, le=10)
+        ent_coef_final: float | None = Field(None, ge=0, le=10, description="entropy weight at the end, reached linearly")
         learning_rate: float = Field(1e-3, gt=0, le=10, description="of the behaviour; the model has its own")
         rate_final: float = Field(1.0, ge=0, le=1, description="share of both learning rates at the end, reached linearly")
         model: ModelSlot = Field(
@@ -76,7 +78,7 @@ class Dreamer:
         self.dtype: Any = np.float32 if seen.kind == "vector" else np.uint8
         entry, chosen = resolve("model", o.model)
         self.model = entry.cls(chosen, seen, self.actions, self._draw())
-        shared = {name: getattr(o, name) for name in ("gamma", "return_lambda", "ent_coef", "learning_rate")}
+        shared = {name: getattr(o, name) for name in ("gamma", "return_lambda", "learning_rate")}
         options = _options(Behaviour.Config, {**shared, **o.behaviour})
         self.behaviour = Behaviour(options, self.model.size, self.actions, self._draw())
         self.replay = SequenceReplay(o.capacity, space.shape, self.dtype)
@@ -117,6 +119,7 @@ class Dreamer:
         if self.env_steps < o.learning_starts or self.replay.steps < o.length:
             return known
         rate, sums = 1.0 - (1.0 - o.rate_final) * progress, dict[str, float]()
+        ent_coef = o.ent_coef + ((o.ent_coef if o.ent_coef_final is None else o.ent_coef_final) - o.ent_coef) * progress
         for _ in range(o.updates):
             sequences = self.replay.draw(self.rng, o.batch_size, o.length)
             generator = torch.Generator().manual_seed(self._draw())
@@ -124,10 +127,13 @@ class Dreamer:
                 metrics, states = {}, self.model.posterior(sequences, generator)
             else:
                 metrics, states = self.model.learn(sequences, generator, rate)
-            start = {name: part.flatten(0, 1) for name, part in states.items()}  # every state that really occurred
+            start = {name: part.flatten(0, 1) for name, part in states.items()}  # states that really occurred
+            if 0 < o.dreams < sequences.reward.size:
+                some = torch.randint(sequences.reward.size, (o.dreams,), generator=generator)
+                start = {name: part[some] for name, part in start.items()}
             policy = functools.partial(self.behaviour.sample, generator=generator)
             dream = self.model.imagine(start, policy, o.horizon, generator)
-            metrics |= self.behaviour.update(dream, rate)
+            metrics |= self.behaviour.update(dream, rate, ent_coef)
             self._check_finite(metrics)
             for name, value in metrics.items():
                 sums[name] = sums.get(name, 0.0) + value / o.updates

@@ -289,14 +289,14 @@ def test_a_dream_is_its_steps() -> None:
 
 def test_behaviour_learns_the_better_action_and_its_worth() -> None:
     """Two arms, episodes of one step: .2 and .8. The policy goes to the second, the value to .8."""
-    behaviour = Behaviour(Behaviour.Config(learning_rate=3e-3, ent_coef=1e-3, slow=0.1), 4, 2, 0)
+    behaviour = Behaviour(Behaviour.Config(learning_rate=3e-3, slow=0.1), 4, 2, 0)
     generator = torch.Generator().manual_seed(0)
     features = torch.ones(2, 64, 4)
     assert abs(behaviour.policy(features[0]).log_p.exp() - 0.5).max() < 0.01
     for _ in range(300):
         action = behaviour.sample(features[0], generator)
         reward = action @ torch.tensor([0.2, 0.8])
-        behaviour.update(Dream(features, action[None], reward[None], torch.zeros(1, 64)))
+        behaviour.update(Dream(features, action[None], reward[None], torch.zeros(1, 64)), ent_coef=1e-3)
     assert behaviour.policy(features[0]).log_p.exp()[0, 1] > 0.95
     assert abs(behaviour.value(features[0])[0].item() - 0.8) < 0.05
 
