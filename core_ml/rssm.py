@@ -84,7 +84,7 @@ class RSSM:
         free_nats: float = Field(1.0, ge=0, description="posteriors may differ from the prior so much for nothing")
         dynamics: float = Field(1.0, ge=0, description="weight of drawing the prior to the posterior")
         representation: float = Field(0.0, ge=0, description="weight of drawing the posterior to the prior")
-        commitment: float = Field(1.0, ge=0, description="weight of drawing the posterior's numbers to the levels they mean")
+        commitment: float = Field(0.1, ge=0, description="weight of drawing the posterior's numbers to the levels they mean")
         usage: float = Field(0.0, ge=0, description="weight of the entropy of the classes of a batch, against dead ones")
         reward_bins: int = Field(41, ge=3, le=1023, description="of the two-hot code of rewards; odd")
         reward_limit: float = Field(5.0, gt=0, le=20, description="symlog of the largest reward that it can say")

@@ -45,7 +45,7 @@ WIDE: dict[str, Any] = {"width": 32, "hidden": (32,), "learning_rate": 1e-2}
 MDN = {**WIDE, "deter": 32, "size": 2, "warmup": 30, "settle": 60}
 WORDS = {**WIDE, "learning_rate": 5e-3, "codes": 6, "code_size": 4, "heads": 2, "settle": 100}
 LEARNERS: dict[str, dict[str, Any]] = {  # large enough for the small worlds below
-    "rssm": {**WIDE, "deter": 16, "groups": 3, "classes": 5, "learning_rate": 5e-3},
+    "rssm": {**WIDE, "deter": 16, "groups": 8, "classes": 5, "learning_rate": 5e-3},
     "rssm-cells": {**WIDE, "deter": 16, "latent": "cells"},
     "rssm-softmax": {**WIDE, **SOFTMAX, "deter": 16, "groups": 1, "classes": 6, "usage": 1.0},
     "rssm-gaussian": {**WIDE, **GAUSSIAN, "deter": 16, "groups": 4},

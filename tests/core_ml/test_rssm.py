@@ -220,12 +220,12 @@ def test_it_learns_the_chances_of_a_world(latent: str) -> None:
 
     Going on is what the rules say (.75), not what the time limit makes of it (.6); what cannot be known stays open."""
     observation = Observation.of((2,), np.uint8, 1)
-    options: dict[str, Any] = {"latent": latent, "groups": 2, "classes": 3}
+    options: dict[str, Any] = {"latent": latent, "groups": 8, "classes": 5}
     if latent == "categorical":
         options = {"latent": latent, "groups": 1, "classes": 4, "posterior": "history", "unimix": 0.01, "representation": 0.1}
     config = RSSM.Config(deter=16, width=32, code=16, hidden=(32,), free_nats=0.1, learning_rate=4e-3, **options)
     model, rng, generator = RSSM(config, observation, 2, 0), np.random.default_rng(0), torch.Generator().manual_seed(0)
-    for _ in range(160):
+    for _ in range(300):
         metrics = model.update(coin_flips(rng, 64, 6), generator)
     assert metrics["log_likelihood"] > -0.15
     found = coin_flips(rng, 2000, 3)

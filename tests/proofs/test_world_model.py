@@ -53,7 +53,7 @@ LAKE = Task(
     {
         "updates": 32, "length": 4, "batch_size": 256, "dreams": 128, "horizon": 10, "learning_starts": 10_000,
         "ent_coef": 0.05, "ent_coef_final": 0.003, "rate_final": 0.1, "behaviour": {"slow": 0.05, "limit": 1.0},
-        "model": {"name": "rssm", "groups": 6, "reward_limit": 1.0, "learning_rate": 4e-3},
+        "model": {"name": "rssm", "groups": 6, "commitment": 1.0, "reward_limit": 1.0, "learning_rate": 4e-3},
     },
     {"ent_coef": 0.01, "learning_rate": 3e-3, "num_steps": 64}, 100,
 )  # fmt: skip
@@ -62,7 +62,7 @@ MAZE = Task(
     {
         "updates": 24, "length": 24, "batch_size": 24, "horizon": 12, "learning_starts": 8000, "ent_coef": 0.01, "gamma": 0.97,
         "rate_final": 0.2, "behaviour": {"slow": 0.05, "limit": 1.0},
-        "model": {"name": "rssm", "groups": 6, "reward_limit": 1.0, "learning_rate": 3e-3},
+        "model": {"name": "rssm", "groups": 6, "commitment": 1.0, "reward_limit": 1.0, "learning_rate": 3e-3},
     },
     {**MEMORY, "ent_coef": 0.01}, 60,
 )  # fmt: skip
