@@ -148,11 +148,12 @@ class Coder:
             self.normaliser.update(rows.numpy())
             self._measure()
 
-    def step(self, loss: Tensor) -> float:
-        """One step of Adam down the gradient of `loss`; the gradient's norm. A gradient that is not finite changes nothing."""
+    def step(self, loss: Tensor, rate: float = 1.0) -> float:
+        """One step of Adam, of `rate` times its learning rate, down the gradient of `loss`; the gradient's norm. A gradient
+        that is not finite changes nothing."""
         self.optimiser.zero_grad()
         loss.backward()
-        return self.optimiser.step(self.config.learning_rate, self.config.max_grad_norm)
+        return self.optimiser.step(rate * self.config.learning_rate, self.config.max_grad_norm)
 
     def _scaled(self, rows: Tensor) -> Tensor:
         return rows if self.scale is None else ((rows - self.scale[0]) * self.scale[1]).clamp(-10.0, 10.0)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits, layer_norm, linear, one_hot
+from torch.nn.functional import layer_norm, linear, one_hot
 
 from .cells import Cells
 from .coder import Coder, CoderConfig
@@ -22,7 +22,7 @@ from .parallel import one_thread_each
 from .parameters import Array, check_arrays
 from .sequences import Sequences
 from .symlog import TwoHot
-from .world_model import Dream, Outcome, Policy, before, imagine, tensors
+from .world_model import Dream, Outcome, OutcomeHeads, Policy, before, imagine, tensors
 
 
 class _Straight(torch.autograd.Function):
@@ -60,8 +60,8 @@ class RSSM:
     them.
 
     Reward and going on belong to the step that led to h_t and are read from it, before x_t is seen: a terminated episode shows
-    no next x, and a truncated one none of its own. Going on means that the rules did not end the episode; time
-    limits are not learned.
+    no next x, and a truncated one none of its own. Going on means that the rules did not end the episode; time limits
+    are not learned.
 
     Obs (B, *shape) as `observation` has them; actions (B, K) floats, one-hot where they are discrete. It is a belief
     (`memory.Belief`) over raw observations; without a generator the likeliest z stands for a sample.
@@ -73,8 +73,7 @@ class RSSM:
         deter: int = Field(64, ge=1, le=4096, description="numbers in h")
         latent: Literal["levels", "cells", "categorical", "gaussian"] = Field("levels", description="what z is")
         posterior: Literal["history", "observation"] = Field(
-            "observation",
-            description="what z is made of: the observation, and h or nothing else",
+            "observation", description="what z is made of: the observation, and h or nothing else"
         )
         groups: int = Field(8, ge=1, le=1024, description="categoricals in z, or numbers of a gaussian")
         classes: int = Field(5, ge=2, le=256, description="of each categorical: its levels, where it has an order")
@@ -104,19 +103,19 @@ class RSSM:
         self.certain = o.latent in ("levels", "cells")  # its posterior leaves nothing to chance
         self.chained = o.chain and self.discrete and self.groups > 1
         self.coder = None if self.cells else Coder(o, observation, self.stoch if self.alone else self.size, o.code, seed)
-        self.two_hot = TwoHot(o.reward_bins, o.reward_limit)
 
-        def build() -> nn.ModuleDict:
+        two_hot = TwoHot(o.reward_bins, o.reward_limit)
+
+        def build() -> Any:  # nn.ModuleDict, whose parts mypy knows nothing of
             out = self.stoch if self.discrete else 2 * self.stoch
             said = self.groups if o.latent == "levels" else out
-            heads = {"prior": out, "reward": o.reward_bins, "going_on": 1}
             parts: dict[str, nn.Module] = {
-                name: nn.Sequential(*mlp([o.deter, o.width], o.activation), nn.Linear(o.width, last))
-                for name, last in heads.items()
+                "prior": nn.Sequential(*mlp([o.deter, o.width], o.activation), nn.Linear(o.width, out)),
+                "heads": OutcomeHeads(o.deter, o.width, o.activation, two_hot),
             }
-            # The posterior's first layer in two parts: what it makes of codes does not wait for h.
             if self.chained:
                 parts["drawn"] = nn.Linear(self.stoch, o.width, bias=False)
+            # The posterior's first layer in two parts: what it makes of codes does not wait for h.
             if not self.cells:
                 parts["look"] = nn.Linear(o.code, o.width)
                 parts["posterior"] = nn.Sequential(ACTIVATIONS[o.activation](), nn.Linear(o.width, said))
@@ -127,14 +126,12 @@ class RSSM:
             parts["norm"] = nn.LayerNorm(3 * o.deter)
             return nn.ModuleDict(parts)
 
-        self.net: Any = fresh(build, seed + 1)  # nn.ModuleDict, whose parts mypy knows nothing of
+        self.net = fresh(build, seed + 1)
         with torch.no_grad():
-            for name in self.net.keys() & {"prior", "posterior", "reward", "going_on"}:  # distributions begin near uniform
+            for name in self.net.keys() & {"prior", "posterior"}:  # distributions begin near uniform
                 last_layer(self.net, name).weight *= 0.1
-            last_layer(self.net, "reward").weight.zero_()
-            last_layer(self.net, "reward").bias.copy_(-self.two_hot.values.abs())  # and rewards near 0
+        self.net["heads"].begin()
         self.optimiser = FlatAdam(self.net)
-        self._sums = torch.block_diag(*[torch.ones(self.classes, self.classes).triu()] * self.groups)  # running sums in groups
 
     def initial(self, n: int) -> State:
         return {"h": torch.zeros(n, self.config.deter), "z": torch.zeros(n, self.stoch)}
@@ -165,13 +162,12 @@ class RSSM:
 
     def _look(self, seen: Tensor, action: Tensor, is_first: Tensor, state: State, noise: Tensor | None) -> State:
         h = self._forward(state["h"], state["z"], action).masked_fill(is_first.unsqueeze(1), 0.0)
-        return {"h": h, "z": self._tell(self._posterior(self._say(h, seen)), noise)}
+        return {"h": h, "z": self._tell(h, seen, noise)[2]}
 
     def step(self, state: State, action: Tensor, generator: torch.Generator | None = None) -> tuple[State, Outcome]:
-        """One step in imagination, z from the prior: action (B, K) -> state, outcome."""
+        """One step in imagination, z from the prior: action (B, K) -> state, outcome. A chain gives z no gradient."""
         h = self._forward(state["h"], state["z"], action)
-        outcome = Outcome(self.two_hot.decode(self.net["reward"](h)), self.net["going_on"](h).squeeze(-1).sigmoid())
-        return {"h": h, "z": self._foresee(h, generator)}, outcome
+        return {"h": h, "z": self._foresee(h, generator)}, self.net["heads"].outcome(h)
 
     def imagine(self, state: State, policy: Policy, steps: int, generator: torch.Generator) -> Dream:
         """`steps` steps of every row from `state`, with the actions of `policy`; without gradients."""
@@ -194,6 +190,7 @@ class RSSM:
 
         L = -ln p(x | h, z) - ln p(r | h') - ln p(goes on | h')
             + dynamics KL(sg q || p) + representation max(free, KL(q || sg p)) - usage H[mean of q]
+            + commitment (distance of the posterior's numbers from their levels)^2
 
         KL balancing as in DreamerV2, eq. 5, sg: without gradient. Free nats keep posteriors from saying nothing; the prior has
         no use for them, since what it is to predict may well have less than that to say. With `usage`, the classes of a batch
@@ -206,41 +203,31 @@ class RSSM:
         if self.coder:
             self.coder.look(flat)
         seen, h = self._seen(flat).unflatten(0, reward.shape), self.initial(len(obs))["h"]
-        noise = self._noise(tuple(reward.shape), generator)
-        assert noise is not None
-        kept: tuple[list[Tensor], ...] = [], [], [], [], []  # h, what says the posterior, it, z, h before the next observation
-        whole: tuple[Tensor, ...] = ()
-        if self.alone:  # then nothing of z waits for h
-            out = self._say(h, seen)
-            q = self._posterior(out)
-            whole = out, q, self._tell(q, noise)
+        noise = None if self.certain else self._noise(tuple(reward.shape), generator)
+        # What the posterior says, it, and z: of the observation alone all at once, else step by step behind h.
+        known = self._tell(h, seen, noise) if self.alone else None
+        told, kept, after = [], [], []
         for t in range(reward.shape[1]):
-            if whole:
-                out, q, z = (part[:, t] for part in whole)
-            else:
-                out = self._say(h, seen[:, t])
-                q = self._posterior(out)
-                z = self._tell(q, noise[:, t])
-            after = self._forward(h, z.detach() if self.alone else z, action[:, t])
-            for parts, new in zip(kept, (h, out, q, z, after), strict=True):
-                parts.append(new)
+            if known is None:
+                told.append(self._tell(h, seen[:, t], None if noise is None else noise[:, t]))
+            z = told[-1][2] if known is None else known[2][:, t].detach()
+            kept.append(h)
+            after.append(self._forward(h, z, action[:, t]))
             if t + 1 < reward.shape[1]:
-                h = after.masked_fill(is_first[:, t + 1, None], 0.0)
-        h, out, q, z, after = (torch.stack(parts, 1) for parts in kept)  # (B, L, ...)
-        out, q, z = whole or (out, q, z)
+                h = after[-1].masked_fill(is_first[:, t + 1, None], 0.0)
+        out, q, z = known or (torch.stack(parts, 1) for parts in zip(*told, strict=True))
+        h, led_to = torch.stack(kept, 1), torch.stack(after, 1)  # before and after the action, (B, L, deter)
 
         likelihood = reward.new_zeros(())
         if self.coder:
             likelihood = self.coder.log_prob(self._told(torch.cat([h, z], -1)).flatten(0, 1), flat).mean()
-        reward_loss = self.two_hot.loss(self.net["reward"](after), reward).mean()
-        going_on = self.net["going_on"](after).squeeze(-1)
-        going_loss = binary_cross_entropy_with_logits(going_on, 1.0 - terminated.float())
-        p, known = self._prior(h, z.detach()), torch.ones_like(reward)
-        known[:, 0] = is_first[:, 0]
-        dynamics = (self._kl(q.detach(), p) * known).mean()
-        representation = (self._kl(q, p.detach()).clamp_min(o.free_nats) * known).mean()
-        loss = reward_loss + going_loss - likelihood + o.dynamics * dynamics + o.representation * representation
-
+        reward_loss, going_loss = (part.mean() for part in self.net["heads"].loss(led_to, reward, terminated))
+        p, counted = self._prior(h, z.detach()), torch.ones_like(reward)
+        counted[:, 0] = is_first[:, 0]
+        dynamics = (self._kl(q.detach(), p) * counted).mean()
+        loss = reward_loss + going_loss - likelihood + o.dynamics * dynamics
+        if o.representation:
+            loss = loss + o.representation * (self._kl(q, p.detach()).clamp_min(o.free_nats) * counted).mean()
         if o.latent == "levels":
             share = self._levels(out)[1]
             loss = loss + o.commitment * torch.minimum(share, 1 - share).square().mean()
@@ -264,10 +251,6 @@ class RSSM:
         is_first[:, 0] = True
         with torch.no_grad():
             belief, _ = self.sequence(obs, before(action), is_first, self.initial(len(obs)), generator)
-        return self.split(belief)
-
-    def split(self, belief: Tensor) -> State:
-        """The state that `features` made a belief of."""
         return dict(zip(("h", "z"), belief.split([self.config.deter, self.stoch], -1), strict=True))
 
     def _seen(self, obs: Tensor) -> Tensor:
@@ -292,17 +275,16 @@ class RSSM:
         """Of [h, z] what observations are decoded from."""
         return belief[..., self.config.deter :] if self.alone else belief
 
-    def _say(self, h: Tensor, seen: Tensor) -> Tensor:
-        """Outputs of the posterior, (..., numbers)."""
+    def _tell(self, h: Tensor, seen: Tensor, noise: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """What is made of an observation: outputs of the posterior (..., numbers), the posterior, z (..., stoch)."""
         if self.cells:
-            return seen
+            return seen, seen, seen.flatten(-2)
         out: Tensor = self.net["posterior"](seen if self.alone else seen + linear(h, self.net["expect"].weight))
-        return out
-
-    def _posterior(self, out: Tensor) -> Tensor:
-        if self.cells:
-            return out
-        return self._nearest(out) if self.config.latent == "levels" else self._latent(out)
+        if self.config.latent == "levels":
+            q = self._nearest(out)
+            return out, q, q.flatten(-2)
+        q = self._latent(out)
+        return out, q, self._draw(q, noise)
 
     def _nearest(self, out: Tensor) -> Tensor:
         """One class of each group (..., groups, classes) for numbers (..., groups), with certainty: the level nearest to it
@@ -374,10 +356,6 @@ class RSSM:
         draw = torch.rand if self.discrete else torch.randn
         return draw((*lead, self.groups), generator=generator)
 
-    def _tell(self, q: Tensor, noise: Tensor | None) -> Tensor:
-        """z of a posterior."""
-        return q.flatten(-2) if self.certain else self._draw(q, noise)
-
     def _draw(self, q: Tensor, noise: Tensor | None) -> Tensor:
         """z (..., stoch) with gradients to `q`; the likeliest without noise."""
         if not self.discrete:
@@ -386,7 +364,7 @@ class RSSM:
         if noise is None:
             z = one_hot(q.detach().argmax(-1), self.classes).to(q.dtype)
         else:  # u falls into one class of each group: between the running sum before it and its own
-            sums = (q.detach().flatten(-2) @ self._sums).view_as(q)
+            sums = q.detach().cumsum(-1)
             u = noise.unsqueeze(-1) * sums[..., -1:]
             below = (sums <= u).to(q.dtype)  # 1 for the classes before the one that u falls into
             z = torch.cat([torch.ones_like(u), below[..., :-1]], -1) - below

@@ -55,9 +55,9 @@ class VAE:
         """n observations (n, *shape) that the model makes up: the likeliest for codes from the prior."""
         return self.decode(torch.randn(n, self.size, generator=generator))
 
-    def update(self, obs: Tensor, generator: torch.Generator) -> dict[str, float]:
-        """One step of Adam on B observations. All metrics are nats per observation, but `active`: how many of a code's numbers
-        carry more than 0.01 nats."""
+    def update(self, obs: Tensor, generator: torch.Generator, rate: float = 1.0) -> dict[str, float]:
+        """One step of Adam, of `rate` times its learning rate, on B observations. All metrics are nats per observation, but
+        `active`: how many of a code's numbers carry more than 0.01 nats."""
         self.coder.look(obs)
         beta = self.config.beta * min(1.0, (self.coder.memory.steps + 1) / (self.config.warmup + 1))
         q = self.posterior(obs)
@@ -65,7 +65,7 @@ class VAE:
         log_likelihood = self.coder.log_prob(z, obs)  # (B,)
         kl = kl_to_standard(q)  # (B, size)
         loss = (beta * kl.sum(1) - log_likelihood).mean()
-        grad_norm = self.coder.step(loss)
+        grad_norm = self.coder.step(loss, rate)
         rate, per_number = kl.detach().sum(1).mean().item(), kl.detach().mean(0)
         likelihood = log_likelihood.mean().item()
         return {

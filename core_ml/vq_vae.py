@@ -65,8 +65,8 @@ class VQVAE:
         tokens = torch.multinomial(self.share, n * self.config.positions, replacement=True, generator=generator)
         return self.decode(self.code_of(tokens.view(n, -1)))
 
-    def update(self, obs: Tensor, generator: torch.Generator) -> dict[str, float]:
-        """One step of Adam on B observations, then one of the codebook.
+    def update(self, obs: Tensor, generator: torch.Generator, rate: float = 1.0) -> dict[str, float]:
+        """One step of Adam, of `rate` times its learning rate, on B observations, then one of the codebook.
 
         `perplexity`: how many equally frequent rows would be as surprising as this batch's choices; `live`: share of rows that
         the batch chose; `revived`: how many began anew.
@@ -81,7 +81,7 @@ class VQVAE:
         log_likelihood = coder.log_prob(straight_through(z, e).reshape(len(obs), self.size), obs).mean()
         distance = (z - e).square().sum() / len(obs)
         loss = o.commitment * distance - log_likelihood
-        grad_norm = coder.step(loss)
+        grad_norm = coder.step(loss, rate)
 
         chosen = torch.nn.functional.one_hot(tokens, o.codes).float()  # (B positions, codes)
         move_codebook(self.codebook, self.share, self.total, z.detach(), chosen, o.decay)

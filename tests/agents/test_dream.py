@@ -267,6 +267,25 @@ def test_an_untrained_model_stays_as_it_was() -> None:
         assert any(not np.array_equal(array, behaviour[name]) for name, array in agent.behaviour.state_dict().items())
 
 
+def test_the_dreamer_dreams_as_often_and_as_freely_as_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`dreams` rows at once; weights of entropy and learning rates that fall linearly with the run."""
+    from gumdrop.agents.runtime.collect import Collector
+
+    env = make("frozenlake", {}, num_envs=4, seed=0)
+    options = {"learning_starts": 0, "updates": 1, "num_steps": 8, "length": 4, "model": {"name": "rssm", **SMALL}}
+    told = {"dreams": 10, "ent_coef": 0.4, "ent_coef_final": 0.2, "rate_final": 0.5}
+    for more, rows, want in ((told, 10, (0.75, 0.3)), ({}, 32 * 4, (1.0, 3e-3))):
+        agent: Any = make_agent("dreamer", {**options, **more}, env, 0)
+        seen: list[Any] = []
+        monkeypatch.setattr(agent.behaviour, "update", lambda dream, *rest, s=seen: s.append((dream, rest)) or {})  # type: ignore[misc]
+        collector = Collector(env, agent)
+        collector.begin(env.obs)
+        agent.learn(collector.rollout(8), 0.5)
+        ((dream, rest),) = seen
+        assert dream.reward.shape == (15, rows)
+        assert rest == pytest.approx(want)
+
+
 def test_the_dreamer_says_what_it_cannot_do() -> None:
     world = make("navigation", {}, num_envs=1)
     with pytest.raises(ValueError, match="Discrete"):

@@ -46,33 +46,6 @@ def tensors(seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
     return torch.from_numpy(found.obs), action, torch.from_numpy(found.is_first)
 
 
-@LATENTS
-def test_steps_equal_a_sequence(latent: str) -> None:
-    model, (obs, action, is_first) = small(latent), tensors()
-    state = model.sequence(*tensors(7), model.initial(B))[1]
-    for seed in (None, 3):
-        noise = [None if seed is None else torch.Generator().manual_seed(seed) for _ in range(2)]
-        whole, after = model.sequence(obs, action, is_first, state, noise[0])
-        one, beliefs = state, []
-        for t in range(T):
-            belief, one = model.observe(obs[:, t], action[:, t], is_first[:, t], one, noise[1])
-            beliefs.append(belief)
-        torch.testing.assert_close(torch.stack(beliefs, 1), whole, rtol=0, atol=1e-5)
-        assert whole.shape == (B, T, model.size) and torch.equal(model.features(after), whole[:, -1])
-
-
-@LATENTS
-def test_an_episode_start_is_a_fresh_start(latent: str) -> None:
-    model, (obs, action, _) = small(latent), tensors()
-    first = torch.ones(B, dtype=torch.bool)
-    junk = {name: torch.full_like(part, torch.nan) for name, part in model.initial(B).items()}
-    fresh, _ = model.observe(obs[:, 0], torch.zeros(B, K), first, model.initial(B))
-    again, _ = model.observe(obs[:, 0], action[:, 0], first, junk)
-    assert torch.equal(fresh, again)
-    other, _ = model.observe(obs[:, 0], action[:, 0], ~first, model.sequence(*tensors(7), model.initial(B))[1])
-    assert not torch.allclose(fresh, other)
-
-
 def test_the_cell_and_the_latent_are_the_formulas() -> None:
     model = small("categorical", unimix=0.1)
     h, z, a = torch.rand(4, 8), torch.rand(4, 12), torch.rand(4, K)
@@ -150,6 +123,37 @@ def test_a_chain_is_a_distribution_and_draws_follow_it() -> None:
     assert likeliest[0] == int(apart[0].argmax())
 
 
+def test_codes_of_the_observation_alone_do_not_heed_what_follows() -> None:
+    """Other rewards, ends and actions change how the dynamics learn, and nothing of how observations are told."""
+    for posterior, apart in (("observation", True), ("history", False)):
+        after = []
+        for shift in (0, 1):
+            model, found = small("levels", posterior=posterior, dynamics=5.0), batch()
+            found = found._replace(
+                reward=found.reward + shift, terminated=found.terminated ^ bool(shift), action=(found.action + shift) % K
+            )
+            model.learn(found, torch.Generator().manual_seed(0))
+            told = {name: part for name, part in model.net.state_dict().items() if name.startswith(("look", "posterior"))}
+            after.append((model.coder.optimiser.flat.clone(), torch.cat([part.flatten() for part in told.values()])))
+            rest = model.net["cell"].weight.detach().clone()
+            after[-1] += (rest,)
+        (coder, posterior_, cell), (other_coder, other_posterior, other_cell) = after
+        assert (torch.equal(coder, other_coder) and torch.equal(posterior_, other_posterior)) == apart
+        assert not torch.equal(cell, other_cell)
+
+
+def test_commitment_draws_numbers_to_their_levels() -> None:
+    found, distances = batch(rows=64), []
+    for commitment in (0.0, 30.0):
+        model = small("levels", commitment=commitment, learning_rate=1e-2)
+        for _ in range(150):
+            model.learn(found, torch.Generator().manual_seed(0))
+        seen = model._seen(torch.from_numpy(found.obs).flatten(0, 1))
+        share = model._levels(model._tell(seen, seen, None)[0])[1].detach()
+        distances.append(torch.minimum(share, 1 - share).mean().item())
+    assert distances[1] < 0.5 * distances[0]
+
+
 def test_cells_are_a_code_without_loss() -> None:
     observation = Observation.of((2, 3, 4), np.uint8, 2)
     cells = Cells(observation)
@@ -225,8 +229,8 @@ def test_it_learns_the_chances_of_a_world(latent: str) -> None:
         options = {"latent": latent, "groups": 1, "classes": 4, "posterior": "history", "unimix": 0.01, "representation": 0.1}
     config = RSSM.Config(deter=16, width=32, code=16, hidden=(32,), free_nats=0.1, learning_rate=4e-3, **options)
     model, rng, generator = RSSM(config, observation, 2, 0), np.random.default_rng(0), torch.Generator().manual_seed(0)
-    for _ in range(300):
-        metrics = model.update(coin_flips(rng, 64, 6), generator)
+    for k in range(300):  # with a rate that falls: probabilities become averages over batches
+        metrics, _ = model.learn(coin_flips(rng, 64, 6), generator, rate=1 - 0.9 * k / 300)
     assert metrics["log_likelihood"] > -0.15
     found = coin_flips(rng, 2000, 3)
     state = {name: part[:, 2] for name, part in model.posterior(found).items()}
@@ -270,21 +274,6 @@ def test_it_goes_on_exactly_and_draws_only_from_the_generator(latent: str) -> No
     assert torch.equal(before, torch.random.get_rng_state())
     with pytest.raises(ValueError, match="missing"):
         two.load_state_dict(dict(list(one.state_dict().items())[1:]))
-
-
-def test_a_dream_is_its_steps() -> None:
-    model = small()
-    start = model.sequence(*tensors(7), model.initial(B))[1]
-    start = {name: part.detach() for name, part in start.items()}
-    policy = lambda seen: torch.eye(K)[seen[:, :K].argmax(1)]  # noqa: E731
-    dream = model.imagine(start, policy, 6, torch.Generator().manual_seed(0))
-    assert dream.features.shape == (7, B, model.size) and dream.reward.shape == (6, B)
-    generator, state = torch.Generator().manual_seed(0), start
-    for t in range(6):
-        assert torch.equal(dream.features[t], model.features(state))
-        with torch.no_grad():
-            state, outcome = model.step(state, policy(dream.features[t]), generator)
-        assert torch.equal(dream.reward[t], outcome.reward) and torch.equal(dream.going_on[t], outcome.going_on)
 
 
 def test_behaviour_learns_the_better_action_and_its_worth() -> None:
