@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,16 @@ def collector_of(env: BatchEnv, agent: Agent, device: str = "cpu", budget: float
     from .collect_device import DeviceCollector
 
     return DeviceCollector(env, agent)
+
+
+def practise(agent: Agent, env: BatchEnv, updates: int, say: Callable[[dict[str, float]], None] | None = None) -> None:
+    """`updates` rounds of collecting and learning in `env` as it stands, as `train` does, without its files."""
+    collector = collector_of(env, agent, budget=updates * agent.num_steps * env.num_envs)
+    collector.begin(env.obs)
+    for update in range(updates):
+        metrics = agent.learn(collector.rollout(agent.num_steps), update / updates)
+        if say:
+            say(collector.pop_statistics() | metrics)
 
 
 class Collector:

@@ -28,6 +28,7 @@ from ...configs.schema import RunConfig
 from ...envs.workers import signals_held_back
 from .evaluate import evaluate_run
 from .live_group import GroupLive, State
+from .statistics import over_seeds
 from .system import cores, git_commit, processor, read_json, versions, write_json
 from .tracking import FILES
 from .train import Interrupted, one_process, remove_unused, stop_on_signals, train
@@ -120,9 +121,10 @@ def _train_group(
     if pool.stopped:
         raise Interrupted(pool.signum)
     rows = [_row(job, pool.failures.get(job.seed)) for job in jobs]
+    known = {name: [row[name] for row in rows if row[name] is not None] for name in ("return", "share_of_optimal")}
     document = {
         "status": "failed" if pool.failures else "finished", "env": config.env_id, "agent": config.agent_name,
-        **{name: over_seeds([row[name] for row in rows if row[name] is not None]) for name in ("return", "share_of_optimal")},
+        **{name: over_seeds(values) if values else None for name, values in known.items()},
         "interval": "Student t over training seeds", "wall_seconds": time.monotonic() - began, "workers": pool.size,
         "seeds": rows, "versions": versions(), "git_commit": git_commit(), "device": processor(),
     }  # fmt: skip
@@ -151,21 +153,6 @@ def _row(job: Job, error: str | None) -> dict[str, Any]:
         "return": agent.get("mean") if isinstance(agent, dict) else None,
         "share_of_optimal": evaluation.get("share_of_optimal"), **({"error": error} if error else {}),
     }  # fmt: skip
-
-
-def over_seeds(values: Sequence[float]) -> dict[str, Any] | None:
-    """Mean over n training seeds and its 95 % interval by Student's t: mean -+ t(0.975, n - 1) s / sqrt(n). None for n = 0."""
-    from scipy.special import stdtrit
-
-    n = len(values)
-    if n == 0:
-        return None
-    mean = math.fsum(values) / n
-    if n == 1:
-        return {"mean": mean, "ci95": None}
-    deviation = math.sqrt(math.fsum((x - mean) ** 2 for x in values) / (n - 1))
-    half = float(stdtrit(n - 1, 0.975)) * deviation / math.sqrt(n)
-    return {"mean": mean, "ci95": [mean - half, mean + half]}
 
 
 # ---- here: the group's process, which imports no torch ----

@@ -77,6 +77,38 @@ def interval(
     return Estimate(value, _percentiles(found, _tail(table.shape, table.shape) if expand else (1 - LEVEL) / 2))
 
 
+def over_seeds(values: Sequence[float]) -> dict[str, Any]:
+    """Mean over n training seeds and its 95 % interval by Student's t, mean -+ t(0.975, n - 1) s / sqrt(n): {mean, ci95}; one
+    seed has no interval, None."""
+    from scipy.special import stdtrit
+
+    n = len(values)
+    mean = math.fsum(values) / n
+    if n == 1:
+        return {"mean": mean, "ci95": None}
+    half = float(stdtrit(n - 1, (1 + LEVEL) / 2)) * math.sqrt(_variance(values) / n)
+    return {"mean": mean, "ci95": [mean - half, mean + half]}
+
+
+def welch(a: Sequence[float], b: Sequence[float]) -> dict[str, Any]:
+    """Difference of the means of two sets of seeds, two at least in each, and its 95 % interval: {difference, ci95}.
+
+        d -+ t(0.975, nu) sqrt(u + v),   u = s_a^2 / n, v = s_b^2 / m,   nu = (u + v)^2 / (u^2 / (n - 1) + v^2 / (m - 1))
+
+    Welch 1947, The generalization of Student's problem when several different population variances are involved. Of sets whose
+    values are all equal the interval is the difference alone.
+    """
+    from scipy.special import stdtrit
+
+    gap = math.fsum(a) / len(a) - math.fsum(b) / len(b)
+    u, v = _variance(a) / len(a), _variance(b) / len(b)
+    if u + v == 0:
+        return {"difference": gap, "ci95": [gap, gap]}
+    freedom = (u + v) ** 2 / (u**2 / (len(a) - 1) + v**2 / (len(b) - 1))
+    half = float(stdtrit(freedom, (1 + LEVEL) / 2)) * math.sqrt(u + v)
+    return {"difference": gap, "ci95": [gap - half, gap + half]}
+
+
 def difference(
     a: Any, b: Any, rng: np.random.Generator, statistic: Statistic = iqm, resamples: int = RESAMPLES, expand: bool = True
 ) -> Estimate:
@@ -182,6 +214,11 @@ def check(scores: Any) -> Array:
 
 
 # ---- inside ----
+
+
+def _variance(values: Sequence[float]) -> float:
+    mean = math.fsum(values) / len(values)
+    return math.fsum((x - mean) ** 2 for x in values) / (len(values) - 1)
 
 
 def _pooled(scores: Any) -> Array:

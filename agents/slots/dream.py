@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import gymnasium
 import numpy as np
 
-from ...envs.core import BatchEnv, Episodes, Scene, Step, Yardstick
+from ...envs.core import Episodes, Scene, Step, Yardstick
 from ..core import Agent, Array, Carry, Mode, Rollout, check_arrays, generator_state, set_generator_state
 
 LARGEST = 1e6  # of a feature that is not bounded by itself
@@ -171,7 +170,7 @@ class Awake:
 
     def learn(self, batch: Rollout, progress: float) -> dict[str, float]:
         """Raises ValueError: what happens outside teaches the model; the agent learns in its dreams."""
-        raise ValueError("who is awake does not learn: train the agent in a DreamEnv, with train_asleep")
+        raise ValueError("who is awake does not learn: train the agent in a DreamEnv, with collect.practise")
 
     def state_dict(self) -> dict[str, Array]:
         return self.agent.state_dict()
@@ -211,15 +210,3 @@ def remembered(state: Any, action: Array) -> dict[str, Array]:
     """What to carry after a state and the actions (N,) that were taken there."""
     parts: dict[str, Array] = {name: part.numpy().copy() for name, part in state.items()}
     return parts | {"action": action.astype(np.int64), "first": np.zeros(len(action), np.bool_)}
-
-
-def train_asleep(agent: Agent, dreams: BatchEnv, updates: int, say: Callable[[dict[str, float]], None] | None = None) -> None:
-    """`updates` rounds of collecting and learning in `dreams`, as `runtime.train` does in a world, without its files."""
-    from ..runtime.collect import collector_of
-
-    collector = collector_of(dreams, agent, budget=updates * agent.num_steps * dreams.num_envs)
-    collector.begin(dreams.obs)
-    for update in range(updates):
-        metrics = agent.learn(collector.rollout(agent.num_steps), update / updates)
-        if say:
-            say(collector.pop_statistics() | metrics)

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from gumdrop.agents.core import make_agent
+from gumdrop.agents.runtime.collect import practise
 from gumdrop.agents.runtime.evaluate import run_episodes
-from gumdrop.agents.slots.dream import Awake, DreamEnv, train_asleep
+from gumdrop.agents.slots.dream import Awake, DreamEnv
 from gumdrop.core_ml.observations import Observation
 from gumdrop.core_ml.rssm import RSSM, Outcome
 from gumdrop.envs.registry import make
@@ -167,7 +168,7 @@ def test_any_agent_trains_asleep_and_acts_awake(name: str, options: dict[str, An
     agent = make_agent(name, options, env, seed=0)
     before = {key: array.copy() for key, array in agent.state_dict().items()}
     seen: list[dict[str, float]] = []
-    train_asleep(agent, env, 6, seen.append)
+    practise(agent, env, 6, seen.append)
     assert sum(row["episodes"] for row in seen) > 0
     assert any(not np.array_equal(before[key], array) for key, array in agent.state_dict().items())
     awake = Awake(model, agent, 4)
@@ -197,7 +198,7 @@ def test_every_model_is_dreamt_in_from_real_steps(kind: str) -> None:
     starts = {part: array.numpy() for part, array in model.posterior(replay.draw(rng, 8, 4)).items()}
     env = DreamEnv(model, world.action_space, starts, num_envs=8, horizon=5, seed=1)
     agent = make_agent("ppo", {"num_steps": 8}, env, seed=0)
-    train_asleep(agent, env, 2)
+    practise(agent, env, 2)
     kept = env.get_state()
     again = DreamEnv(model, world.action_space, starts, num_envs=8, horizon=5, seed=2)
     again.set_state(kept)

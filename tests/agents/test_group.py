@@ -18,8 +18,9 @@ from typing import Any, NamedTuple
 import pytest
 
 from gumdrop.agents.runtime import checkpoint, group
-from gumdrop.agents.runtime.group import over_seeds, train_group
+from gumdrop.agents.runtime.group import train_group
 from gumdrop.agents.runtime.live_group import GroupLive
+from gumdrop.agents.runtime.statistics import over_seeds
 from gumdrop.agents.runtime.train import one_process, train
 from gumdrop.configs.loader import read_group, read_run
 from gumdrop.configs.schema import RunConfig
@@ -107,13 +108,6 @@ def test_workers_are_pinned(made: Made) -> None:
     places = [cores for cores in made.live.places.values() if len(cores) == 1]  # one that still starts is not pinned yet
     assert 1 <= len(places) <= min(len(mine), len(SEEDS))
     assert set.union(*places) <= mine and len(set.union(*places)) == len(places)
-
-
-def test_the_interval_over_seeds() -> None:
-    """By hand: mean 2, s = 1, t(0.975, 2) = 4.302653; 4.302653 / sqrt(3) = 2.484138."""
-    over = over_seeds([1.0, 2.0, 3.0])
-    assert over and over["mean"] == 2.0 and over["ci95"] == pytest.approx([-0.484138, 4.484138], abs=1e-6)
-    assert over_seeds([7.0]) == {"mean": 7.0, "ci95": None} and over_seeds([]) is None
 
 
 def test_a_finished_group_is_neither_resumed_nor_overwritten(made: Made) -> None:

@@ -245,3 +245,18 @@ def test_other_refusals() -> None:
     ):  # fmt: skip
         with pytest.raises(ValueError, match=words):
             efficiency(curves, rng())  # type: ignore[arg-type]
+
+
+def test_students_interval_over_seeds() -> None:
+    """By hand: mean 2, s = 1, t(0.975, 2) = 4.302653; 4.302653 / sqrt(3) = 2.484138."""
+    over = judging.over_seeds([1.0, 2.0, 3.0])
+    assert over["mean"] == 2.0 and over["ci95"] == pytest.approx([-0.484138, 4.484138], abs=1e-6)
+    assert judging.over_seeds([7.0]) == {"mean": 7.0, "ci95": None}
+
+
+def test_welchs_interval_is_scipys() -> None:
+    a, b = [0.2, 0.9, 0.4, 0.7], [1.5, 0.1, 0.3, 2.0, -1.0, 0.6]
+    found, ends = judging.welch(a, b), stats.ttest_ind(a, b, equal_var=False).confidence_interval(0.95)
+    assert found["difference"] == pytest.approx(np.mean(a) - np.mean(b))
+    assert found["ci95"] == pytest.approx([ends.low, ends.high])
+    assert judging.welch([1.0, 1.0], [0.0, 0.0]) == {"difference": 1.0, "ci95": [1.0, 1.0]}

@@ -169,22 +169,6 @@ def test_cells_are_a_code_without_loss() -> None:
 
 
 @LATENTS
-def test_nothing_flows_over_the_end_of_an_episode(latent: str) -> None:
-    """What `learn` says of an episode depends on nothing before it."""
-    model, found = small(latent), batch()
-    found.is_first[:], found.is_first[:, 4] = False, True
-    states = []
-    for shift in (0, 1):
-        changed = found._replace(obs=found.obs.copy(), action=found.action.copy())
-        changed.obs[:, :4] = (found.obs[:, :4] + shift) % 4
-        changed.action[:, :4] = (found.action[:, :4] + shift) % K
-        states.append(model.posterior(changed, torch.Generator().manual_seed(0)))
-    for name in ("h", "z"):
-        assert torch.equal(states[0][name][:, 4:], states[1][name][:, 4:])
-        assert not torch.equal(states[0][name][:, 1:4], states[1][name][:, 1:4])
-
-
-@LATENTS
 def test_learn_and_posterior_go_through_the_same_states(latent: str) -> None:
     model, found = small(latent, learning_rate=1e-12), batch()
     if model.coder:
@@ -255,25 +239,6 @@ def test_usage_keeps_classes_alive() -> None:
         share = states["z"].unflatten(-1, (3, 4)).mean((0, 1))
         found.append(float(-(share * share.clamp_min(1e-9).log()).sum()))
     assert found[1] > found[0] + 0.1
-
-
-@LATENTS
-def test_it_goes_on_exactly_and_draws_only_from_the_generator(latent: str) -> None:
-    one, two = small(latent), small(latent, seed=1)
-    one.update(batch(1), torch.Generator().manual_seed(1))
-    two.load_state_dict(one.state_dict())
-    before = torch.random.get_rng_state()
-    found = []
-    for model in (one, two):
-        generator = torch.Generator().manual_seed(2)
-        metrics, states = model.learn(batch(2), generator)
-        start = {name: part.flatten(0, 1) for name, part in states.items()}
-        dream = model.imagine(start, lambda seen: torch.eye(K)[[0]].expand(len(seen), K), 4, generator)
-        found.append((metrics, [part.numpy().tobytes() for part in dream], [a.tobytes() for a in model.state_dict().values()]))
-    assert found[0] == found[1]
-    assert torch.equal(before, torch.random.get_rng_state())
-    with pytest.raises(ValueError, match="missing"):
-        two.load_state_dict(dict(list(one.state_dict().items())[1:]))
 
 
 def test_behaviour_learns_the_better_action_and_its_worth() -> None:

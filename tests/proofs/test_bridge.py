@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy import stats
 
 from gumdrop.agents.runtime.evaluate import evaluate_run
+from gumdrop.agents.runtime.statistics import over_seeds
 from gumdrop.agents.runtime.train import train
 from gumdrop.configs.schema import RunConfig
 
@@ -45,15 +45,13 @@ def trained(run: dict[str, Any], seed: int, folder: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def over_seeds(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Mean final return with its 95 % interval by Student's t; the units are training seeds."""
-    values = np.array([run["mean"] for run in runs])
-    half = float(stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
-    return {"mean": float(values.mean()), "ci95": [float(values.mean()) - half, float(values.mean()) + half], "runs": runs}
+def final(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Mean final return with its 95 % interval; the units are training seeds."""
+    return over_seeds([run["mean"] for run in runs]) | {"runs": runs}
 
 
 def test_recurrent_ppo_remembers_the_cue_of_a_t_maze(tmp_path: Path, proof: Proof) -> None:
-    found = over_seeds([trained(T_MAZE, seed, tmp_path / str(seed)) for seed in FEW])
+    found = final([trained(T_MAZE, seed, tmp_path / str(seed)) for seed in FEW])
     proof("bridge", {"config": json.loads(json.dumps(T_MAZE)), "episodes": 1000, "without_memory": 0.5, **found})
     assert found["ci95"][0] > 0.5 and np.median([run["mean"] for run in found["runs"]]) >= 0.95
 
@@ -62,6 +60,6 @@ def test_recurrent_ppo_remembers_the_cue_of_a_t_maze(tmp_path: Path, proof: Proo
 def test_continuous_control(name: str, least: float, tmp_path: Path, proof: Proof) -> None:
     """Standing still gets -38, random actions -62, an agent that knows the goal -0.5."""
     run = {**STEER, "agent": {"name": name, **STEER["agent"]}}
-    found = over_seeds([trained(run, seed, tmp_path / str(seed)) for seed in SEEDS])
+    found = final([trained(run, seed, tmp_path / str(seed)) for seed in SEEDS])
     proof(f"bridge-{name}", {"config": json.loads(json.dumps(run)), "episodes": 1000, **found})
     assert found["ci95"][0] >= least

@@ -15,6 +15,7 @@ import pytest
 from gumdrop.agents.core import Array, restart
 from gumdrop.agents.deep.guarded import Guarded
 from gumdrop.agents.runtime.evaluate import load_run, run_episodes
+from gumdrop.agents.runtime.statistics import over_seeds
 from gumdrop.agents.runtime.train import train
 from gumdrop.configs.schema import RunConfig
 from gumdrop.core_ml.detector import auroc
@@ -160,12 +161,8 @@ def measured(tmp_path: Path, seeds: int) -> dict[str, Any]:
 
 
 def summed(values: list[float]) -> dict[str, Any]:
-    """Mean over training seeds with its 95 % interval (Student's t)."""
-    from scipy import stats
-
-    mean = statistics.mean(values)
-    half = float(stats.t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
-    return {"mean": mean, "ci95": [mean - half, mean + half], "seeds": values}
+    """Mean over training seeds with its 95 % interval, and what it is of."""
+    return over_seeds(values) | {"seeds": values}
 
 
 def test_shifts_are_told_and_half_of_what_they_cost_is_saved(tmp_path: Path, proof: Proof) -> None:

@@ -5,16 +5,15 @@ Oracle: every start can reach the goal within the time limit, so success 1 is po
 
 from __future__ import annotations
 
-import math
-import statistics
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from gumdrop.agents.core import Agent, make_agent
-from gumdrop.agents.runtime.collect import Collector
+from gumdrop.agents.runtime.collect import Collector, practise
 from gumdrop.agents.runtime.evaluate import run_episodes
+from gumdrop.agents.runtime.statistics import over_seeds, welch
 from gumdrop.envs.registry import make
 from gumdrop.envs.wrappers import Change, Seen, blank, recolour, zoom
 
@@ -50,11 +49,7 @@ def trained(encoder: Any, seed: int, world: dict[str, Any], *changes: Change) ->
     """PPO that has learned for `STEPS` steps from observations seen through `changes`."""
     env: Any = Seen(make("maze", world, num_envs=COPIES, seed=seed), *changes)
     agent = make_agent("ppo", {**PPO, "encoder": encoder}, env, seed)
-    collector = Collector(env, agent)
-    collector.begin(env.reset(seed))
-    updates = STEPS // (COPIES * agent.num_steps)
-    for update in range(updates):
-        agent.learn(collector.rollout(agent.num_steps), update / updates)
+    practise(agent, env, STEPS // (COPIES * agent.num_steps))
     return agent
 
 
@@ -78,12 +73,8 @@ def live(agent: Any) -> float:
 
 
 def summary(values: list[float]) -> dict[str, Any]:
-    """Mean over seeds with its 95 % interval."""
-    from scipy import stats
-
-    half = float(stats.t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
-    mean = statistics.mean(values)
-    return {"mean": mean, "ci95": [mean - half, mean + half], "seeds": values}
+    """Mean over seeds with its 95 % interval, and what it is of."""
+    return over_seeds(values) | {"seeds": values}
 
 
 def shown(what: dict[str, Any]) -> str:
@@ -97,8 +88,6 @@ def facts(**more: Any) -> dict[str, Any]:
 
 
 def test_codes_are_worth_more_than_pixels(proof: Proof) -> None:
-    from scipy import stats
-
     runs: dict[str, list[float]] = {arm: [] for arm in ARMS}
     alive: list[float] = []
     for arm, encoder in ARMS.items():
@@ -109,8 +98,8 @@ def test_codes_are_worth_more_than_pixels(proof: Proof) -> None:
     found = {arm: summary(values) for arm, values in runs.items()}
     gaps = {}
     for arm in ("autoencoder", "vae", "vq-vae"):
-        ends = stats.ttest_ind(runs[arm], runs["untrained"], equal_var=False).confidence_interval(0.95)
-        gaps[arm] = {"points": 100 * (found[arm]["mean"] - found["untrained"]["mean"]), "ci95": [100 * float(e) for e in ends]}
+        more = welch(runs[arm], runs["untrained"])
+        gaps[arm] = {"points": 100 * more["difference"], "ci95": [100 * end for end in more["ci95"]]}
     codes = summary(alive)
     proof("encoders", {
         "headline": [

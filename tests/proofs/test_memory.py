@@ -6,8 +6,6 @@ distance to the goal, which changes no policy's rank and shows no cue; success i
 
 from __future__ import annotations
 
-import math
-import statistics
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -15,8 +13,9 @@ from typing import Any, NamedTuple
 import pytest
 
 from gumdrop.agents.core import make_agent
-from gumdrop.agents.runtime.collect import Collector
+from gumdrop.agents.runtime.collect import practise
 from gumdrop.agents.runtime.evaluate import run_episodes
+from gumdrop.agents.runtime.statistics import over_seeds, welch
 from gumdrop.envs.registry import make
 
 pytestmark = pytest.mark.slow
@@ -87,11 +86,8 @@ def trained(id: str, world: dict[str, Any], ppo: dict[str, Any], copies: int, st
     """An agent, and the seconds of its training."""
     env = make(id, world, num_envs=copies, seed=seed)
     agent = make_agent("ppo", ppo, env, seed)
-    collector = Collector(env, agent)
-    collector.begin(env.reset(seed))
-    updates, began = steps // (copies * ppo["num_steps"]), time.perf_counter()
-    for update in range(updates):
-        agent.learn(collector.rollout(ppo["num_steps"]), update / updates)
+    began = time.perf_counter()
+    practise(agent, env, steps // (copies * agent.num_steps))
     return agent, time.perf_counter() - began
 
 
@@ -101,28 +97,13 @@ def arms(options: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {"trained": options, "untrained": {**options, "belief": {**belief, "untrained": True}}, "none": without}
 
 
-def over_seeds(values: list[float]) -> dict[str, Any]:
-    from scipy import stats
-
-    half = float(stats.t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
-    return {"mean": statistics.mean(values), "ci95": [statistics.mean(values) - half, statistics.mean(values) + half]}
-
-
-def differ(first: list[float], second: list[float]) -> dict[str, Any]:
-    """Difference of means, with Welch's interval."""
-    from scipy import stats
-
-    low, high = stats.ttest_ind(first, second, equal_var=False).confidence_interval(0.95)
-    return {"difference": statistics.mean(first) - statistics.mean(second), "ci95": [float(low), float(high)]}
-
-
 @pytest.mark.parametrize("name", BELIEFS)
 def test_memory_is_worth_the_cue(name: str, proof: Proof) -> None:
     task, options = BELIEFS[name]
     runs = {arm: [success(task, chosen, seed) for seed in range(SEEDS)] for arm, chosen in arms(options).items()}
     values = {arm: [run["success"] for run in found] for arm, found in runs.items()}
     found = {arm: over_seeds(seen) for arm, seen in values.items()}
-    more = differ(values["trained"], values["untrained"])
+    more = welch(values["trained"], values["untrained"])
     proof(f"memory-{name.replace(', ', '-').replace(' ', '-')}", {
         "headline": [[f"success, {arm}", f"{mean['mean']:.3f}"] for arm, mean in found.items()],
         "task": task._asdict(), "options": options, "seeds": list(range(SEEDS)), "arms": found,
@@ -148,7 +129,7 @@ def test_an_hmm_knows_where_it_is(proof: Proof) -> None:
                 run["places"] = named(agent.actor.belief, code, walk)
             runs[arm].append(run)
     values = {arm: [run["success"] for run in seen] for arm, seen in runs.items()}
-    found, more = {arm: over_seeds(seen) for arm, seen in values.items()}, differ(values["trained"], values["untrained"])
+    found, more = {arm: over_seeds(seen) for arm, seen in values.items()}, welch(values["trained"], values["untrained"])
     places = {arm: over_seeds([run["places"] for run in runs[arm]]) for arm in ("trained", "untrained")}
     proof("memory-hmm", {
         "headline": [
@@ -184,7 +165,7 @@ def test_viterbi_names_the_place(proof: Proof) -> None:
         )
     values = {arm: [run[arm] for run in runs] for arm in ("rules", "learned", "untrained")}
     found = {arm: over_seeds(seen) for arm, seen in values.items()}
-    more = differ(values["learned"], values["untrained"])
+    more = welch(values["learned"], values["untrained"])
     proof("memory-hmm-places", {
         "headline": [[f"places that Viterbi names, {arm}", f"{mean['mean']:.3f}"] for arm, mean in found.items()],
         "world": CHUTES, "model": MODEL, "seeds": list(range(SEEDS)), "arms": found, "learned_minus_untrained": more,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import statistics
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 
 from gumdrop.agents.runtime.evaluate import load_run, run_episodes, yardstick_sample
+from gumdrop.agents.runtime.statistics import over_seeds, welch
 from gumdrop.agents.runtime.train import train
 from gumdrop.configs.schema import RunConfig
 
@@ -32,24 +32,10 @@ def earned(folder: Path) -> float:
     return float(np.interp([row["env_steps"] for row in rows], *zip(*known, strict=True)).mean())
 
 
-def interval(values: list[float]) -> list[float]:
-    """95 % interval of the mean over training seeds (Student's t)."""
-    from scipy import stats
-
-    half = float(stats.t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
-    return [statistics.mean(values) - half, statistics.mean(values) + half]
-
-
 def step_up(low: list[float], high: list[float]) -> dict[str, Any]:
     """Difference of means with its 95 % interval (Welch 1947), and the probability that a run of `high` beats one of `low`."""
-    from scipy import stats
-
-    ends = stats.ttest_ind(high, low, equal_var=False).confidence_interval(0.95)
     wins = [float(x > y) + 0.5 * (x == y) for x in high for y in low]
-    return {
-        "difference": statistics.mean(high) - statistics.mean(low), "ci95": [float(ends.low), float(ends.high)],
-        "probability_of_improvement": statistics.mean(wins),
-    }  # fmt: skip
+    return welch(high, low) | {"probability_of_improvement": statistics.mean(wins)}
 
 
 def test_each_rung_of_the_ladder_is_higher(tmp_path: Path, proof: Proof) -> None:
@@ -80,8 +66,9 @@ def test_each_rung_of_the_ladder_is_higher(tmp_path: Path, proof: Proof) -> None
     steps |= {"baseline -> gae": step_up(final["baseline"], final["gae"])}
     table = {
         rung: {
-            "final": statistics.mean(final[rung]), "ci95": interval(final[rung]),
-            "while_learning": statistics.mean(while_learning[rung]), "while_learning_ci95": interval(while_learning[rung]),
+            "final": statistics.mean(final[rung]), "ci95": over_seeds(final[rung])["ci95"],
+            "while_learning": statistics.mean(while_learning[rung]),
+            "while_learning_ci95": over_seeds(while_learning[rung])["ci95"],
         }
         for rung in RUNGS
     }  # fmt: skip

@@ -18,6 +18,7 @@ import pytest
 
 from gumdrop.agents.core import Rollout, make_agent
 from gumdrop.agents.runtime.collect import Collector
+from gumdrop.agents.runtime.statistics import over_seeds
 from gumdrop.agents.runtime.system import git_commit
 from gumdrop.agents.tabular.plan import Seen, see
 from gumdrop.agents.tabular.show import learned
@@ -89,15 +90,6 @@ def share(value: float, optimum: float) -> float:
     return value / optimum if optimum > 0 else optimum / value
 
 
-def interval(values: list[float]) -> list[float]:
-    """95 % interval of the mean over training seeds, by Student's t."""
-    from scipy import stats
-
-    mean, error = float(np.mean(values)), float(np.std(values, ddof=1)) / math.sqrt(len(values))
-    half = float(stats.t.ppf(0.975, len(values) - 1)) * error
-    return [mean - half, mean + half]
-
-
 def path(agent: Any, seen: Seen) -> list[tuple[int, int]]:
     """Cells of the greedy walk in a deterministic maze, rows and columns, the start first."""
     world = make_world("cliffwalking", WORLDS["cliffwalking"]["env"])
@@ -137,7 +129,7 @@ def test_share_of_the_exact_optimum(env: str, proof: Proof) -> None:
                 paths.append(path(agent, seen))
         figures[name] = {
             "options": options, "steps": steps, "converges_to": f"optimum with epsilon {epsilon}" if epsilon else "optimum",
-            "optimum": optimum, "shares": shares, "mean": float(np.mean(shares)), "ci95": interval(shares),
+            "optimum": optimum, "shares": shares, "mean": float(np.mean(shares)), "ci95": over_seeds(shares)["ci95"],
         }  # fmt: skip
         if paths:
             beside = [sum(row == 2 and 0 < column < 11 for row, column in cells) for cells in paths]
@@ -183,10 +175,10 @@ def test_planning_needs_a_fifth_of_the_steps(proof: Proof) -> None:
     found = {
         "env": {"id": "maze", **MAZE}, "options": PLAIN, "agents": agents, "steps_until_optimal": steps,
         "means": {name: float(np.mean(found)) for name, found in steps.items()},
-        "ratios": ratios, "ratio_ci95": interval(ratios),
+        "ratios": ratios, "ratio_ci95": over_seeds(ratios)["ci95"],
     }  # fmt: skip
     add(proof, "planning", found)
-    assert interval(ratios)[1] <= 0.2
+    assert over_seeds(ratios)["ci95"][1] <= 0.2
 
 
 @pytest.mark.parametrize(
@@ -202,7 +194,7 @@ def test_values_of_random_actions_in_the_corridor(options: dict[str, Any], proof
         errors.append(float(np.abs(agent.values(seen.obs[:, None])[:, 0] - exact).max()))
     figures = {
         "env": {"id": "corridor", **corridor}, "num_envs": COPIES, "steps": 3_000_000, "options": options,
-        "values_up_to": float(exact.max()), "max_errors": errors, "mean": float(np.mean(errors)), "ci95": interval(errors),
+        "values_up_to": float(exact.max()), "max_errors": errors, **over_seeds(errors),
     }  # fmt: skip
     add(proof, f"prediction-{options['method']}", figures)
     assert max(errors) < 0.02
@@ -224,10 +216,10 @@ def test_a_model_of_the_opponent_pays(proof: Proof) -> None:
     difference = [a - b for a, b in zip(found["with"], found["without"], strict=True)]
     figures = {
         "env": {"id": "matrix", **game}, "steps": 200_000, "optimum": best, "returns": found,
-        "difference_ci95": interval(difference),
+        "difference_ci95": over_seeds(difference)["ci95"],
     }  # fmt: skip
     add(proof, "opponent", figures)
-    assert interval(difference)[0] > 0
+    assert over_seeds(difference)["ci95"][0] > 0
 
 
 VISITS = {"double-q": ("visits", "visits2")}  # columns that count a table's updates

@@ -7,7 +7,6 @@ seeds 0 and 1 on FrozenLake, seed 0 in the other two worlds; the proofs have see
 
 from __future__ import annotations
 
-import math
 import multiprocessing
 import os
 import statistics
@@ -21,10 +20,11 @@ import pytest
 import torch
 
 from gumdrop.agents.core import make_agent
-from gumdrop.agents.runtime.collect import Collector
+from gumdrop.agents.runtime.collect import Collector, practise
 from gumdrop.agents.runtime.evaluate import run_episodes
+from gumdrop.agents.runtime.statistics import over_seeds, welch
 from gumdrop.agents.slots.controllers import Deciding, Planning
-from gumdrop.agents.slots.dream import Awake, DreamEnv, train_asleep
+from gumdrop.agents.slots.dream import Awake, DreamEnv
 from gumdrop.core_ml.cma_controller import CmaController
 from gumdrop.core_ml.observations import Observation
 from gumdrop.core_ml.open_loop import calibration
@@ -76,14 +76,6 @@ CANDY = Task(
     {**MEMORY, "ent_coef": 0.01}, 10,
 )  # fmt: skip
 TASKS = {"frozenlake": LAKE, "maze": MAZE, "candy": CANDY}
-
-
-def interval(values: list[float]) -> list[float]:
-    """95 % interval of the mean over training seeds (Student's t)."""
-    from scipy import stats
-
-    half = float(stats.t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
-    return [statistics.mean(values) - half, statistics.mean(values) + half]
 
 
 def test_imagination_is_fast(proof: Proof) -> None:
@@ -148,11 +140,7 @@ def test_collecting_costs_what_acting_costs(proof: Proof) -> None:
 def trained(task: Task, name: str, options: dict[str, Any], steps: int, seed: int) -> Any:
     env = make(task.id, task.world, num_envs=COPIES, seed=seed)
     agent = make_agent(name, options, env, seed)
-    collector = Collector(env, agent)
-    collector.begin(env.reset(seed))
-    updates = steps // (COPIES * agent.num_steps)
-    for update in range(updates):
-        agent.learn(collector.rollout(agent.num_steps), update / updates)
+    practise(agent, env, steps // (COPIES * agent.num_steps))
     return agent
 
 
@@ -210,15 +198,12 @@ ARMS = ("dreams", "untrained", "world", "world, 5 x steps")
 
 @pytest.mark.parametrize("which", TASKS)
 def test_a_controller_from_dreams_alone(which: str, proof: Proof) -> None:
-    from scipy import stats
-
     task = TASKS[which]
     jobs = [(which, name, seed) for name in ARMS for seed in SEEDS]
     with ProcessPoolExecutor(min(len(jobs), os.cpu_count() or 1), multiprocessing.get_context("spawn")) as pool:
         runs = list(pool.map(arm, jobs))
     values = {name: [run["return"] for run in runs if run["arm"] == name] for name in ARMS}
-    table = {name: {"mean": statistics.mean(found), "ci95": interval(found)} for name, found in values.items()}
-    low, high = stats.ttest_ind(values["dreams"], values["untrained"], equal_var=False).confidence_interval(0.95)
+    table, more = {name: over_seeds(found) for name, found in values.items()}, welch(values["dreams"], values["untrained"])
     awake = [run for run in runs if run["arm"] == "dreams"]
     ratios = [run["dream_return"] / max(run["return"], 1e-9) for run in awake]
     ratio = statistics.mean(run["dream_return"] for run in awake) / table["dreams"]["mean"]
@@ -227,7 +212,7 @@ def test_a_controller_from_dreams_alone(which: str, proof: Proof) -> None:
     proof(f"world-model-{which}", {
         "world": {"id": task.id, **task.world}, "env_steps": task.steps, "copies": COPIES, "dreamer": task.dreamer,
         "ppo": task.ppo, "seeds": list(SEEDS), "episodes": EPISODES, "random": float(lines.returns.mean()), "arms": table,
-        "dreams_minus_untrained_ci95": [float(low), float(high)], "dream_over_real": ratio, "by_seed": ratios,
+        "dreams_minus_untrained": more, "dream_over_real": ratio, "by_seed": ratios,
         "of_five_times_the_steps": share, "runs": runs,
         "headline": [
             [f"{which}: return from dreams alone, {task.steps:,} real steps", f"{table['dreams']['mean']:.3f}"],
@@ -237,7 +222,7 @@ def test_a_controller_from_dreams_alone(which: str, proof: Proof) -> None:
             ["dream return / real return", f"{ratio:.2f}"],
         ],
     })  # fmt: skip
-    assert low > 0
+    assert more["ci95"][0] > 0
     assert 0.9 <= ratio <= 1.1
     assert share >= 0.9
     if which == "frozenlake":
@@ -252,7 +237,7 @@ def controllers(seed: int) -> dict[str, float]:
     model, starts = agent.model, {name: part.flatten(0, 1).numpy() for name, part in states(agent, seed).items()}
     dreams = DreamEnv(model, agent.spaces.action, starts, num_envs=64, seed=seed, horizon=task.longest)
     ppo = make_agent("ppo", {"ent_coef": 0.01, "learning_rate": 2e-3, "num_steps": 64, "hidden": [64]}, dreams, seed)
-    train_asleep(ppo, dreams, updates=150)
+    practise(ppo, dreams, updates=150)
     evolved = CmaController(CmaController.Config(horizon=30, episodes=32), model.size, agent.actions)
     generator = torch.Generator().manual_seed(seed)
     for _ in range(200):
