@@ -49,7 +49,7 @@ class Task(NamedTuple):
 
 
 LAKE = Task(
-    "frozenlake", {}, 50_000,
+    "frozenlake", {}, 100_000,
     {
         "updates": 32, "length": 4, "batch_size": 256, "dreams": 128, "horizon": 10, "learning_starts": 10_000,
         "ent_coef": 0.05, "ent_coef_final": 0.003, "rate_final": 0.1, "behaviour": {"slow": 0.05, "limit": 1.0},
@@ -58,7 +58,7 @@ LAKE = Task(
     {"ent_coef": 0.01, "learning_rate": 3e-3, "num_steps": 64}, 100,
 )  # fmt: skip
 MAZE = Task(
-    "maze", {"size": 9, "fresh": False, "view": 3, "start": "random", "time_limit": 60}, 40_000,
+    "maze", {"size": 9, "fresh": False, "view": 3, "start": "random", "time_limit": 60}, 60_000,
     {
         "updates": 24, "length": 24, "batch_size": 24, "horizon": 12, "learning_starts": 8000, "ent_coef": 0.01, "gamma": 0.97,
         "rate_final": 0.2, "behaviour": {"slow": 0.05, "limit": 1.0},
