@@ -35,7 +35,7 @@ CODES: dict[str, dict[str, Any]] = {
 
 
 def codes(job: tuple[str, int]) -> dict[str, Any]:
-    """Of the cells that one can be in: how many are told apart, and how far what is foreseen of each action is from the rules."""
+    """Of the cells that one can be in: how many are told apart; how far what is foreseen of each action is from the rules."""
     torch.set_num_threads(1)
     name, seed = job
     env: Any = make("frozenlake", num_envs=COPIES, seed=seed)
