@@ -55,12 +55,14 @@ class SequenceReplay:
         self.streams = streams
         ended = terminated | truncated
         is_first = np.concatenate([self.ended[None, :streams], ended[:-1]])
-        at = (self.head + np.arange(steps * streams)) % self.capacity
+        rows, first = steps * streams, self.head % self.capacity
+        fit = min(rows, self.capacity - first)  # before the end of the arrays; the others go to their beginning
         for name, new in zip(FACTS, (obs, action, reward, terminated, is_first), strict=True):
             here = getattr(self, name)
-            here[at] = new.reshape(here[at].shape)
+            new = new.reshape(rows, *here.shape[1:])
+            here[first : first + fit], here[: rows - fit] = new[:fit], new[fit:]
         self.ended[:streams] = ended[-1]
-        self.head += len(at)
+        self.head += rows
 
     @property
     def steps(self) -> int:

@@ -100,45 +100,50 @@ class Collector:
     def _step_by_step(self, steps: int) -> Rollout:
         clock = time.perf_counter
         finals: list[Array] = []
-        extra_names: list[str] = []
+        ends: list[Episodes] = []
+        when: list[int] = []
         before = None if self.carry is None else {name: array.copy() for name, array in self.carry.items()}
-
-        def keep(name: str, t: int, value: Array) -> None:
-            self._buffer(name, steps, value.shape, value.dtype)[t] = value
-
+        obs = self._buffer("obs", steps, self.obs.shape, self.obs.dtype)
+        kept, appraising = dict[str, Array](), isinstance(self.agent, Appraising)
         for t in range(steps):
             t0 = clock()
             action, self.carry, extras = self.agent.act(self.obs, self.carry, "sample")
             t1 = clock()
-            keep("obs", t, self.obs)
+            obs[t] = self.obs
             step = self.env.step(action)
+            cut = step.truncated.any()
             if self.carry is not None:
-                if isinstance(self.agent, Appraising):  # before it forgets the episode
-                    cut, values = step.truncated, np.zeros_like(step.reward)
-                    if cut.any():
-                        remembered = {name: array[cut] for name, array in self.carry.items()}
-                        values[cut] = self.agent.appraise(step.final_obs[cut], remembered)
+                if appraising:  # before it forgets the episode
+                    values = np.zeros_like(step.reward)
+                    if cut:
+                        remembered = {name: array[step.truncated] for name, array in self.carry.items()}
+                        values[step.truncated] = self.agent.appraise(step.final_obs[step.truncated], remembered)  # type: ignore[attr-defined]
                     extras = {**extras, "final_value": values}
                 restart(self.agent, self.carry, step)
-            for name, value in (("action", action), *step._asdict().items()):
-                if name not in ("obs", "final_obs"):
-                    keep(name, t, value)
-            for name, value in extras.items():
-                keep("+" + name, t, value)
-            extra_names = list(extras)
-            if step.truncated.any():
+            facts = (action, step.reward, step.terminated, step.truncated, *extras.values())
+            if not kept:
+                names = ("action", "reward", "terminated", "truncated", *("+" + name for name in extras))
+                kept = {
+                    name: self._buffer(name, steps, fact.shape, fact.dtype) for name, fact in zip(names, facts, strict=True)
+                }  # fmt: skip
+            for array, fact in zip(kept.values(), facts, strict=True):
+                array[t] = fact
+            if cut:
                 finals.append(step.final_obs[step.truncated])
             ended = self.env.episodes()
             if len(ended.copy):
-                self._count(np.full(len(ended.copy), t), ended)
+                ends.append(ended)
+                when.append(t)
             self.obs = step.obs
             self.policy_seconds += t1 - t0
             self.world_seconds += clock() - t1
-        store = self._store
+        if ends:
+            self._count(np.repeat(when, [len(e.copy) for e in ends]), Episodes(*map(np.concatenate, zip(*ends, strict=True))))
         final_obs = np.concatenate(finals) if finals else np.empty((0, *self.obs.shape[1:]), self.obs.dtype)
+        extras = {name[1:]: array for name, array in kept.items() if name.startswith("+")}
         return Rollout(
-            store["obs"], store["action"], store["reward"], store["terminated"], store["truncated"], self.obs, final_obs,
-            {name: store["+" + name] for name in extra_names}, before, self.carry,
+            obs, kept["action"], kept["reward"], kept["terminated"], kept["truncated"], self.obs, final_obs, extras, before,
+            self.carry,
         )  # fmt: skip
 
     def _check(self, rollout: Rollout) -> None:
