@@ -26,12 +26,17 @@ def collector_of(env: BatchEnv, agent: Agent, device: str = "cpu", budget: float
     return DeviceCollector(env, agent)
 
 
-def practise(agent: Agent, env: BatchEnv, updates: int, say: Callable[[dict[str, float]], None] | None = None) -> None:
-    """`updates` rounds of collecting and learning in `env` as it stands, as `train` does, without its files."""
+def practise(
+    agent: Agent, env: BatchEnv, updates: int, say: Callable[[dict[str, float]], None] | None = None,
+    progress: tuple[float, float] = (0.0, 1.0),
+) -> None:  # fmt: skip
+    """`updates` rounds of collecting and learning in `env` as it stands, as `train` does, without its files. `progress`: where
+    they begin and end within a run of several lessons; rates that fall over the run follow it."""
     collector = collector_of(env, agent, budget=updates * agent.num_steps * env.num_envs)
     collector.begin(env.obs)
     for update in range(updates):
-        metrics = agent.learn(collector.rollout(agent.num_steps), update / updates)
+        done = progress[0] + (progress[1] - progress[0]) * update / updates
+        metrics = agent.learn(collector.rollout(agent.num_steps), done)
         if say:
             say(collector.pop_statistics() | metrics)
 

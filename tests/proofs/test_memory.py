@@ -1,7 +1,7 @@
 """What memory contributes on T-mazes: PPO with each belief, with it untrained, and without, over training seeds.
 
-Oracle: a policy that does not remember the cue gets 1/2 at most, one that does gets 1. Training is shaped by the
-distance to the goal, which changes no policy's rank and shows no cue; success is measured without.
+Oracle: a policy that does not remember the cue gets 1/2 at most, one that does gets 1. Training is shaped by the distance to
+the goal, which shows no cue; success is measured without.
 """
 
 from __future__ import annotations
@@ -24,13 +24,20 @@ SEEDS, EPISODES, HELD_OUT = 5, 500, 1_000_000
 GAMMA = 0.99
 
 
-class Task(NamedTuple):
-    size: int  # of the T-maze: steps along its corridor
+class Lesson(NamedTuple):
+    size: int  # of a T-maze: steps along its corridor
     time_limit: int
-    copies: int
-    num_steps: int  # longer than an episode of who knows the way
     steps: int
     shaping: float  # reward for a cell nearer to the goal; the goal pays 1
+    # Shaped with the agent's own discount, no policy changes its rank, but whoever stands still at a distance of d is paid
+    # (1 - discount) shaping d: much in a long corridor, for a value that cannot tell how far it is.
+    discount: float = 1.0
+
+
+class Task(NamedTuple):
+    lessons: tuple[Lesson, ...]  # one after the other; the last is the world that counts
+    copies: int
+    num_steps: int  # longer than an episode of who knows the way
     ppo: dict[str, Any]
 
 
@@ -41,12 +48,20 @@ COMMON: dict[str, Any] = {
 # Cells of the corridor look alike, so one value stands for all of them. Advantages that mix it in (lambda < 1) reward a walk
 # back from the junction, and so does the value of an episode that is cut; whole returns and a small shaping do not.
 RETURNS = {**COMMON, "gae_lambda": 1.0}
-SHORT = Task(20, 60, 128, 64, 400_000, 0.1, COMMON)
-PLAIN = SHORT._replace(shaping=0.03, ppo=RETURNS)
+SHORT = Task((Lesson(20, 60, 400_000, 0.1, GAMMA),), 128, 64, COMMON)
+PLAIN = Task((Lesson(20, 60, 400_000, 0.03, GAMMA),), 128, 64, RETURNS)
 # In a long corridor whole returns give a hundred steps the blame of the last one. Advantages over some ten steps do not, and
 # are right where a shaping is so small that the junction is worth more than the corridor, on average over its cells.
-FAR = Task(100, 200, 64, 128, 600_000, 0.004, {**COMMON, "gae_lambda": 0.9, "ent_coef": 0.01})
-LONG = Task(100, 200, 128, 128, 3_000_000, 0.02, {**COMMON, "ent_coef": 0.01})
+STEADY = {**COMMON, "gae_lambda": 0.9, "ent_coef": 0.01, "target_kl": 0.02}
+FAR = Task((Lesson(100, 200, 600_000, 0.004),), 64, 128, STEADY)
+LONG = Task((Lesson(100, 200, 2_000_000, 0.02),), 128, 128, {**COMMON, "ent_coef": 0.01})
+# A corridor of 250 shows its junction some thirty times in an update. What to look back for is learned in shorter ones.
+FARTHER = Task(
+    (
+        Lesson(40, 84, 150_000, 0.02), Lesson(80, 148, 100_000, 0.008), Lesson(160, 276, 100_000, 0.004),
+        Lesson(250, 420, 100_000, 0.002),
+    ), 32, 288, {**STEADY, "ent_coef_final": 0.0},
+)  # fmt: skip
 BELIEFS: dict[str, tuple[Task, dict[str, Any]]] = {
     "gru, corridor 20": (SHORT, {"belief": {"name": "gru", "hidden": 32, "span": 40}, "hidden": []}),
     "lstm, corridor 20": (SHORT, {"belief": {"name": "lstm", "hidden": 32, "span": 40}}),
@@ -58,6 +73,9 @@ BELIEFS: dict[str, tuple[Task, dict[str, Any]]] = {
     "gru, corridor 100": (LONG, {"belief": {"name": "gru", "hidden": 32, "span": 200}, "hidden": []}),
     "transformer, corridor 100": (
         FAR, {"belief": {"name": "transformer", "width": 16, "layers": 1, "heads": 1, "window": 160}},
+    ),
+    "transformer, corridor 250": (
+        FARTHER, {"belief": {"name": "transformer", "width": 16, "layers": 1, "heads": 1, "window": 288}},
     ),
 }  # fmt: skip
 # A corridor with three chutes of ice that look alike: up the middle one is the goal, unseen, up the others a hole. Only the
@@ -74,20 +92,27 @@ FILTER: dict[str, Any] = {
 
 
 def success(task: Task, options: dict[str, Any], seed: int) -> dict[str, Any]:
-    world = {"size": task.size, "time_limit": task.time_limit}
-    ppo = {**task.ppo, "num_steps": task.num_steps, **options}
-    shaped = {**world, "shaping": "distance", "shaping_gamma": GAMMA, "shaping_scale": task.shaping}
-    agent, seconds = trained("t-maze", shaped, ppo, task.copies, task.steps, seed)
+    ppo, lessons = {**task.ppo, "num_steps": task.num_steps, **options}, []
+    for lesson in task.lessons:
+        world = {"size": lesson.size, "time_limit": lesson.time_limit}
+        shaped = {**world, "shaping": "distance", "shaping_gamma": lesson.discount, "shaping_scale": lesson.shaping}
+        lessons.append((shaped, lesson.steps))
+    agent, seconds = trained("t-maze", lessons, ppo, task.copies, seed)
     found = run_episodes(agent, "t-maze", world, EPISODES, HELD_OUT, lines=False).returns.mean()
     return {"seed": seed, "success": float(found), "seconds": round(seconds, 1)}
 
 
-def trained(id: str, world: dict[str, Any], ppo: dict[str, Any], copies: int, steps: int, seed: int) -> tuple[Any, float]:
-    """An agent, and the seconds of its training."""
-    env = make(id, world, num_envs=copies, seed=seed)
-    agent = make_agent("ppo", ppo, env, seed)
-    began = time.perf_counter()
-    practise(agent, env, steps // (copies * agent.num_steps))
+def trained(
+    id: str, lessons: list[tuple[dict[str, Any], int]], ppo: dict[str, Any], copies: int, seed: int
+) -> tuple[Any, float]:
+    """An agent that has been in one world after the other for so many steps, and the seconds of its training."""
+    agent, began, done, budget = None, time.perf_counter(), 0, sum(steps for _, steps in lessons)
+    for world, steps in lessons:
+        env = make(id, world, num_envs=copies, seed=seed)
+        agent = agent or make_agent("ppo", ppo, env, seed)
+        progress = done / budget, (done + steps) / budget
+        practise(agent, env, steps // (copies * agent.num_steps), progress=progress)
+        done += steps
     return agent, time.perf_counter() - began
 
 
@@ -121,7 +146,7 @@ def test_an_hmm_knows_where_it_is(proof: Proof) -> None:
     for arm, chosen in arms(FILTER).items():
         runs[arm] = []
         for seed in range(SEEDS):
-            agent, seconds = trained("maze", CHUTES, {**FILTER, **chosen}, 64, 300_000, seed)
+            agent, seconds = trained("maze", [(CHUTES, 300_000)], {**FILTER, **chosen}, 64, seed)
             found = run_episodes(agent, "maze", CHUTES, EPISODES, HELD_OUT, lines=False).returns.mean()
             run = {"seed": seed, "success": float(found), "seconds": round(seconds, 1)}
             if chosen["belief"]:
