@@ -14,7 +14,7 @@ from ...envs import render
 from ...envs.core import BatchEnv
 from ...envs.registry import make
 from ...envs.rng import copy_seeds
-from ..core import Agent, Array, restart
+from ..core import Agent, Array, Carry, make_agent, restart
 from .evaluate import HELD_OUT
 from .pictures import calibration_png
 from .system import write_json
@@ -37,8 +37,8 @@ def predict(
     """Write what the agent's model foresees in held-out episodes that the agent plays into the folder `out`: `prediction.gif`,
     `calibration.json` and `calibration.png`. Returns the figures of the second.
 
-    The model sees `context` steps, then foresees `horizon` in the figures, over so many `sequences` drawn from all that were
-    played; in the film as many as its `film` frames leave, from starts of episodes on. Raises ValueError for an agent without a
+    The model sees `context` steps, then foresees `horizon` in the figures, over so many `sequences` that end as `wandering`
+    says; in the film as many as its `film` frames leave, from starts of episodes on. Raises ValueError for an agent without a
     model.
     """
     import torch
@@ -50,14 +50,12 @@ def predict(
         raise ValueError("the agent has no world model, so it foresees nothing")
     env = make(config.env_id, config.env_options, num_envs=32)
     try:
-        replay = record(agent, env, seed, max(4 * horizon, 2 * film, 100))
+        replay = record(agent, env, seed, max(2 * film, 100))
+        blind = wandering(agent, env, seed, context, horizon, sequences)
         draw = drawing(env)
     finally:
         env.close()
-    rng = np.random.default_rng(seed)
-    figures = calibration(
-        model, replay.draw(rng, sequences, context + horizon), horizon, torch.Generator().manual_seed(seed)
-    )  # fmt: skip
+    figures = calibration(model, blind, horizon, torch.Generator().manual_seed(seed))
     shown = longest(replay, min(film, replay.steps), SHOWN)
     found = open_loop(model, shown, min(context, shown.reward.shape[1] - 1), torch.Generator().manual_seed(seed))
     out.mkdir(exist_ok=True)
@@ -71,25 +69,57 @@ def predict(
 def record(agent: Agent, env: BatchEnv, seed: int, steps: int) -> Any:
     """`steps` steps of held-out episodes in each copy, agents as streams of their own, as a `core_ml.sequences.SequenceReplay`.
     The agent acts as it does when it learns."""
+    replay = _replay(agent, env, steps)
+    obs, carry = env.reset(copy_seeds((seed ^ HELD_OUT) % 2**64, env.num_envs)), agent.initial(env.num_envs)
+    _play(agent, env, obs, carry, steps, replay)
+    return replay
+
+
+def wandering(agent: Agent, env: BatchEnv, seed: int, context: int, horizon: int, count: int) -> Any:
+    """`count` `Sequences` of `context` steps of held-out episodes that the agent plays, and `horizon` steps of random actions
+    from there.
+
+    A policy reacts to what chance did. Its actions do not suit a dream in which chance did something else: dreams of an exact
+    model would seem to end too early. Random actions suit every dream equally.
+    """
+    from ...core_ml.sequences import Sequences
+
+    n, streams = env.num_envs, env.num_envs * env.num_agents
+    blind = make_agent("random", {}, env, seed)
+    obs, carry, found = env.reset(copy_seeds((seed ^ HELD_OUT) % 2**64, n)), agent.initial(n), []
+    for _ in range(math.ceil(count / streams)):
+        replay = _replay(agent, env, context + horizon)
+        obs, carry = _play(agent, env, obs, carry, context, replay)
+        there = env.get_state()
+        _play(blind, env, obs, blind.initial(n), horizon, replay)
+        env.set_state(there)
+        obs = env.obs
+        found.append(replay.at(np.arange(streams), context + horizon))
+    return Sequences(*(np.concatenate(parts)[:count] for parts in zip(*found, strict=True)))
+
+
+def _replay(agent: Agent, env: BatchEnv, steps: int) -> Any:
     from ...core_ml.sequences import SequenceReplay
 
-    n, a = env.num_envs, env.num_agents
-    shape = env.observation_space.shape or ()
-    model = world_model(agent)
-    replay = SequenceReplay(
-        steps * n * a, shape, np.float32 if model.observation.kind == "vector" else np.uint8,
+    kind = np.float32 if world_model(agent).observation.kind == "vector" else np.uint8
+    return SequenceReplay(
+        steps * env.num_envs * env.num_agents, env.observation_space.shape or (), kind,
         env.action_space.shape or (), env.action_space.dtype or np.int64,
     )  # fmt: skip
-    obs, carry = env.reset(copy_seeds((seed ^ HELD_OUT) % 2**64, n)), agent.initial(n)
+
+
+def _play(agent: Agent, env: BatchEnv, obs: Array, carry: Carry, steps: int, replay: Any) -> tuple[Array, Carry]:
+    """`steps` steps into `replay`; what is seen and remembered after them."""
+    n, a = env.num_envs, env.num_agents
     for _ in range(steps):
-        seen = obs.reshape(1, n * a, *shape).astype(replay.obs.dtype)
+        seen = obs.reshape(1, n * a, *obs.shape[2:]).astype(replay.obs.dtype)
         action, carry, _ = agent.act(obs, carry, "sample")
         step = env.step(action)
         restart(agent, carry, step)
         ended = (np.repeat(flag, a)[None] for flag in (step.terminated, step.truncated))
         replay.add(seen, action.reshape(1, n * a, *action.shape[2:]), step.reward.reshape(1, n * a), *ended)
         obs = step.obs
-    return replay
+    return obs, carry
 
 
 def longest(replay: Any, steps: int, count: int) -> Any:

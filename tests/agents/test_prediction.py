@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from gumdrop.agents.core import make_agent
-from gumdrop.agents.runtime.prediction import drawing, longest, record, world_model
+from gumdrop.agents.runtime.evaluate import HELD_OUT
+from gumdrop.agents.runtime.prediction import drawing, longest, record, wandering, world_model
 from gumdrop.envs.registry import make
 from gumdrop.envs.rng import copy_seeds
 from gumdrop.scripts.cli import main
@@ -64,8 +65,6 @@ def test_what_is_recorded_is_what_happened() -> None:
     replay = record(agent, env, 7, 12)
     found = replay.at(np.arange(3), 12)
     assert np.array_equal(np.stack(begun, 1), found.is_first)  # who acts knows where episodes begin
-    from gumdrop.agents.runtime.evaluate import HELD_OUT
-
     env.reset(copy_seeds(7 ^ HELD_OUT, 3))
     fresh = np.ones(3, np.bool_)
     for t in range(12):
@@ -85,3 +84,24 @@ def test_what_is_recorded_is_what_happened() -> None:
     other = make("cartpole", {}, num_envs=1)
     assert drawing(other) is None
     other.close()
+
+
+def test_wandering_leaves_the_agents_own_play_alone() -> None:
+    """The steps that the model may see are those of one uninterrupted play; those it foresees go on from there, at random."""
+    env = make("frozenlake", {"time_limit": 9}, num_envs=3)
+    first, second = (make_agent("dreamer", {"model": {"name": "rssm", **SMALL}}, env, 0) for _ in range(2))
+    context, horizon, rounds = 2, 5, 4
+    played = record(first, env, 7, context * rounds).at(np.arange(3), context * rounds)
+    found = wandering(second, env, 7, context, horizon, 3 * rounds - 1)  # the last row is not asked for
+    assert found.obs.shape == (3 * rounds - 1, context + horizon, 7, 7) and found.is_first[:, 0].all()
+    for name in ("obs", "action", "reward", "terminated"):
+        mine, whole = getattr(found, name)[:, :context], getattr(played, name)
+        rows = np.concatenate([whole[:, context * k : context * (k + 1)] for k in range(rounds)])
+        assert np.array_equal(mine, rows[:-1]), name
+    assert not np.array_equal(found.action[:3, context:], played.action[:, context : context + horizon])
+
+    env.reset(copy_seeds(7 ^ HELD_OUT, 3))
+    for t in range(context + horizon):  # the first round is one walk through the world
+        assert np.array_equal(found.obs[:3, t], env.obs[:, 0])
+        assert np.array_equal(found.reward[:3, t], env.step(found.action[:3, t, None]).reward[:, 0])
+    env.close()

@@ -22,6 +22,7 @@ import torch
 from gumdrop.agents.core import make_agent
 from gumdrop.agents.runtime.collect import Collector, practise
 from gumdrop.agents.runtime.evaluate import run_episodes
+from gumdrop.agents.runtime.prediction import wandering
 from gumdrop.agents.runtime.statistics import over_seeds, welch
 from gumdrop.agents.slots.controllers import Deciding, Planning
 from gumdrop.agents.slots.dream import Awake, DreamEnv
@@ -184,8 +185,8 @@ def arm(job: tuple[str, str, int]) -> dict[str, Any]:
         found |= {"return": real(task, agent), "env_steps": task.steps}
         if name == "dreams":
             found["dream_return"] = dreamt(task, agent, seed)
-            generator, batch = torch.Generator().manual_seed(seed), agent.replay.draw(np.random.default_rng(seed), 2000, 14)
-            found["calibration"] = calibration(agent.model, batch, 10, generator)
+            blind = wandering(agent, make(task.id, task.world, num_envs=COPIES), seed, context=4, horizon=10, count=2000)
+            found["calibration"] = calibration(agent.model, blind, 10, torch.Generator().manual_seed(seed))
     return found | {"seconds": round(time.perf_counter() - began)}
 
 
