@@ -57,7 +57,7 @@ LONG = Task((Lesson(100, 200, 2_000_000, 0.02),), 128, 128, {**COMMON, "ent_coef
 # corridor of 100 from the start, 600,000 steps were enough for four seeds of five.)
 STEADY = {**COMMON, "gae_lambda": 0.9, "ent_coef": 0.01, "ent_coef_final": 0.0, "target_kl": 0.02, "learning_rate": 1.5e-3}
 FIRST = (Lesson(20, 52, 250_000, 0.03), Lesson(40, 84, 100_000, 0.02))
-FAR = Task((*FIRST, Lesson(100, 200, 250_000, 0.004)), 64, 128, STEADY)
+FAR = Task((*FIRST, Lesson(64, 120, 100_000, 0.01), Lesson(100, 200, 150_000, 0.004)), 64, 128, STEADY)
 FARTHER = Task(
     (*FIRST, Lesson(80, 148, 100_000, 0.008), Lesson(160, 276, 100_000, 0.004), Lesson(250, 420, 100_000, 0.002)), 32, 288,
     STEADY,
