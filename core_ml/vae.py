@@ -66,10 +66,10 @@ class VAE:
         kl = kl_to_standard(q)  # (B, size)
         loss = (beta * kl.sum(1) - log_likelihood).mean()
         grad_norm = self.coder.step(loss, rate)
-        rate, per_number = kl.detach().sum(1).mean().item(), kl.detach().mean(0)
+        nats, per_number = kl.detach().sum(1).mean().item(), kl.detach().mean(0)
         likelihood = log_likelihood.mean().item()
         return {
-            "loss": loss.item(), "elbo": likelihood - rate, "log_likelihood": likelihood, "kl": rate,
+            "loss": loss.item(), "elbo": likelihood - nats, "log_likelihood": likelihood, "kl": nats,
             "active": float((per_number > 0.01).sum()), "grad_norm": grad_norm,
         }  # fmt: skip
 

@@ -125,14 +125,11 @@ class Collector:
                         values[step.truncated] = self.agent.appraise(step.final_obs[step.truncated], remembered)  # type: ignore[attr-defined]
                     extras = {**extras, "final_value": values}
                 restart(self.agent, self.carry, step)
-            facts = (action, step.reward, step.terminated, step.truncated, *extras.values())
-            if not kept:
-                names = ("action", "reward", "terminated", "truncated", *("+" + name for name in extras))
-                kept = {
-                    name: self._buffer(name, steps, fact.shape, fact.dtype) for name, fact in zip(names, facts, strict=True)
-                }  # fmt: skip
-            for array, fact in zip(kept.values(), facts, strict=True):
-                array[t] = fact
+            facts = {"action": action, "reward": step.reward, "terminated": step.terminated, "truncated": step.truncated}
+            facts |= {"+" + name: array for name, array in extras.items()}
+            kept = kept or {name: self._buffer(name, steps, fact.shape, fact.dtype) for name, fact in facts.items()}
+            for name, fact in facts.items():
+                kept[name][t] = fact
             if cut:
                 finals.append(step.final_obs[step.truncated])
             ended = self.env.episodes()

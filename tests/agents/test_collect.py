@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gumdrop.agents.core import Kept, make_agent
-from gumdrop.agents.runtime.collect import Collector
+from gumdrop.agents.runtime.collect import Collector, practise
 from gumdrop.envs.core import Episodes
 from gumdrop.envs.engine import Engine
 from gumdrop.envs.registry import make
@@ -141,3 +141,17 @@ def test_what_an_agent_remembers_ends_with_the_episode_and_is_in_the_checkpoint(
     first, second = one.rollout(9), two.rollout(9)
     assert (first.action == second.action).all() and (first.reward == second.reward).all()
     assert all((array == two.get_state()[name]).all() for name, array in one.get_state().items())
+
+
+def test_practice_goes_through_its_share_of_a_run() -> None:
+    """As many rounds as told, from where the environment stands; progress runs evenly over the lesson's part of the run."""
+    env = make("corridor", {}, num_envs=3, seed=0)
+    agent: Any = make_agent("random", {}, env, 0)
+    met: list[tuple[int, float]] = []
+    agent.learn = lambda batch, progress: met.append((batch.reward.size, progress)) or {"lessons": 1.0}
+    said: list[dict[str, float]] = []
+    practise(agent, env, 2, said.append)
+    practise(agent, env, 4, progress=(0.5, 0.9))
+    assert [size for size, _ in met] == 6 * [3 * agent.num_steps]
+    assert [progress for _, progress in met] == pytest.approx([0.0, 0.5, 0.5, 0.6, 0.7, 0.8])
+    assert len(said) == 2 and all(row["lessons"] == 1.0 and "episodes" in row for row in said)
