@@ -115,8 +115,9 @@ class MdnGru:
         return self.learn(batch, generator)[0]
 
     def learn(self, batch: Sequences, generator: torch.Generator, rate: float = 1.0) -> tuple[dict[str, float], State]:
-        """L = -ln p(z_{t+1} | h_{t+1}) - ln p(r_t | h_{t+1}) - ln p(goes on | h_{t+1}), z drawn from q, which has no gradient.
+        """L = -ln p(z_{t+1} | h') - ln p(r_t | h', goes on or not) - ln p(goes on or not | h'),  h' = h_{t+1}
 
+        z is drawn from q, which has no gradient.
         Where an episode ends there is no next z to predict. States are those before the update of M.
         """
         one_thread_each()

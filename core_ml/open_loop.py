@@ -15,7 +15,7 @@ from .parallel import one_thread_each
 from .parameters import Array
 from .pictures import PAPER, mosaic, pictures
 from .sequences import Sequences
-from .world_model import WorldModel, before, tensors
+from .world_model import WorldModel, before, stacked, tensors
 
 SEEING, DREAMING = (120, 120, 120), (213, 94, 0)  # colour of the strip below a frame
 STRIP = 4  # pixels
@@ -54,10 +54,11 @@ def open_loop(model: WorldModel, batch: Sequences, context: int, generator: torc
             state, outcome = model.step(state, action[:, t], generator)
             decoded.append(model.decode(model.features(state)))
             outcomes.append(outcome)
-    said, goes = (torch.stack(parts, 1) for parts in zip(*outcomes, strict=True))
+    said = stacked(outcomes, 1)
     episode = is_first.long().cumsum(1)
     return OpenLoop(
-        obs, torch.stack(decoded, 1), context, episode == episode[:, context - 1 : context], said, goes, reward[:, foreseen],
+        obs, torch.stack(decoded, 1), context, episode == episode[:, context - 1 : context],
+        said.reward, said.going_on, reward[:, foreseen],
         1.0 - terminated[:, foreseen].float(),
     )  # fmt: skip
 

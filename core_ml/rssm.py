@@ -43,7 +43,7 @@ class RSSM:
 
     h_t = f(h_{t-1}, z_{t-1}, a_{t-1});   h = 0 where an episode begins
     posterior q(z_t | h_t, x_t), prior p(z_t | h_t);   x_t ~ p(x_t | h_t, z_t)
-    r_{t-1} ~ p(r | h_t),   episode goes on ~ Bernoulli(c(h_t))
+    episode goes on ~ Bernoulli(c(h_t)),   r_{t-1} ~ p(r | h_t, goes on or not)
 
     What z is (`latent`):
 
@@ -188,7 +188,7 @@ class RSSM:
         """`update` with `rate` times the learning rate, and the posterior states of the batch, each (B, L, ...): where
         imagination may start.
 
-        L = -ln p(x | h, z) - ln p(r | h') - ln p(goes on | h')
+        L = -ln p(x | h, z) - ln p(r | h', goes on or not) - ln p(goes on or not | h')
             + dynamics KL(sg q || p) + representation max(free, KL(q || sg p)) - usage H[mean of q]
             + commitment (distance of the posterior's numbers from their levels)^2
 

@@ -138,7 +138,7 @@ class TokenModel:
     def update(self, batch: Sequences, generator: torch.Generator, rate: float = 1.0) -> dict[str, float]:
         """A step of the VQ-VAE, then one of the transformer; nats per step.
 
-        L = - sum_p ln p(x_{t+1}^p | words before) - ln p(r_t | .. a_t) - ln p(goes on | .. a_t)
+        L = - sum_p ln p(x_{t+1}^p | words before) - ln p(r_t | .. a_t, goes on or not) - ln p(goes on or not | .. a_t)
 
         The first observation of an episode is not predicted, nor is that of a sequence from the middle of one.
         """

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits, one_hot
+from torch.nn.functional import binary_cross_entropy_with_logits, linear, one_hot
 
 from .memory import State
 from .nets import mlp
@@ -29,8 +29,14 @@ Policy = Callable[[Tensor], Tensor]  # features (B, size) -> actions (B, K)
 class Outcome(NamedTuple):
     """What an imagined step brings, beside the next state."""
 
-    reward: Tensor  # (B,): its expectation
-    going_on: Tensor  # (B,): probability that the step does not terminate the episode
+    reward_on: Tensor  # (B,): expectation of the reward if the episode goes on
+    reward_over: Tensor  # (B,): likewise if the step terminates it
+    going_on: Tensor  # (B,): probability that it does not
+
+    @property
+    def reward(self) -> Tensor:
+        """(B,): the expectation, whether the episode goes on or not."""
+        return torch.lerp(self.reward_over, self.reward_on, self.going_on)
 
 
 class Dream(NamedTuple):
@@ -38,7 +44,7 @@ class Dream(NamedTuple):
 
     features: Tensor  # (H + 1, B, size): before each step, and after the last
     action: Tensor  # (H, B, K)
-    reward: Tensor  # (H, B)
+    reward: Tensor  # (H, B): expectations
     going_on: Tensor  # (H, B)
 
 
@@ -107,13 +113,17 @@ class WorldModel(Protocol):
 
 
 class OutcomeHeads(nn.Module):
-    """What a step brings, from H numbers (..., H) that know of the action and not yet of the next observation: the reward as a
-    two-hot distribution, and whether the rules let the episode go on. Time limits are no part of it."""
+    """What a step brings, from H numbers (..., H) that know of the action and not yet of the next observation: whether the
+    rules let the episode go on, and the reward in either case, as a two-hot distribution. Time limits are no part of it.
+
+    Said apart, the two would not belong together where the model is not sure: a goal's reward would be paid in part and the
+    episode go on, to be paid again. p(r, c | h) = p(c | h) p(r | c, h) pays it where the episode ends, once.
+    """
 
     def __init__(self, inputs: int, width: int, activation: str, two_hot: TwoHot) -> None:
         super().__init__()
         self.two_hot, bins = two_hot, len(two_hot.values)
-        self.reward = nn.Sequential(*mlp([inputs, width], activation), nn.Linear(width, bins))
+        self.reward = nn.Sequential(*mlp([inputs + 1, width], activation), nn.Linear(width, bins))  # 1: over, or not
         self.going_on = nn.Sequential(*mlp([inputs, width], activation), nn.Linear(width, 1))
 
     def begin(self) -> None:
@@ -125,12 +135,18 @@ class OutcomeHeads(nn.Module):
             self.going_on[-1].weight.mul_(0.1)  # type: ignore[operator]
 
     def outcome(self, h: Tensor) -> Outcome:
-        return Outcome(self.two_hot.decode(self.reward(h)), self.going_on(h).squeeze(-1).sigmoid())
+        first: Any
+        first, act, last = self.reward
+        on = linear(h, first.weight[:, :-1], first.bias)  # what both cases have in common is computed once
+        reward_on, reward_over = (self.two_hot.decode(last(act(hidden))) for hidden in (on, on + first.weight[:, -1]))
+        return Outcome(reward_on, reward_over, self.going_on(h).squeeze(-1).sigmoid())
 
     def loss(self, h: Tensor, reward: Tensor, terminated: Tensor) -> tuple[Tensor, Tensor]:
-        """-ln p(reward | h) and -ln p(goes on | h), (...) each, for h (..., H), reward (...), terminated bool (...)."""
+        """-ln p(reward | goes on or not, h) and -ln p(goes on or not | h), (...) each, for h (..., H), reward (...), terminated
+        bool (...)."""
         goes = binary_cross_entropy_with_logits(self.going_on(h).squeeze(-1), 1.0 - terminated.float(), reduction="none")
-        return self.two_hot.loss(self.reward(h), reward), goes
+        said = self.reward(torch.cat([h, terminated.unsqueeze(-1).to(h.dtype)], -1))
+        return self.two_hot.loss(said, reward), goes
 
 
 def imagine(model: WorldModel, state: State, policy: Policy, steps: int, generator: torch.Generator) -> Dream:
@@ -144,8 +160,13 @@ def imagine(model: WorldModel, state: State, policy: Policy, steps: int, generat
             features.append(model.features(state))
             outcomes.append(outcome)
     # Outside again: what inference mode made takes no part in gradients.
-    reward, going_on = (torch.stack(parts) for parts in zip(*outcomes, strict=True))
-    return Dream(torch.stack(features), torch.stack(actions), reward, going_on)
+    found = stacked(outcomes, 0)
+    return Dream(torch.stack(features), torch.stack(actions), found.reward, found.going_on)
+
+
+def stacked(outcomes: list[Outcome], dim: int) -> Outcome:
+    """The outcomes of several steps as one, along a new dimension."""
+    return Outcome(*(torch.stack(parts, dim) for parts in zip(*outcomes, strict=True)))
 
 
 def tensors(batch: Sequences, actions: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:

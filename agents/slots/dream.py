@@ -17,10 +17,10 @@ TAKEN = ("action", "first", "elapsed", "running_return", "rng")  # names that st
 class DreamEnv:
     """N dreams in `model`, a `core_ml.world_model.WorldModel`, side by side behind the `BatchEnv` interface; one agent in each.
 
-    Observation: the model's features of its state, float32 (size,). Reward: the model's expectation. An episode begins in one
-    of `starts`, states by name such as `model.posterior` gives, (S, ...) or (B, L, ...); it terminates with the probability
-    that the model says, and is truncated after `horizon` steps, 0: never. All copies share one random stream: they dream alike
-    in batches of one size only.
+    Observation: the model's features of its state, float32 (size,). An episode begins in one of `starts`, states by name such
+    as `model.posterior` gives, (S, ...) or (B, L, ...); it terminates with the probability that the model says, and is
+    truncated after `horizon` steps, 0: never. Reward: what the model expects of a step that terminates an episode, or of one
+    that does not. All copies share one random stream: they dream alike in batches of one size only.
     """
 
     def __init__(
@@ -95,8 +95,8 @@ class DreamEnv:
             state, outcome = self.model.step(state, chosen, generator)
         for name, part in state.items():
             self._state[name][:] = part.numpy()
-        step.reward[:, 0] = outcome.reward.numpy()
         step.terminated[:] = self._rng.random(self.num_envs) >= outcome.going_on.numpy()
+        step.reward[:, 0] = np.where(step.terminated, outcome.reward_over.numpy(), outcome.reward_on.numpy())
         self._elapsed += 1
         self._running += step.reward
         step.truncated[:] = ~step.terminated & (self._elapsed >= self.horizon) & (self.horizon > 0)

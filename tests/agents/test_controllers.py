@@ -53,9 +53,8 @@ class Lake:
     def step(self, state: State, action: Tensor, generator: torch.Generator | None = None) -> tuple[State, Outcome]:
         cell = self.after(state["cell"], action)
         tile = [BOARD[c // 4][c % 4] for c in cell.tolist()]
-        return {"cell": cell}, Outcome(
-            torch.tensor([float(t == "G") for t in tile]), torch.tensor([float(t == ".") for t in tile])
-        )
+        goal, plain = (torch.tensor([float(t == kind) for t in tile]) for kind in "G.")
+        return {"cell": cell}, Outcome(torch.zeros_like(goal), goal, plain)
 
     def imagine(self, state: State, policy: Any, steps: int, generator: torch.Generator) -> Dream:
         return imagine(self, state, policy, steps, generator)  # type: ignore[arg-type]

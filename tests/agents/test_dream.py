@@ -21,12 +21,13 @@ SMALL = {"deter": 8, "groups": 2, "classes": 4, "width": 8, "hidden": [8], "code
 
 
 class Counted:
-    """A model of the test's own: h counts steps, action 1 pays its count, going on with probability `chance`."""
+    """A model of the test's own: h counts steps, action 1 pays its count, going on with probability `chance`; an
+    end pays `prize` beside it."""
 
     size, observation = 3, Observation.of((1,), np.float32)
 
-    def __init__(self, chance: float = 1.0) -> None:
-        self.chance = chance
+    def __init__(self, chance: float = 1.0, prize: float = 0.0) -> None:
+        self.chance, self.prize = chance, prize
 
     def initial(self, n: int) -> dict[str, torch.Tensor]:
         return {"h": torch.zeros(n, 1), "z": torch.zeros(n, 2)}
@@ -37,7 +38,8 @@ class Counted:
     def step(self, state: Any, action: torch.Tensor, generator: torch.Generator) -> Any:
         h = state["h"] + 1
         noise = torch.rand(len(h), 2, generator=generator)
-        return {"h": h, "z": noise}, Outcome(action[:, 1] * h[:, 0], torch.full((len(h),), self.chance))
+        earned = action[:, 1] * h[:, 0]
+        return {"h": h, "z": noise}, Outcome(earned, earned + self.prize, torch.full((len(h),), self.chance))
 
 
 class Named:
@@ -56,7 +58,7 @@ class Named:
     def step(self, state: Any, action: torch.Tensor, generator: torch.Generator) -> Any:
         age = state["age"] + 1
         keys = torch.stack([state["keys"][:, 1], torch.rand(len(age), 2, generator=generator)], 1)
-        return {"age": age, "keys": keys, "even": age % 2 == 0}, Outcome(age.float(), torch.full((len(age),), 0.8))
+        return {"age": age, "keys": keys, "even": age % 2 == 0}, Outcome(age.float(), age.float(), torch.full((len(age),), 0.8))
 
     def observe(self, obs: Any, action: Any, is_first: Any, state: Any, generator: Any = None) -> Any:
         age = torch.where(is_first, 0, state["age"]) + 1
@@ -98,6 +100,12 @@ def test_termination_has_the_models_probability_and_differs_from_truncation() ->
     assert not (second.terminated & second.truncated).any()
     assert np.array_equal(second.truncated, ~gone & ~second.terminated)
     assert not dreams(Counted(0.0), 8).step(np.zeros((8, 1), np.int64), autoreset=False).obs[:, 0, 0].min() < 1
+
+
+def test_who_ends_earns_what_the_model_says_of_an_end() -> None:
+    step = dreams(Counted(0.7, prize=5.0), 400, seed=1).step(np.ones((400, 1), np.int64))
+    earned = step.reward[:, 0] - step.final_obs[:, 0, 0]  # beside what action 1 pays anywhere
+    assert np.array_equal(earned, 5.0 * step.terminated) and 0 < step.terminated.sum() < 400
 
 
 def test_dreams_go_on_exactly() -> None:

@@ -395,8 +395,28 @@ def test_outcome_heads_are_a_cross_entropy_each() -> None:
     heads.begin()
     h, reward, terminated = torch.randn(2, 5, 4), torch.randn(2, 5), torch.rand(2, 5) < 0.5
     loss, goes = heads.loss(h, reward, terminated)
-    p = heads.reward(h).softmax(-1)
-    torch.testing.assert_close(loss, -(heads.two_hot.encode(reward) * p.log()).sum(-1))
     outcome = heads.outcome(h)
-    torch.testing.assert_close(outcome.reward, (p * heads.two_hot.values).sum(-1), rtol=0, atol=1e-5)
-    torch.testing.assert_close(goes, -torch.where(terminated, 1 - outcome.going_on, outcome.going_on).log())
+    on, over = (heads.reward(torch.cat([h, torch.full((2, 5, 1), case)], -1)).softmax(-1) for case in (0.0, 1.0))
+    p = torch.where(terminated.unsqueeze(-1), over, on)
+    torch.testing.assert_close(loss, -(heads.two_hot.encode(reward) * p.log()).sum(-1))
+    torch.testing.assert_close(outcome.reward_on, (on * heads.two_hot.values).sum(-1), rtol=0, atol=1e-5)
+    torch.testing.assert_close(outcome.reward_over, (over * heads.two_hot.values).sum(-1), rtol=0, atol=1e-5)
+    chance = outcome.going_on
+    torch.testing.assert_close(outcome.reward, chance * outcome.reward_on + (1 - chance) * outcome.reward_over)
+    torch.testing.assert_close(goes, -torch.where(terminated, 1 - chance, chance).log())
+
+
+def test_what_is_paid_at_an_end_is_dreamt_at_ends_alone() -> None:
+    """One state, in which half of the steps end the episode and pay 1, and the others go on and pay nothing: a dream is paid
+    where it ends, and once; its expectation is one half."""
+    heads, rng = OutcomeHeads(1, 8, "relu", TwoHot(9, 3.0)), torch.Generator().manual_seed(0)
+    heads.begin()
+    optimiser = torch.optim.Adam(heads.parameters(), 0.03)
+    for _ in range(150):
+        over = torch.rand(64, generator=rng) < 0.5
+        optimiser.zero_grad()
+        torch.stack(heads.loss(torch.ones(64, 1), over.float(), over)).mean(1).sum().backward()
+        optimiser.step()
+    outcome = heads.outcome(torch.ones(1, 1))
+    assert abs(outcome.reward_on.item()) < 0.05 and abs(outcome.reward_over.item() - 1) < 0.05
+    assert abs(outcome.reward.item() - 0.5) < 0.1 and abs(outcome.going_on.item() - 0.5) < 0.1

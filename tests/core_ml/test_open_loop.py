@@ -42,7 +42,7 @@ class Clock:
     def step(self, state: State, action: Tensor, generator: Any = None) -> tuple[State, Outcome]:
         hour = (state["hour"] + self.by * action[:, 1].long()) % HOURS
         home = (hour == 0) & (action[:, 1] == 1)
-        return {"hour": hour}, Outcome(2.0 * home, torch.where(home, self.chance, 1.0))
+        return {"hour": hour}, Outcome(2.0 * home, 2.0 * home, torch.where(home, self.chance, 1.0))
 
     def decode(self, features: Tensor) -> Tensor:
         hour = features[..., 0].to(torch.uint8)
