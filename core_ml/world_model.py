@@ -117,7 +117,8 @@ class OutcomeHeads(nn.Module):
     rules let the episode go on, and the reward in either case, as a two-hot distribution. Time limits are no part of it.
 
     Said apart, the two would not belong together where the model is not sure: a goal's reward would be paid in part and the
-    episode go on, to be paid again. p(r, c | h) = p(c | h) p(r | c, h) pays it where the episode ends, once.
+    episode go on, to be paid again. p(r, c | h) = p(c | h) p(r | c, h) pays it where the episode ends. What a case would bring
+    that never happens, such as going on at a goal, is a guess from the other.
     """
 
     def __init__(self, inputs: int, width: int, activation: str, two_hot: TwoHot) -> None:
