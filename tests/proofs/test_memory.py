@@ -39,10 +39,8 @@ class Task(NamedTuple):
     copies: int
     num_steps: int  # longer than an episode of who knows the way
     ppo: dict[str, Any]
-    again: int = 0  # lessons, all in all, that are given once more to who did not pass
 
 
-PASSED, EXAM = 0.95, 2_000_000  # share of successes that ends a lesson, in episodes of their own
 # Settings were chosen on seeds from 100 on.
 COMMON: dict[str, Any] = {
     "encoder": "symbols", "hidden": [32], "gamma": GAMMA, "learning_rate": 3e-3, "ent_coef": 0.02, "minibatches": 8,
@@ -60,10 +58,8 @@ LONG = Task((Lesson(100, 200, 2_000_000, 0.02),), 128, 128, {**COMMON, "ent_coef
 STEADY = {**COMMON, "gae_lambda": 0.9, "ent_coef": 0.01, "ent_coef_final": 0.0, "target_kl": 0.02, "learning_rate": 1.5e-3}
 FIRST = (Lesson(20, 52, 250_000, 0.03), Lesson(40, 84, 100_000, 0.02))
 FAR = Task((*FIRST, Lesson(64, 120, 100_000, 0.01), Lesson(100, 200, 150_000, 0.004)), 64, 128, STEADY)
-FARTHER = Task(
-    (*FIRST, Lesson(80, 148, 100_000, 0.008), Lesson(160, 276, 100_000, 0.004), Lesson(250, 420, 100_000, 0.002)), 32, 288,
-    STEADY, 2,
-)  # fmt: skip
+# They grow by half: where they doubled, one seed of five lost it for good.
+FARTHER = Task((*FAR.lessons, Lesson(160, 276, 100_000, 0.004), Lesson(250, 420, 100_000, 0.002)), 32, 288, STEADY)
 BELIEFS: dict[str, tuple[Task, dict[str, Any]]] = {
     "gru, corridor 20": (SHORT, {"belief": {"name": "gru", "hidden": 32, "span": 40}, "hidden": []}),
     "lstm, corridor 20": (SHORT, {"belief": {"name": "lstm", "hidden": 32, "span": 40}}),
@@ -99,31 +95,23 @@ def success(task: Task, options: dict[str, Any], seed: int) -> dict[str, Any]:
         world = {"size": lesson.size, "time_limit": lesson.time_limit}
         shaped = {**world, "shaping": "distance", "shaping_gamma": lesson.discount, "shaping_scale": lesson.shaping}
         lessons.append((shaped, lesson.steps))
-    agent, seconds, repeated = trained("t-maze", lessons, ppo, task.copies, seed, task.again)
+    agent, seconds = trained("t-maze", lessons, ppo, task.copies, seed)
     found = run_episodes(agent, "t-maze", world, EPISODES, HELD_OUT, lines=False).returns.mean()
-    return {"seed": seed, "success": float(found), "seconds": round(seconds, 1)} | (
-        {"repeated": repeated} if task.again else {}
-    )
+    return {"seed": seed, "success": float(found), "seconds": round(seconds, 1)}
 
 
 def trained(
-    id: str, lessons: list[tuple[dict[str, Any], int]], ppo: dict[str, Any], copies: int, seed: int, again: int = 0
-) -> tuple[Any, float, list[int]]:
-    """An agent that has been in one world after the other for so many steps, the seconds of its training, and the lessons that
-    were repeated: each until its greedy policy passes without the shaping, `again` times in all."""
+    id: str, lessons: list[tuple[dict[str, Any], int]], ppo: dict[str, Any], copies: int, seed: int
+) -> tuple[Any, float]:
+    """An agent that has been in one world after the other for so many steps, and the seconds of its training."""
     agent, began, done, budget = None, time.perf_counter(), 0, sum(steps for _, steps in lessons)
-    repeated: list[int] = []
-    for number, (world, steps) in enumerate(lessons):
+    for world, steps in lessons:
         env = make(id, world, num_envs=copies, seed=seed)
         agent = agent or make_agent("ppo", ppo, env, seed)
-        updates, progress = steps // (copies * agent.num_steps), (done / budget, (done + steps) / budget)
-        practise(agent, env, updates, progress=progress)
-        plain = {name: option for name, option in world.items() if not name.startswith("shaping")}
-        while len(repeated) < again and run_episodes(agent, id, plain, EPISODES, EXAM, lines=False).returns.mean() < PASSED:
-            repeated.append(number)
-            practise(agent, env, updates, progress=progress)
+        progress = done / budget, (done + steps) / budget
+        practise(agent, env, steps // (copies * agent.num_steps), progress=progress)
         done += steps
-    return agent, time.perf_counter() - began, repeated
+    return agent, time.perf_counter() - began
 
 
 def arms(options: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -156,7 +144,7 @@ def test_an_hmm_knows_where_it_is(proof: Proof) -> None:
     for arm, chosen in arms(FILTER).items():
         runs[arm] = []
         for seed in range(SEEDS):
-            agent, seconds, _ = trained("maze", [(CHUTES, 300_000)], {**FILTER, **chosen}, 64, seed)
+            agent, seconds = trained("maze", [(CHUTES, 300_000)], {**FILTER, **chosen}, 64, seed)
             found = run_episodes(agent, "maze", CHUTES, EPISODES, HELD_OUT, lines=False).returns.mean()
             run = {"seed": seed, "success": float(found), "seconds": round(seconds, 1)}
             if chosen["belief"]:
