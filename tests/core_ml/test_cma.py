@@ -154,9 +154,8 @@ class Line:
     def step(self, state: State, action: Tensor, generator: torch.Generator | None = None) -> tuple[State, Outcome]:
         noise = torch.randn(len(action), 3, generator=generator)
         x = state["x"] + 0.1 * (action[:, 2] - action[:, 0]) + 0.01 * noise[:, 0]
-        return {"x": x, "goal": state["goal"], "noise": noise[:, 1:]}, Outcome(
-            -(x - state["goal"]).abs(), torch.ones(len(action))
-        )
+        reward = -(x - state["goal"]).abs()
+        return {"x": x, "goal": state["goal"], "noise": noise[:, 1:]}, Outcome(reward, reward, torch.ones(len(action)))
 
     def imagine(self, state: State, policy: Any, steps: int, generator: torch.Generator) -> Dream:
         return imagine(self, state, policy, steps, generator)  # type: ignore[arg-type]

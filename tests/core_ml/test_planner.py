@@ -28,7 +28,8 @@ class Table:
     def step(self, state: State, action: Tensor, generator: torch.Generator | None = None) -> tuple[State, Outcome]:
         s, a = state["s"], action.argmax(-1)
         after = torch.multinomial(self.p[s, a], 1, generator=generator)[:, 0]
-        return {"s": after}, Outcome((self.p[s, a] * self.reward[s, a]).sum(-1), self.going_on[s, a])
+        reward = (self.p[s, a] * self.reward[s, a]).sum(-1)
+        return {"s": after}, Outcome(reward, reward, self.going_on[s, a])
 
     def imagine(self, state: State, policy: Any, steps: int, generator: torch.Generator) -> Dream:
         return imagine(self, state, policy, steps, generator)  # type: ignore[arg-type]

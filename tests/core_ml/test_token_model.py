@@ -128,7 +128,8 @@ def test_long_dreams_slide_over_the_window() -> None:
 
 def test_tokens_of_one_observation_know_of_each_other() -> None:
     """A transformer that was taught that the second token repeats the first says so in dreams, where the first is open."""
-    model = make(learning_rate=1e-2, codes=2, settle=1, width=16)
+    options = {**SMALL, "learning_rate": 1e-2, "codes": 2, "settle": 1, "width": 16}
+    model = TokenModel(TokenModel.Config(**options), Observation.of((2, 3), np.uint8, 3), K, 0)
     model.update(batch(1), torch.Generator().manual_seed(0))
     rng = np.random.default_rng(0)
     twins = torch.from_numpy(rng.integers(2, size=(200, 32, 2))).unsqueeze(-1).expand(-1, -1, -1, 2)
