@@ -21,6 +21,9 @@ from gumdrop.core_ml.tcn import TCN
 from gumdrop.core_ml.transformer import Transformer
 
 D, K, B, T = 5, 3, 6, 17
+# Of float32 numbers around 1: how many rows a batch has decides the order of sums, by the machine. After 17 steps of two gated
+# layers 1.3e-6 was seen, with AVX-512.
+ROUNDING = 4e-6
 
 BELIEFS: dict[str, Callable[[int, int, int], Any]] = {
     "frames": lambda *s: FrameStack(FrameStack.Config(frames=3, actions=True), *s),
@@ -156,7 +159,7 @@ def test_a_start_within_a_sequence_hides_what_was_before(name: str) -> None:
     is_first[:, 9] = True
     whole, end = belief.sequence(code, action, is_first, used(belief))
     alone, last = belief.sequence(code[:, 9:], action[:, 9:], is_first[:, 9:], belief.initial(B))
-    torch.testing.assert_close(whole[:, 9:], alone, rtol=0, atol=1e-6)
+    torch.testing.assert_close(whole[:, 9:], alone, rtol=0, atol=ROUNDING)
     same(end, last, 1e-5)
 
 
@@ -172,11 +175,11 @@ def test_a_row_alone_is_that_row_of_a_batch(name: str) -> None:
         row = slice(i, i + 1)
         mine = {n: p[row] for n, p in state.items()}
         alone, after = belief.sequence(code[row], action[row], is_first[row], mine)
-        torch.testing.assert_close(whole[row], alone, rtol=0, atol=1e-6)
-        same({n: p[row] for n, p in end.items()}, after, 1e-6)
+        torch.testing.assert_close(whole[row], alone, rtol=0, atol=ROUNDING)
+        same({n: p[row] for n, p in end.items()}, after, ROUNDING)
         with torch.no_grad():
             alone, after = stepwise(belief, code[row], action[row], is_first[row], mine)
-        torch.testing.assert_close(steps[row], alone, rtol=0, atol=1e-6)
+        torch.testing.assert_close(steps[row], alone, rtol=0, atol=ROUNDING)
 
 
 @every

@@ -52,7 +52,7 @@ LEARNERS: dict[str, dict[str, Any]] = {  # large enough for the small worlds bel
     "mdn-gru": MDN,
     "mdn-gru-apart": {**MDN, "joint": False},
     "tokens": {**WORDS, "positions": 2},
-    "tokens-gated": {**WORDS, "positions": 1, "learning_rate": 1e-2, "gate": "gru"},
+    "tokens-gated": {**WORDS, "positions": 1, "gate": "gru"},
 }
 every = pytest.mark.parametrize("name", MODELS)
 both = pytest.mark.parametrize("seed", [None, 3])
@@ -349,7 +349,7 @@ def test_it_learns_what_a_step_brings_and_that_a_time_limit_is_no_end(name: str)
     for kind in ("terminated", "truncated"):
         cls = MODELS[name][0]
         model = cls(cls.Config(**LEARNERS[name]), GRID, K, 0)
-        for k in range(120):
+        for k in range(180):  # 80 of them after words have settled: with 20, three seeds of eight had not read them all
             model.update(play(k, kind), torch.Generator().manual_seed(k))
         place, action = (part.flatten() for part in torch.meshgrid(torch.arange(3), torch.arange(K), indexing="ij"))
         obs = torch.zeros(9, 2, 3, dtype=torch.uint8)
@@ -373,13 +373,13 @@ def test_chance_is_dreamt_as_often_as_it_happens(name: str) -> None:
     cls, options = MODELS[name][0], LEARNERS[name]
     model = cls(cls.Config(**options), GRID, K, 0)
     rng = np.random.default_rng(0)
-    obs = np.zeros((48, 2, 2, 3), np.uint8)
-    nothing, never = np.zeros((48, 2), np.float32), np.zeros((48, 2), np.bool_)
+    obs = np.zeros((192, 2, 2, 3), np.uint8)
+    nothing, never = np.zeros((192, 2), np.float32), np.zeros((192, 2), np.bool_)
     for k in range(150):
-        obs[:, 1, 0, 0] = np.where(rng.random(48) < 0.3, 1, 2)
+        obs[:, 1, 0, 0] = np.where(rng.random(192) < 0.3, 1, 2)
         first = never.copy()
         first[:, 0] = True
-        model.update(Sequences(obs, rng.integers(K, size=(48, 2)), nothing, never, first), torch.Generator().manual_seed(k))
+        model.update(Sequences(obs, rng.integers(K, size=(192, 2)), nothing, never, first), torch.Generator().manual_seed(k))
     with torch.no_grad():
         seen, first_, none = torch.from_numpy(obs)[:1, 0], torch.ones(1, dtype=torch.bool), torch.zeros(1, K)
         _, state = model.observe(seen, none, first_, model.initial(1))

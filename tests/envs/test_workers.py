@@ -211,9 +211,10 @@ def test_ids_that_the_program_registered_reach_the_workers() -> None:
 
 
 PROGRAM = """
-import sys, time
+import signal, sys, time
 from gumdrop.envs.foreign import ForeignBatch
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are born deaf to it
     env = ForeignBatch("strange:Hangs-v0", num_envs=2, workers=2, timeout=100)
     print(*[w.process.pid for w in env._loop._workers], flush=True)
     if sys.argv[1] == "leave":
