@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -22,6 +22,10 @@ def eval(
     words: Options = None,
     env: Env = None,
     episodes: Annotated[int | None, typer.Option("--episodes", min=1, max=10**7, help="Default: the run's.")] = None,
+    mode: Annotated[
+        Literal["greedy", "sample"] | None,
+        typer.Option("--mode", help="The likeliest actions, or drawn ones as in training. Default: greedy for a run."),
+    ] = None,
     seed: Seed = 1_000_000,
     directory: RunsFolder = Path("runs"),
     json: Json = False,
@@ -32,10 +36,10 @@ def eval(
 
     with only_json(json):
         if folder is not None:
-            result = evaluate.evaluate_run(folder, episodes, seed)
+            result = evaluate.evaluate_run(folder, episodes, seed, mode or "greedy")
         else:
             assert env is not None
-            result = evaluate.evaluate_named(source, env, options, episodes or 1000, seed, agent_options)
+            result = evaluate.evaluate_named(source, env, options, episodes or 1000, seed, agent_options, mode or "sample")
     if json:
         emit(result)
     else:

@@ -123,10 +123,10 @@ def _figures(returns: Array) -> dict[str, Any]:
     return {"mean": float(returns.mean()), "ci95": interval(returns), "returns": returns.tolist()}
 
 
-def report_of(result: Evaluation, random: Evaluation | None, seed: int) -> dict[str, Any]:
+def report_of(result: Evaluation, random: Evaluation | None, seed: int, mode: Mode) -> dict[str, Any]:
     """The document of `evaluation.json`."""
     document: dict[str, Any] = {
-        "episodes": len(result.returns), "seed": seed, "agent": _figures(result.returns),
+        "episodes": len(result.returns), "seed": seed, "mode": mode, "agent": _figures(result.returns),
         "random": _figures(random.returns) if random else None, "optimal": None,
         "share_of_optimal": None, "normalised": None, "length_mean": float(result.lengths.mean()),
         "unfinished": result.unfinished,
@@ -148,12 +148,13 @@ def report_of(result: Evaluation, random: Evaluation | None, seed: int) -> dict[
 
 
 def evaluate_named(
-    name: str, env_id: str, options: dict[str, Any], episodes: int, seed: int, agent_options: dict[str, Any] | None = None
-) -> dict[str, Any]:
+    name: str, env_id: str, options: dict[str, Any], episodes: int, seed: int, agent_options: dict[str, Any] | None = None,
+    mode: Mode = "sample",
+) -> dict[str, Any]:  # fmt: skip
     """Evaluate an agent that needs no training. Layout of `evaluation.json`."""
-    result = run_episodes(name, env_id, options, episodes, seed, "sample", agent_options=agent_options)
+    result = run_episodes(name, env_id, options, episodes, seed, mode, agent_options=agent_options)
     random = result if name == "random" else run_episodes("random", env_id, options, episodes, seed, "sample", lines=False)
-    return report_of(result, random, seed)
+    return report_of(result, random, seed, mode)
 
 
 def load_run(folder: Path) -> tuple[Agent, RunConfig, list[str]]:
@@ -169,13 +170,15 @@ def load_run(folder: Path) -> tuple[Agent, RunConfig, list[str]]:
     return agent, config, found.warnings
 
 
-def evaluate_run(folder: Path, episodes: int | None = None, seed: int = 1_000_000) -> dict[str, Any]:
-    """Evaluate a run greedily beside random actions on the same episodes, and write `evaluation.json` into its folder."""
+def evaluate_run(folder: Path, episodes: int | None = None, seed: int = 1_000_000, mode: Mode = "greedy") -> dict[str, Any]:
+    """Evaluate a run beside random actions on the same episodes; greedily, it is written to `evaluation.json` in its folder."""
     agent, config, _ = load_run(folder)
     count = episodes or config.eval_episodes
-    result = run_episodes(agent, config.env_id, config.env_options, count, seed)
+    result = run_episodes(agent, config.env_id, config.env_options, count, seed, mode)
     random = run_episodes("random", config.env_id, config.env_options, count, seed, "sample", lines=False)
-    document = report_of(result, random, seed)
+    document = report_of(result, random, seed, mode)
+    if mode != "greedy":  # what compares runs reads the file
+        return document
     saved = folder / "evaluation.json"
     longest = read_json(saved).get("episodes")
     if type(longest) is not int or longest <= count:  # a quick look replaces no longer one

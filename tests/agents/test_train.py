@@ -193,6 +193,19 @@ def test_damaged_summaries_and_evaluations_are_made_anew(text: str, tmp_path: Pa
     assert json.loads((tmp_path / "run" / "evaluation.json").read_text())["episodes"] == 7
 
 
+def test_drawn_actions_are_evaluated_beside_the_likeliest(tmp_path: Path) -> None:
+    """Of bandits, by a policy that has hardly learned: always the same arm, or one and another. Nobody's file is replaced."""
+    from gumdrop.agents.runtime.evaluate import evaluate_run
+
+    train.train(run_config("bandit"), tmp_path / "run", live=False)
+    greedy = evaluate_run(tmp_path / "run", 50)
+    kept = (tmp_path / "run" / "evaluation.json").read_bytes()
+    drawn = evaluate_run(tmp_path / "run", 50, mode="sample")
+    assert (greedy["mode"], drawn["mode"]) == ("greedy", "sample")
+    assert greedy["agent"]["returns"] != drawn["agent"]["returns"] and greedy["random"] == drawn["random"]
+    assert (tmp_path / "run" / "evaluation.json").read_bytes() == kept
+
+
 def test_two_processes_do_not_train_in_one_folder(tmp_path: Path) -> None:
     tmp_path.joinpath("run").mkdir()
     with train.one_process(tmp_path / "run"), pytest.raises(ValueError, match="another process"):

@@ -32,8 +32,8 @@ class Lesson(NamedTuple):
     # Shaped with the agent's own discount, no policy changes its rank, but whoever stands still at a distance of d is paid
     # (1 - discount) shaping d: much in a long corridor, for a value that cannot tell how far it is.
     discount: float = 1.0
-    # What a step costs. Who waits before the arm that pays loses 1 % of it by the discount, and entropy pays about as much: such
-    # an agent remembers, turns at last by chance, and waits for ever when it acts greedily.
+    # What a step costs. Who waits before the arm that pays loses 1 % of it by the discount, and entropy pays about as much: who
+    # learned that remembers, turns at last by chance, and waits for ever when it acts greedily.
     cost: float = 0.0
 
 

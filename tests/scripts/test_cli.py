@@ -181,7 +181,8 @@ def test_a_run_from_train_to_compare(folder: Path, capsys: pytest.CaptureFixture
     assert result["episodes"] == 20 and len(result["agent"]["returns"]) == 20
     assert document(capsys, "eval", made["run"], "--episodes", "20") == result
     named = document(capsys, "eval", "random", "--env", "bandit", "arms=2", "--episodes", "9")
-    assert named["episodes"] == 9
+    assert named["episodes"] == 9 and named["mode"] == "sample"
+    assert document(capsys, "eval", "ucb1", "--env", "bandit", "--episodes", "9", "--mode", "greedy")["mode"] == "greedy"
 
     rolled = document(capsys, "rollout", "bandit-random-0001", "--out", "a.gif")
     assert rolled["out"] == "a.gif" and rolled["episodes"][0]["length"] == 100
