@@ -69,7 +69,7 @@ class TokenModel:
         # A word: which token, which action, and where in its step it stands.
         self.transformer = Transformer(
             Transformer.Config(
-                width=o.width, heads=o.heads, layers=o.layers, window=o.window * self.words, gate=o.gate
+                width=o.width, heads=o.heads, layers=o.layers, window=o.window * self.words, gate=o.gate, distances=True
             ), o.codes + action_size + self.words, 0, seed + 1,
         )  # fmt: skip
         two_hot = TwoHot(o.reward_bins, o.reward_limit)

@@ -44,10 +44,10 @@ class _Gate(nn.Module):
 
 
 class _Layer(nn.Module):
-    def __init__(self, width: int, gate: str) -> None:
+    def __init__(self, width: int, gate: str, distances: bool) -> None:
         super().__init__()
         self.norm1, self.qkv, self.out = nn.LayerNorm(width), nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.far = nn.Linear(width, width, bias=False)  # keys of distances
+        self.far = nn.Linear(width, width, bias=False) if distances else None  # keys of distances
         self.norm2, self.up, self.down = nn.LayerNorm(width), nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
         self.join1, self.join2 = (_Gate(width) if gate == "gru" else _Residual() for _ in range(2))
 
@@ -57,10 +57,10 @@ class _Layer(nn.Module):
 
 
 class _Net(nn.Module):
-    def __init__(self, inputs: int, width: int, layers: int, gate: str) -> None:
+    def __init__(self, inputs: int, width: int, layers: int, gate: str, distances: bool) -> None:
         super().__init__()
         self.input = nn.Linear(inputs, width)
-        self.layers = nn.ModuleList(_Layer(width, gate) for _ in range(layers))
+        self.layers = nn.ModuleList(_Layer(width, gate, distances) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
 
     def numbered(self) -> Iterator[tuple[int, _Layer]]:
@@ -75,9 +75,11 @@ class Transformer:
 
     e_j are the sines and cosines of distance j (Dai et al. 2019, "Transformer-XL", section 3.3, with u = v: the bias of q).
     R is zero at first, so that attention begins with contents alone. Only distances count: an episode's hundredth step is
-    treated as its thousandth. A layer's keys and values are made once and kept for `window` steps, so the belief may know of
-    layers * (window - 1) steps back. The state holds them, each at place (step of the episode) mod window, and the age of the
-    episode.
+    treated as its thousandth. Without `distances` there is no R, and what was learned in short episodes holds in long ones
+    (Kazemnejad et al. 2023, "The impact of positional encoding on length generalization in transformers").
+
+    A layer's keys and values are made once and kept for `window` steps, so the belief may know of layers * (window - 1) steps
+    back. The state holds them, each at place (step of the episode) mod window, and the age of the episode.
     """
 
     class Config(ComponentConfig):
@@ -85,6 +87,7 @@ class Transformer:
         heads: int = Field(4, ge=1, description="heads of attention; they share the width")
         layers: int = Field(2, ge=1)
         window: int = Field(64, ge=1, description="steps that a layer attends to, the newest among them")
+        distances: bool = Field(True, description="how far back a step is counts, too; false: contents alone")
         gate: Literal["residual", "gru"] = Field("residual", description="how a layer joins its input: sum, or gate of GTrXL")
 
         @model_validator(mode="after")
@@ -95,15 +98,17 @@ class Transformer:
 
     def __init__(self, config: Config, code_size: int, action_size: int, seed: int) -> None:
         self.config, self.sizes, self.size = config, (code_size, action_size), config.width
-        self.net = fresh(lambda: _Net(code_size + action_size, config.width, config.layers, config.gate), seed)
+        shape = config.width, config.layers, config.gate, config.distances
+        self.net = fresh(lambda: _Net(code_size + action_size, *shape), seed)
         with torch.no_grad():
             for _, layer in self.net.numbered():
-                layer.far.weight.zero_()
+                if layer.far is not None:
+                    layer.far.weight.zero_()
                 if config.gate == "residual":  # at first the newest step outweighs what is remembered
                     layer.out.weight.mul_(0.1)
                     layer.down.weight.mul_(0.1)
         angle = torch.arange(config.window).unsqueeze(1) * 1e-4 ** (torch.arange(0, config.width, 2) / config.width)
-        self.distances = torch.cat([angle.sin(), angle.cos()], 1)  # e, (window, width)
+        self.waves = torch.cat([angle.sin(), angle.cos()], 1)  # e, (window, width)
 
     def initial(self, n: int) -> State:
         shape = (n, self.config.heads, self.config.window, self.size // self.config.heads)
@@ -132,8 +137,10 @@ class Transformer:
                 keys, values = state[f"key{k}"], state[f"value{k}"]
                 for part, row in zip((keys, values), new, strict=True):
                     part.scatter_(2, place.expand_as(row), row)
-                far = q @ self._far(layer)
-                far = far.gather(-1, distance[:, None, None].expand_as(far))
+                far = None
+                if layer.far is not None:
+                    far = q @ self._far(layer.far)
+                    far = far.gather(-1, distance[:, None, None].expand_as(far))
                 x = layer.finish(x, self._attend(q, keys, values, far, hidden))
             age += 1
             return self.net.norm(x).squeeze(1)  # type: ignore[no-any-return]
@@ -165,7 +172,7 @@ class Transformer:
                 whole = torch.cat([_pick(state[f"{part}{k}"], before), row], 2)  # (B, heads, P + T, d)
                 new[f"{part}{k}"] = _pick(whole, source).masked_fill(empty, 0.0)
                 rows[part == "value"] = whole
-            far = _by_place(q @ self._far(layer)[..., : past + t], past)
+            far = None if layer.far is None else _by_place(q @ self._far(layer.far)[..., : past + t], past)
             x = layer.finish(x, self._attend(q, rows[0], rows[1], far, hidden.unsqueeze(1)))
         return self.net.norm(x), new
 
@@ -174,16 +181,17 @@ class Transformer:
         q, k, v = qkv.unflatten(-1, (3, self.config.heads, -1)).permute(2, 0, 3, 1, 4)
         return q, k, v
 
-    def _far(self, layer: _Layer) -> Tensor:
+    def _far(self, r: nn.Module) -> Tensor:
         """R e_j of each head, (heads, d, window)."""
-        far: Tensor = layer.far(self.distances)
+        far: Tensor = r(self.waves)
         heads: Tensor = far.unflatten(1, (self.config.heads, -1))
         return heads.permute(1, 2, 0)
 
-    def _attend(self, q: Tensor, k: Tensor, v: Tensor, far: Tensor, hidden: Tensor) -> Tensor:
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, far: Tensor | None, hidden: Tensor) -> Tensor:
         """Queries (B, heads, T, d), keys and values (B, heads, S, d), scores of distances (B, heads, T, S) -> (B, T, width);
         `hidden`, what is not seen, spreads to (B, heads, T, S)."""
-        score = (q @ k.mT + far) / math.sqrt(q.shape[-1])
+        near = q @ k.mT
+        score = (near if far is None else near + far) / math.sqrt(q.shape[-1])
         y: Tensor = score.masked_fill(hidden, -math.inf).softmax(-1) @ v
         return y.transpose(1, 2).flatten(2)
 

@@ -33,6 +33,7 @@ BELIEFS: dict[str, Callable[[int, int, int], Any]] = {
     "lstm": lambda *s: Recurrent(Recurrent.Config(cell="lstm", hidden=8, layers=2), *s),
     "tcn": lambda *s: TCN(TCN.Config(width=8, taps=3, layers=2), *s),
     "transformer": lambda *s: Transformer(Transformer.Config(width=8, heads=2, window=4), *s),
+    "transformer-contents": lambda *s: Transformer(Transformer.Config(width=8, heads=2, window=4, distances=False), *s),
     "gtrxl": lambda *s: Transformer(Transformer.Config(width=8, heads=2, window=30, gate="gru"), *s),
     "hmm": lambda *s: HMM(HMM.Config(states=4), *s),
 }
@@ -254,7 +255,10 @@ def train(learner: Learner, optimiser: FlatAdam, rng: torch.Generator, updates: 
 
 
 def learner_of(name: str) -> tuple[Learner, FlatAdam]:
-    wide = {"transformer": lambda: Transformer(Transformer.Config(width=8, heads=2, window=12), D, K, 0)}
+    wide: dict[str, Callable[[], Any]] = {}
+    for kind, distances in (("transformer", True), ("transformer-contents", False)):
+        config = Transformer.Config(width=8, heads=2, window=12, distances=distances)
+        wide[kind] = lambda config=config: Transformer(config, D, K, 0)
     wide["tcn"] = lambda: TCN(TCN.Config(width=8, layers=4), D, K, 0)
     learner = Learner(wide.get(name, lambda: BELIEFS[name](D, K, 0))())
     return learner, FlatAdam(learner)

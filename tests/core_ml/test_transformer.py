@@ -56,10 +56,10 @@ def slow(belief: Transformer, inputs: np.ndarray) -> np.ndarray:
         z = sigma(wz + uz - 2)
         return (1 - z) * x + z * np.tanh(wg + linear(sigma(wr + ur) * x, f"{name}.reset"))
 
-    def far(j: int) -> np.ndarray:
-        """Sines and cosines of distance j with frequencies 10000^(-2 i / width), Vaswani et al. 2017."""
+    def far(j: int, name: str) -> np.ndarray:
+        """R on sines and cosines of distance j with frequencies 10000^(-2 i / width), Vaswani et al. 2017."""
         angle = j / 10_000 ** (2 * np.arange(c.width // 2) / c.width)
-        return np.concatenate([np.sin(angle), np.cos(angle)])
+        return linear(np.concatenate([np.sin(angle), np.cos(angle)]), name) if c.distances else np.zeros(c.width)
 
     x = linear(inputs, "input")
     for layer in range(c.layers):
@@ -70,7 +70,7 @@ def slow(belief: Transformer, inputs: np.ndarray) -> np.ndarray:
             seen = range(max(0, t - c.window + 1), t + 1)
             for head in range(c.heads):
                 part = slice(head * d, head * d + d)
-                score = [q[t, part] @ (k[s, part] + linear(far(t - s), f"{name}.far")[part]) / np.sqrt(d) for s in seen]
+                score = [q[t, part] @ (k[s, part] + far(t - s, f"{name}.far")[part]) / np.sqrt(d) for s in seen]
                 weight = np.exp(score) / np.exp(score).sum()
                 attended[t, part] = sum(p * v[s, part] for p, s in zip(weight, seen, strict=True))
         x = join(x, linear(attended, f"{name}.out"), f"{name}.join1")
@@ -79,10 +79,11 @@ def slow(belief: Transformer, inputs: np.ndarray) -> np.ndarray:
     return norm(x, "norm")
 
 
+@pytest.mark.parametrize("distances", [True, False])
 @pytest.mark.parametrize("gate", ["residual", "gru"])
 @pytest.mark.parametrize("window", [1, 4, 20])
-def test_equations_one_episode(gate: str, window: int) -> None:
-    belief = shaken(gate=gate, window=window)
+def test_equations_one_episode(gate: str, window: int, distances: bool) -> None:
+    belief = shaken(gate=gate, window=window, distances=distances)
     code, action, is_first = rows(11)
     is_first[0, 0] = True
     inputs = np.concatenate([code[0].numpy(), action[0].numpy() * (np.arange(11) > 0)[:, None]], 1).astype(np.float64)
@@ -125,12 +126,13 @@ def test_acting_in_place_is_acting() -> None:
 
 
 def test_distances_matter_once_learned() -> None:
-    """At first R is 0 and the order of what is remembered does not count; later it does."""
+    """At first R is 0 and the order of what is remembered does not count; later it does, unless contents alone shall."""
     code, action, is_first = rows(6)
     swapped = code[:, [0, 2, 1, 3, 4, 5]]
     for belief, differs in (
         (Transformer(Transformer.Config(width=8, heads=2, layers=1), D, 0, 0), False),
         (shaken(layers=1), True),
+        (shaken(layers=1, distances=False), False),
     ):
         actions = action[..., : belief.sizes[1]] * 0
         a, b = (belief.sequence(c, actions, is_first, belief.initial(1))[0][0, -1] for c in (code, swapped))
