@@ -40,8 +40,8 @@ class Lesson(NamedTuple):
 
 
 class Task(NamedTuple):
-    # One after the other; the last is the world that counts. Where there are several, an agent is kept as it was when its return
-    # was best there, after an update of the last lesson, on episodes for that alone.
+    # One after the other; the last is the world that counts. Where there are several, an agent is kept as it was after the one
+    # update of the last lesson with the best return there, on episodes for that alone.
     lessons: tuple[Lesson, ...]
     copies: int
     num_steps: int  # longer than an episode of who knows the way
@@ -73,7 +73,7 @@ LESSONS = (
     Lesson(160, 276, 100_000, 0.004, cost=0.005), Lesson(250, 420, 100_000, 0.002, cost=0.005),
 )  # fmt: skip
 FAR, FARTHER = Task(LESSONS[:4], 64, 128, STEADY), Task(LESSONS, 32, 288, STEADY)
-# With distances it may learn to look twenty steps back, not for the cue: one seed of sixteen forgot it from 100 cells to 160.
+# With distances it may learn how far to look back, not for what, and forget the cue where the corridor grows.
 CONTENTS = {"name": "transformer", "width": 16, "layers": 1, "heads": 1, "distances": False}
 BELIEFS: dict[str, tuple[Task, dict[str, Any]]] = {
     "gru, corridor 20": (SHORT, {"belief": {"name": "gru", "hidden": 32, "span": 40}, "hidden": []}),
