@@ -29,7 +29,7 @@ def explain(error: BaseException) -> tuple[int, list[str]]:
 
 
 def _usage(error: BaseException) -> list[str]:
-    message = " ".join(error.format_message().split())  # type: ignore[attr-defined]
+    message = " ".join(error.format_message().split()).replace(": Value error, ", ": ")  # type: ignore[attr-defined]
     context = getattr(error, "ctx", None)
     command = getattr(context, "command_path", "gumdrop")
     return [f"gumdrop: {message[:1].lower()}{message[1:]}".rstrip("."), f"see `{command} --help`"]

@@ -344,6 +344,7 @@ OTHERS = [
         ("leaderboard bandit --name sound", "a run of its own"),
         ("leaderboard bandit --out x.pdf", ".html or .png"),
         ("leaderboard bandit --out no/x.png", "no is not a folder"),
+        ("eval random --env bandit --mode best", "invalid value for '--mode': 'best' is not one of 'greedy', 'sample'"),
         ("doctor --jsn", "--json"),
     ]
 ]
