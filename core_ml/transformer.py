@@ -75,8 +75,8 @@ class Transformer:
 
     e_j are the sines and cosines of distance j (Dai et al. 2019, "Transformer-XL", section 3.3, with u = v: the bias of q).
     R is zero at first, so that attention begins with contents alone. Only distances count: an episode's hundredth step is
-    treated as its thousandth. Without `distances` there is no R, and what was learned in short episodes holds in long ones
-    (Kazemnejad et al. 2023, "The impact of positional encoding on length generalization in transformers").
+    treated as its thousandth. Without `distances` there is no R, which helps what was learned in short episodes to hold in
+    long ones (Kazemnejad et al. 2023, "The impact of positional encoding on length generalization in transformers").
 
     A layer's keys and values are made once and kept for `window` steps, so the belief may know of layers * (window - 1) steps
     back. The state holds them, each at place (step of the episode) mod window, and the age of the episode.
