@@ -5,8 +5,11 @@ from __future__ import annotations
 import gymnasium
 import numpy as np
 
-from ..envs.core import finite_bounds
-from .core import AgentConfig, Array, Carry, Mode, Rollout, Spaces, agent, check_arrays, generator_state, set_generator_state
+from ..envs.batch import finite_bounds
+from ..store.arrays import Array, check_arrays
+from ..store.random_state import generator_state, set_generator_state
+from .protocol import AgentConfig, Carry, Mode, Rollout, Spaces
+from .registry import agent
 
 
 @agent("random")

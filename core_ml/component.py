@@ -11,6 +11,9 @@ from typing import Any, Literal, NamedTuple, TypeVar
 from pydantic import BaseModel, ConfigDict
 
 Slot = Literal["encoder", "belief", "detector", "bonus", "model"]
+FOLDERS: dict[Slot, str] = {  # the folder of each slot's components: here a new slot is added
+    "encoder": "encoders", "belief": "beliefs", "detector": "detectors", "bonus": "rewards", "model": "models",
+}  # fmt: skip
 C = TypeVar("C", bound=type[Any])
 
 
@@ -49,14 +52,13 @@ def component(slot: Slot, name: str, **fixed: Any) -> Callable[[C], C]:
 
 
 @cache
-def _load() -> None:
-    package = importlib.import_module(__package__)
+def _load(slot: Slot) -> None:
+    package = importlib.import_module(f"{__package__}.{FOLDERS[slot]}")
     for module in pkgutil.iter_modules(package.__path__):
-        if not module.ispkg:
-            importlib.import_module(f"{__package__}.{module.name}")
+        importlib.import_module(f"{package.__name__}.{module.name}")
 
 
 def components(slot: Slot) -> dict[str, Component]:
-    """All that can fill `slot`, by name. Imports every component, and with them torch."""
-    _load()
+    """All that can fill `slot`, by name. Imports every file of the slot's folder, and with them torch."""
+    _load(slot)
     return {name: entry for (kind, name), entry in sorted(_COMPONENTS.items()) if kind == slot}

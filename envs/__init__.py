@@ -39,8 +39,8 @@ def register_ids(worlds: Iterable[str]) -> None:
             # no max_episode_steps: the time limit is the world's option, truncation the engine's work
             register(
                 gym_id(world),
-                entry_point="gumdrop.envs.views:GymView",
-                vector_entry_point="gumdrop.envs.views:VectorView",
+                entry_point="gumdrop.envs.views.gym_view:GymView",
+                vector_entry_point="gumdrop.envs.views.vector_view:VectorView",
                 kwargs={"world": world},
             )
 

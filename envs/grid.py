@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from .core import Array, helper
+from ..store.arrays import Array
 from .rng import unit
+from .world import helper
 
 LEFT, DOWN, RIGHT, UP, STAY = (
     0,

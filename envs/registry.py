@@ -2,33 +2,20 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import pkgutil
 from collections.abc import Callable
 from functools import cache
-from importlib.metadata import entry_points
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import pydantic
 
-from .core import BatchEnv, Preset, World
+from .names import Broken, UnknownName, claim, explain, load_plugins, suggest
+from .world import Preset, World
 
-DEVICES = ("cpu", "cuda")
 W = TypeVar("W", bound=type[World])
 _WORLDS: dict[str, type[World]] = {}
 _PRESETS: dict[str, tuple[type[World], Preset]] = {}
-
-
-class UnknownName(ValueError):
-    """Nothing is registered under that name; the message suggests near ones."""
-
-
-class Broken(NamedTuple):
-    """A plugin that could not be imported: it is listed, and harms nothing else."""
-
-    name: str
-    reason: str
 
 
 def world(name: str) -> Callable[[W], W]:
@@ -51,33 +38,12 @@ def world(name: str) -> Callable[[W], W]:
     return register
 
 
-def claim(table: dict[str, Any], kind: str, name: str, cls: Any) -> None:
-    """Enter `cls` into a registry's table as `name`. Raises ValueError if another class has that name."""
-    other = table.get(name)
-    if other is not None and (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):
-        raise ValueError(f"{kind} name {name!r} is taken by {other.__module__}.{other.__qualname__}: choose another")
-    cls.name = name
-    table[name] = cls
-
-
-def load_plugins(group: str) -> tuple[Broken, ...]:
-    """Import every entry point of `group`; those that fail come back with their reasons."""
-    broken = []
-    for point in entry_points(group=group):
-        try:
-            point.load()
-        except (Exception, SystemExit) as error:  # a stranger's code: whatever it raises is its reason
-            broken.append(Broken(point.name, f"{type(error).__name__}: {error}"))
-    return tuple(broken)
-
-
 @cache
 def _load() -> tuple[Broken, ...]:
     """Import every file of `worlds/` and every entry point of group gumdrop.worlds, once."""
-    from . import worlds
-
-    for module in pkgutil.iter_modules(worlds.__path__):
-        importlib.import_module(f"{worlds.__name__}.{module.name}")
+    package = importlib.import_module(f"{__package__}.worlds")
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"{package.__name__}.{module.name}")
     return load_plugins("gumdrop.worlds")
 
 
@@ -95,17 +61,6 @@ def presets() -> dict[str, tuple[type[World], Preset]]:
 
 def broken_plugins() -> tuple[Broken, ...]:
     return _load()
-
-
-def suggest(name: str, known: list[str]) -> str:
-    """': did you mean X?' or the known names."""
-    near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
-    return f": did you mean {near[0]}?" if near else f": known are {', '.join(known)}"
-
-
-def is_foreign(id: str) -> bool:
-    """True for ids of foreign environments: `Name-v1`, `namespace/Name-v1`, `module:Id`, `module:function`."""
-    return not id.startswith("gumdrop/") and (":" in id or "/" in id or id.rpartition("-v")[2].isdigit())
 
 
 def make_world(id: str, config: dict[str, Any] | None = None) -> World:
@@ -128,49 +83,3 @@ def make_world(id: str, config: dict[str, Any] | None = None) -> World:
         return cls(cls.Config(**(preset.options | (config or {}))))
     except pydantic.ValidationError as error:
         raise ValueError(explain(error, f"world {id}", list(cls.Config.model_fields))) from None
-
-
-def explain(error: pydantic.ValidationError, what: str, known: list[str]) -> str:
-    """One line for the first fault that pydantic found."""
-    first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        return f"{what} has no option {key!r}{suggest(key.rpartition('.')[2], known)}"
-    message = first["msg"].removeprefix("Value error, ")
-    got = f" (got {first['input']!r:.80})" if key else ""  # of a rule about several options, the message names them
-    return f"{what}: {key + ': ' if key else ''}{message[0].lower()}{message[1:]}{got}"
-
-
-def make(
-    id: str,
-    config: dict[str, Any] | None = None,
-    num_envs: int = 1,
-    seed: int = 0,
-    threads: int | None = None,
-    workers: int | None = None,
-    timeout: float | None = None,
-    device: str = "cpu",
-) -> BatchEnv:
-    """N copies of the environment `id`: one of our worlds, or a foreign one (`CartPole-v1`, `module:Id`, `module:function`).
-
-    `workers` and `timeout` are for foreign ones: `ForeignBatch` explains them. They may stand in `config` instead.
-    `device` "cuda" steps one of our worlds on a GPU, with the same results. Raises ValueError where there is none.
-    """
-    if device not in DEVICES:
-        raise ValueError(f"device is {device!r}{suggest(device, list(DEVICES))}")
-    if device != "cpu" and is_foreign(id):
-        raise ValueError(f"environment {id} is not ours and runs on the CPU only: take device 'cpu'")
-    if is_foreign(id):
-        from .foreign import ForeignBatch
-
-        return ForeignBatch(id, config or {}, num_envs=num_envs, seed=seed, workers=workers, timeout=timeout)
-    if workers or timeout:
-        raise ValueError(f"world {id} runs in threads of this process: leave out workers and timeout")
-    world = make_world(id, config)
-    if device == "cuda":
-        from .cuda import CudaEngine
-
-        return CudaEngine(world, num_envs=num_envs, seed=seed, id=id)
-    from .engine import Engine
-
-    return Engine(world, num_envs=num_envs, seed=seed, threads=threads, id=id)

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from .core import Array, helper
+from ..store.arrays import Array
+from .world import helper
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio, the increment of SplitMix64
 MIX_1, MIX_2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)  # Stafford's variant 13

@@ -14,7 +14,8 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from .core import Array, BatchEnv, Step
+from ..store.arrays import Array
+from .batch import BatchEnv, Step
 
 Change = Callable[[Array, np.random.Generator], Array]
 

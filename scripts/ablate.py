@@ -36,10 +36,10 @@ def ablate(
     no_live: Annotated[bool, typer.Option("--no-live", help="No live view.")] = False,
 ) -> None:
     """Train an agent with a part, with it untrained and without it, over seeds; go on where it was stopped."""
-    from ..agents.runtime import ablate as runtime
-    from ..agents.runtime.train import Interrupted
     from ..configs.loader import parse_value, presets, resolve
     from ..configs.schema import check_name
+    from ..experiments.run.signals import Interrupted
+    from ..experiments.study import ablate as runtime
 
     if out is not None:
         check_out(out, (".html", ".png"))
@@ -69,7 +69,7 @@ def ablate(
         print("stopped and saved: the same command goes on", file=sys.stderr)
         raise typer.Exit(stop.exit_code) from None
     if out is not None:
-        from ..agents.runtime.compare_page import draw
+        from ..experiments.report.compare_page import draw
 
         with only_json(json):
             draw(found, document, out, f"{resolved.agent_name} on {resolved.env_id}: what {slot} contributes")

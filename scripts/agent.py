@@ -14,7 +14,7 @@ from .env import Words
 
 def list(json: Json = False) -> None:
     """List all agents."""
-    from ..agents.core import agents, broken_plugins
+    from ..agents.registry import agents, broken_plugins
     from .env import first_line
 
     rows = [{"name": name, "description": first_line(cls)} for name, cls in agents().items()]
@@ -44,7 +44,7 @@ def show(
     """Show an agent's options with their defaults; the parts of one that a preset or a file describes; or a run's agent, a
     tabular one with its values and greedy policy, one with an encoder by what that makes of observations, one with a world
     model by what that foresees."""
-    from ..agents.core import agents
+    from ..agents.registry import agents
     from ..configs.loader import presets
     from .env import first_line, option_rows
 
@@ -76,8 +76,8 @@ def show(
 
 def show_spec(name: str, file: Path | None, words: Sequence[str], out: Path | None, json: bool) -> None:
     """The parts of an agent that has not learned yet."""
-    from ..agents.slots.show import as_rows, outline
     from ..configs.loader import resolve
+    from ..experiments.analysis.parts import as_rows, outline
     from .common import check_agent, check_env
 
     if out is not None:
@@ -102,13 +102,14 @@ def show_parts(parts: Sequence[Any]) -> None:
 
 
 def show_run(folder: Path, out: Path | None, json: bool) -> None:
-    from ..agents.core import Parted, agent_config, agents
-    from ..agents.runtime.compare import run_name
-    from ..agents.runtime.evaluate import load_run
-    from ..agents.runtime.prediction import predict, world_model
-    from ..agents.slots import show as slots
-    from ..agents.tabular import show as tabular
-    from ..envs import portrait
+    from ..agents.protocol import Parted
+    from ..agents.registry import agent_config, agents
+    from ..agents.saved import load_run
+    from ..envs.examine import value_map as portrait
+    from ..experiments.analysis import parts as slots
+    from ..experiments.analysis import tables as tabular
+    from ..experiments.analysis.prediction import predict, world_model
+    from ..experiments.study.compare import run_name
     from .env import first_line, option_rows
 
     into = out is not None and (not out.suffix or out.is_dir())  # a folder

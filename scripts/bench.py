@@ -26,8 +26,8 @@ def env(
     """Measure steps a second of worlds under random actions, in turns with other packages' environments."""
     for id in ids or []:
         check_env(id, {})
-    from ..agents.runtime.bench import bench_env, way_name
-    from ..agents.runtime.peers import PEERS
+    from ..experiments.bench.bench import bench_env, way_name
+    from ..experiments.bench.peers import PEERS
 
     packages = _packages(vs, [*PEERS])
     with only_json(json):
@@ -50,7 +50,7 @@ def env(
 
 def _packages(vs: str | None, known: list[str]) -> list[str]:
     """The names in `--vs`."""
-    from ..envs.registry import suggest
+    from ..envs.names import suggest
 
     names = [name.strip() for name in vs.split(",")] if vs else []
     for name in names:
@@ -82,8 +82,8 @@ def train(
     json: Json = False,
 ) -> None:
     """Measure PPO training in environment steps a second, learning included, in turns with other packages' PPO."""
-    from ..agents.runtime.bench import bench_device, bench_train
-    from ..agents.runtime.peers_train import PEERS
+    from ..experiments.bench.bench import bench_device, bench_train
+    from ..experiments.bench.peers_train import PEERS
 
     packages = _packages(vs, [*PEERS])
     if device != "cpu":

@@ -100,7 +100,7 @@ def find_run(name: str, root: Path, others: Sequence[str] = (), groups: bool = F
 
     `groups`: whether a group of runs is wanted, too.
     """
-    from ..envs.registry import suggest
+    from ..envs.names import suggest
 
     if name.strip():
         for path in (root / name, Path(name)):
@@ -132,9 +132,10 @@ def _exists(name: str) -> bool:
 def check_env(id: str, options: dict[str, Any]) -> None:
     """Raise ValueError, one line, if the environment or an option does not exist; nothing is compiled."""
     from ..envs import registry
+    from ..envs.names import is_foreign
 
-    if registry.is_foreign(id):
-        from ..envs.foreign import probe
+    if is_foreign(id):
+        from ..envs.external.apart import probe
 
         probe(id, options)
     else:
@@ -143,7 +144,7 @@ def check_env(id: str, options: dict[str, Any]) -> None:
 
 def check_agent(name: str, options: dict[str, Any]) -> None:
     """Raise ValueError, one line, if the agent or an option does not exist."""
-    from ..agents.core import agent_config
+    from ..agents.registry import agent_config
 
     agent_config(name, options)
 

@@ -29,12 +29,12 @@ def compare(
 
 
 def _algorithms(folders: list[Path], out: Path | None, json: bool) -> None:
-    from ..agents.runtime.compare import contenders, judge
+    from ..experiments.study.compare import contenders, judge
 
     found = contenders(folders)
     judged = judge(found)
     if out is not None:
-        from ..agents.runtime.compare_page import draw
+        from ..experiments.report.compare_page import draw
 
         with only_json(json):
             draw(found, judged, out)
@@ -53,11 +53,11 @@ def _algorithms(folders: list[Path], out: Path | None, json: bool) -> None:
 
 
 def _single(folders: list[Path], out: Path | None, json: bool) -> None:
-    from ..agents.runtime.compare import row
+    from ..experiments.study.compare import row
 
     rows = [row(folder) for folder in folders]
     if out is not None:
-        from ..agents.runtime.report import compare_chart
+        from ..experiments.report.run_page import compare_chart
 
         with only_json(json):
             compare_chart(folders, out)

@@ -9,7 +9,7 @@ from .common import Json, emit, only_json, table
 
 def doctor(json: Json = False) -> None:
     """Check versions, threads, GPU, W&B and kernel cache, and test a world and a checkpoint."""
-    from ..agents.runtime.doctor import doctor as examine
+    from ..experiments.doctor import doctor as examine
 
     with only_json(json):
         result = examine()

@@ -18,6 +18,7 @@ Words = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Op
 def list(json: Json = False) -> None:
     """List all worlds, and the plugins that could not be loaded with their reason."""
     from ..envs import registry
+    from ..envs.names import Broken
 
     about = {id: (id, first_line(cls)) for id, cls in registry.worlds().items()}
     about |= {id: (cls.name, preset.about) for id, (cls, preset) in registry.presets().items()}
@@ -26,7 +27,7 @@ def list(json: Json = False) -> None:
         try:
             rows.append(describe(registry.make_world(id), text, world, id))
         except Exception as error:  # of a stranger's world: it is listed, and harms no other
-            broken.append(registry.Broken(id, f"{type(error).__name__}: {error}"))
+            broken.append(Broken(id, f"{type(error).__name__}: {error}"))
     if json:
         emit({"worlds": rows, "broken": broken})
         return
@@ -73,15 +74,18 @@ def show(
 ) -> None:
     """Show an environment: its options, its spaces and a picture of a first state."""
     from ..configs.loader import parse_options
-    from ..envs import registry, render
-    from ..envs.checks import random_actions
+    from ..envs import registry
+    from ..envs.checks.conformance import random_actions
+    from ..envs.draw import render
+    from ..envs.make import make
+    from ..envs.names import is_foreign
 
     options = parse_options(words or [], "env.")
     if out is not None:
         check_out(out, (".png",))
     with only_json(json):
         check_env(id, options)
-        batch = registry.make(id, options, num_envs=1, seed=seed, threads=1)
+        batch = make(id, options, num_envs=1, seed=seed, threads=1)
         for action in random_actions(batch, steps, seed):
             batch.step(action)
         picture = render.text(batch, 0)
@@ -89,7 +93,7 @@ def show(
         from PIL import Image
 
         Image.fromarray(render.rgb(batch, 0)).save(out)
-    foreign = registry.is_foreign(id)
+    foreign = is_foreign(id)
     world = None if foreign else registry.make_world(id, options)
     cls = None if world is None else type(world)
     fields = [] if cls is None or world is None else option_rows(cls.Config, dict(world.config))
@@ -151,7 +155,7 @@ def _bound(constraint: Any) -> str:
 def check(id: Id, words: Words = None, json: Json = False) -> None:
     """Check that an environment keeps its contract; exit status 1 if it does not."""
     from ..configs.loader import parse_options
-    from ..envs.checks import check_world
+    from ..envs.checks.conformance import check_world
     from .common import check_env
 
     options = parse_options(words or [], "env.")
@@ -180,8 +184,8 @@ def solve(
 ) -> None:
     """Solve an environment exactly: what a random and what the best agent gets, and what is best where."""
     from ..configs.loader import parse_options
-    from ..envs import portrait
-    from ..envs.solve import examine
+    from ..envs.examine import value_map as portrait
+    from ..envs.examine.solution import examine
 
     options = parse_options(words or [], "env.")
     if out is not None:

@@ -32,7 +32,7 @@ def eval(
 ) -> None:
     """Measure a run or an agent on held-out episodes, against chance and the exact optimum where known."""
     folder, options, agent_options = choose(source, env, words or [], directory)
-    from ..agents.runtime import evaluate
+    from ..experiments.run import evaluate
 
     with only_json(json):
         if folder is not None:
@@ -50,13 +50,13 @@ def choose(
     source: str, env: str | None, words: list[str], directory: Path
 ) -> tuple[Path | None, dict[str, Any], dict[str, Any]]:
     """A run folder, or None and the options of `env` and of the agent that `source` names. Raises ValueError."""
-    from ..agents import core
+    from ..agents.registry import agents
     from ..configs.loader import parse_options
 
     if env is None:
-        if source in core.agents() and not (directory / source).is_dir():
+        if source in agents() and not (directory / source).is_dir():
             raise Refused(f"agent {source} needs a world: add --env ID (`gumdrop env list` shows them)")
-        folder = find_run(source, directory, [*core.agents()])
+        folder = find_run(source, directory, [*agents()])
         if words:
             raise Refused(f"{words[0]!r:.80}: a run keeps the options it was trained with; they go with --env only")
         from ..configs.loader import read_run
@@ -65,7 +65,7 @@ def choose(
         check_env(config.env_id, config.env_options)
         check_agent(config.agent_name, config.agent_options)
         return folder, {}, {}
-    if source not in core.agents() and (directory / source).is_dir():
+    if source not in agents() and (directory / source).is_dir():
         raise Refused(f"run {source} brings its own environment: leave --env away")
     own = [word for word in words if word.startswith("agent.")]
     agent_options = parse_options(own, "agent.")

@@ -32,10 +32,10 @@ def leaderboard(
     no_live: Annotated[bool, typer.Option("--no-live", help="No live view.")] = False,
 ) -> None:
     """Train agents in one world with the same steps and seeds, evaluate and rank them; go on where it was stopped."""
-    from ..agents.core import agents as registered
-    from ..agents.runtime.train import Interrupted
+    from ..agents.registry import agents as registered
     from ..configs.loader import parse_options, parse_value, resolve
     from ..configs.schema import check_name
+    from ..experiments.run.signals import Interrupted
 
     if out is not None:
         check_out(out, (".html", ".png"))
@@ -55,8 +55,8 @@ def leaderboard(
     options = {agent: parse_options(its, f"{agent}.") for agent, its in own.items()}
     default = re.sub(r"[^\w.+=@-]+|\.\.+", "-", f"leaderboard-{base.env_id}")[:90].strip("-.")
     folder = directory / (default if name is None else check_name(name))
-    from ..agents.runtime.leaderboard import RESULT
-    from ..agents.runtime.leaderboard import leaderboard as play
+    from ..experiments.study.leaderboard import RESULT
+    from ..experiments.study.leaderboard import leaderboard as play
 
     try:
         with only_json(json):
@@ -68,7 +68,7 @@ def leaderboard(
         raise typer.Exit(stop.exit_code) from None
     document = board.document
     if out is not None and board.ranked:
-        from ..agents.runtime.compare_page import draw
+        from ..experiments.report.compare_page import draw
 
         with only_json(json):
             draw(board.ranked, document, out, f"Leaderboard: {base.env_id}")

@@ -46,14 +46,14 @@ def play(
     options = parse_options(words or [], "env.")
     check_env(id, options)
     if window:
-        from ..envs.window import need_pygame
+        from ..envs.draw.window import need_pygame
 
         need_pygame()  # before anything is compiled
     elif not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise Refused("play needs a terminal for keys and pictures: run it in one, or see `gumdrop rollout --help`")
-    from ..envs import registry
+    from ..envs.make import make
 
-    env = registry.make(id, options, num_envs=1, seed=seed, threads=1)
+    env = make(id, options, num_envs=1, seed=seed, threads=1)
     try:
         with _windowed(env) if window else _terminal(env) as screen:
             _game(env, screen, seed)
@@ -188,7 +188,7 @@ class Pusher:
 def _game(env: Any, screen: Screen, seed: int) -> None:
     import numpy as np
 
-    from ..envs.checks import random_actions
+    from ..envs.checks.conformance import random_actions
 
     chooser: Any = (Chooser if hasattr(env.action_space, "n") else Pusher)(env)
     generator = np.random.default_rng(seed)  # moves the other agents
@@ -227,7 +227,7 @@ def _best(env: Any) -> str:
 @contextmanager
 def _terminal(env: Any) -> Iterator[Screen]:
     """Play in the terminal: pictures of characters."""
-    from ..envs import render
+    from ..envs.draw import render
 
     def show(note: str, keys: str) -> None:
         sys.stdout.write(f"\x1b[2J\x1b[H{render.text(env, 0, color=True)}\n\n{note}\n{keys}\n")
@@ -240,8 +240,8 @@ def _terminal(env: Any) -> Iterator[Screen]:
 @contextmanager
 def _windowed(env: Any) -> Iterator[Screen]:
     """Play in a window: the terminal only says, once, what the keys do."""
-    from ..envs import render
-    from ..envs.window import Window
+    from ..envs.draw import render
+    from ..envs.draw.window import Window
 
     window = Window(f"gumdrop {env.id}")
     told: set[str] = set()

@@ -20,7 +20,7 @@ def report(
     from ..configs.loader import read_run
 
     read_run(folder / "config.yaml")  # the report itself is lenient
-    from ..agents.runtime.report import write_report
+    from ..experiments.report.run_page import write_report
 
     with only_json(json):
         path = write_report(folder)

@@ -31,10 +31,10 @@ def resume(
     check_agent(config.agent_name, config.agent_options)
     live = False if no_live else None
     if seeds:
-        from ..agents.runtime.group import train_group
+        from ..experiments.run.group import train_group
 
         finish_group(folder, lambda: train_group(config, seeds, folder, live, resume=True, evaluate=report), json)
     else:
-        from ..agents.runtime.train import train
+        from ..experiments.run.train import train
 
         finish(folder, lambda: train(config, folder, live, resume=True), json, report)

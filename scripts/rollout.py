@@ -27,8 +27,8 @@ def rollout(
     if out is not None:
         check_out(out, (".gif", ".mp4"))
     folder, options, agent_options = choose(source, env, words or [], directory)
-    from ..agents.runtime import rollout as runtime
-    from ..envs import render
+    from ..envs.draw import render
+    from ..experiments.run import rollout as runtime
 
     frames: list[Any] = []
 

@@ -73,7 +73,8 @@ def train(
     check_agent(agent_name, options)
     default = preset if preset and not env and not agent else f"{id}-{agent_name}"
     folder = new_folder(directory, resolved.name, default)
-    from ..agents.runtime import train as runtime
+    from ..experiments.run import train as runtime
+    from ..experiments.run.lock import remove_unused
 
     resolved = resolved.model_copy(update={"name": folder.name})
     live = False if no_live else None
@@ -81,12 +82,12 @@ def train(
         if seeds is None:
             finish(folder, lambda: runtime.train(resolved, folder, live), json, report)
         else:
-            from ..agents.runtime.group import train_group
+            from ..experiments.run.group import train_group
 
             numbers = range(resolved.seed, resolved.seed + seeds)
             finish_group(folder, lambda: train_group(resolved, numbers, folder, live, evaluate=report), json)
     finally:
-        runtime.remove_unused(folder)  # refused before anything was begun
+        remove_unused(folder)  # refused before anything was begun
 
 
 def new_folder(root: Path, name: str, default: str) -> Path:
@@ -176,7 +177,7 @@ T = TypeVar("T")
 
 def _unless_stopped(folder: Path, work: Callable[[], T], json: bool) -> T:
     """Do the work; an interruption becomes one line and its exit status."""
-    from ..agents.runtime.train import Interrupted
+    from ..experiments.run.signals import Interrupted
 
     try:
         with only_json(json):
@@ -190,10 +191,10 @@ def _unless_stopped(folder: Path, work: Callable[[], T], json: bool) -> T:
 
 def conclude(folder: Path) -> dict[str, Any]:
     """Evaluate a finished run, draw episodes to episode.gif, write report.html. Returns the evaluation."""
-    from ..agents.runtime.evaluate import evaluate_run
-    from ..agents.runtime.report import write_report
-    from ..agents.runtime.rollout import film
-    from ..envs import render
+    from ..envs.draw import render
+    from ..experiments.report.run_page import write_report
+    from ..experiments.run.evaluate import evaluate_run
+    from ..experiments.run.rollout import film
 
     evaluation = evaluate_run(folder)
     frames, fps = film(folder, evaluation["length_mean"])

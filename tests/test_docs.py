@@ -44,8 +44,10 @@ def test_commands(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_python_blocks(page: Path) -> None:
     from gumdrop.core_ml import component
-    from gumdrop.envs import registry, solve
-    from gumdrop.envs.checks import check_world
+    from gumdrop.envs import registry
+    from gumdrop.envs.make import make
+    from gumdrop.envs.checks.conformance import check_world
+    from gumdrop.envs.examine import solution as solve
 
     names: dict[str, object] = {"__name__": "docs_example"}  # later blocks go on from earlier ones
     registered = dict(component._COMPONENTS)
@@ -58,7 +60,7 @@ def test_python_blocks(page: Path) -> None:
                 del component._COMPONENTS[key]
     if page.name == "worlds.md":
         try:
-            env = registry.make("hallway", {"length": 3}, num_envs=2)
+            env = make("hallway", {"length": 3}, num_envs=2)
             assert env.step([[1], [0]]).obs[:, 0, 0].tolist() == [0.5, 0.0]
             world = env.world  # type: ignore[attr-defined]
             hallway = type(world)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..core import Array, Carry, Mode, Rollout, Spaces, agent
+from ...store.arrays import Array
+from ..protocol import Carry, Mode, Rollout, Spaces
+from ..registry import agent
 from .core import (
     BanditConfig,
     bandit_of,
@@ -30,7 +32,7 @@ class BayesOptimal:
         pass
 
     def __init__(self, config: Config, spaces: Spaces, seed: int, threads: int = 1) -> None:
-        from ...envs.bayes import bandit_horizon
+        from ...envs.solvers.bayes import bandit_horizon
 
         self.config, self.world = config, bandit_of("bayes-optimal", spaces)
         only_fresh_uniform_arms("bayes-optimal", self.world)
@@ -44,7 +46,7 @@ class BayesOptimal:
         return blank(n, self.world.config.arms)
 
     def act(self, obs: Array, carry: Any, mode: Mode, mask: Array | None = None) -> tuple[Array, Carry, dict[str, Array]]:
-        from ...envs.bayes import bayes_bandit
+        from ...envs.solvers.bayes import bayes_bandit
 
         arms = self.world.config.arms
         record(carry, *last_pull(obs, arms))

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from ..core import AgentConfig, Array, Spaces, check_arrays, generator_state, set_generator_state
+from ...store.arrays import Array, check_arrays
+from ...store.random_state import generator_state, set_generator_state
+from ..protocol import AgentConfig, Spaces
 
 if TYPE_CHECKING:
     from ...envs.worlds.bandit import Bandit
@@ -155,7 +157,7 @@ def counts(carry: dict[str, Array]) -> Array:
 
 def linear_prior(n: int, world: Bandit, features: int, sd: float) -> dict[str, Array]:
     """Weights N(0, sd^2 I): mean (N, M, d), covariance (N, M, d, d), M = 1 where all arms share weights; x (N, d)."""
-    from ...core_ml.bayes_linear import prior
+    from ...core_ml.maths.bayes_linear import prior
 
     mean, covariance = prior((n, 1 if world.config.weights == "shared" else world.config.arms), features, sd)
     return {"mean": mean, "covariance": covariance, "x": np.zeros((n, features))}
@@ -163,7 +165,7 @@ def linear_prior(n: int, world: Bandit, features: int, sd: float) -> dict[str, A
 
 def observe_linear(carry: dict[str, Array], rows: Array, arm: Array, reward: Array, noise: float) -> None:
     """Update the regressions of the pulled arms (M,) in copies `rows` (M,)."""
-    from ...core_ml.bayes_linear import Posterior, update
+    from ...core_ml.maths.bayes_linear import Posterior, update
 
     which = rows, np.minimum(arm, carry["mean"].shape[1] - 1)
     before = Posterior(carry["mean"][which], carry["covariance"][which])

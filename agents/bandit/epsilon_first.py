@@ -6,7 +6,9 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from ..core import Array, Carry, Mode, Rollout, Spaces, agent
+from ...store.arrays import Array
+from ..protocol import Carry, Mode, Rollout, Spaces
+from ..registry import agent
 from .core import BanditConfig, bandit_of, blank, check_prior, generator, last_pull, load_state, means, pick, record, state_of
 
 

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from ..core import Array, Carry, Mode, Rollout, Spaces, agent
+from ...store.arrays import Array
+from ..protocol import Carry, Mode, Rollout, Spaces
+from ..registry import agent
 from .core import BanditConfig, bandit_of, generator, last_pull, load_state, state_of
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..core import Array, Carry, Mode, Rollout, Spaces, agent
+from ...store.arrays import Array
+from ..protocol import Carry, Mode, Rollout, Spaces
+from ..registry import agent
 from .core import (
     BanditConfig,
     bandit_of,
@@ -30,7 +32,7 @@ class Gittins:
         pass
 
     def __init__(self, config: Config, spaces: Spaces, seed: int, threads: int = 1) -> None:
-        from ...envs.bayes import GITTINS_PULLS
+        from ...envs.solvers.bayes import GITTINS_PULLS
 
         self.config, self.world = config, bandit_of("gittins", spaces)
         only_fresh_uniform_arms("gittins", self.world)
@@ -44,7 +46,7 @@ class Gittins:
         return blank(n, self.world.config.arms)
 
     def act(self, obs: Array, carry: Any, mode: Mode, mask: Array | None = None) -> tuple[Array, Carry, dict[str, Array]]:
-        from ...envs.bayes import gittins_table
+        from ...envs.solvers.bayes import gittins_table
 
         record(carry, *last_pull(obs, self.world.config.arms))
         return gittins_table(self.world.horizon).act(counts(carry))[:, None], carry, {}

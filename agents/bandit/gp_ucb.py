@@ -9,7 +9,9 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from ..core import Array, Carry, Mode, Rollout, Spaces, agent
+from ...store.arrays import Array
+from ..protocol import Carry, Mode, Rollout, Spaces
+from ..registry import agent
 from .core import BanditConfig, bandit_of, blank, generator, last_pull, load_state, noise_of, pick, record, state_of
 
 
@@ -55,7 +57,7 @@ class GPUCB:
             t, (mean, sd) = carry["pulls"].sum(1), self._posteriors(carry)
         else:
             # A process over k arms is k correlated weights, of which a pull sees one: x is the arm as one-hot.
-            from ...core_ml.bayes_linear import Posterior, update
+            from ...core_ml.maths.bayes_linear import Posterior, update
 
             before = Posterior(carry["mean"][rows], carry["covariance"][rows])
             carry["mean"][rows], carry["covariance"][rows] = update(before, np.eye(k)[arm], reward, self.noise)

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from ..core import Array, Carry, Mode, Rollout, Spaces, agent
+from ...store.arrays import Array
+from ..protocol import Carry, Mode, Rollout, Spaces
+from ..registry import agent
 from .core import BanditConfig, bandit_of, blank, generator, last_pull, load_state, means, pick, record, state_of
 
 NEWTON = 8  # steps, which bring any bound within 1e-9

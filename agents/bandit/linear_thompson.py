@@ -6,7 +6,9 @@ from typing import Any
 
 from pydantic import Field
 
-from ..core import Array, Carry, Mode, Rollout, Spaces, agent
+from ...store.arrays import Array
+from ..protocol import Carry, Mode, Rollout, Spaces
+from ..registry import agent
 from .core import (
     BanditConfig,
     bandit_of,
@@ -45,7 +47,7 @@ class LinearThompson:
         return linear_prior(n, self.world, self.world.config.features + o.intercept, o.prior_sd)
 
     def act(self, obs: Array, carry: Any, mode: Mode, mask: Array | None = None) -> tuple[Array, Carry, dict[str, Array]]:
-        from ...core_ml.bayes_linear import Posterior, sample_scores
+        from ...core_ml.maths.bayes_linear import Posterior, sample_scores
 
         observe_linear(carry, *last_pull(obs, self.world.config.arms), self.noise)
         x = contexts(obs, self.world, self.config.intercept)  # (N, k, d)

@@ -8,19 +8,10 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from ..core import (
-    AgentConfig,
-    Array,
-    Carry,
-    Mode,
-    NonFinite,
-    Rollout,
-    Spaces,
-    agent,
-    check_arrays,
-    generator_state,
-    set_generator_state,
-)
+from ...store.arrays import Array, check_arrays
+from ...store.random_state import generator_state, set_generator_state
+from ..protocol import AgentConfig, Carry, Mode, NonFinite, Rollout, Spaces
+from ..registry import agent
 from .core import bandit_of, contexts, generator, last_pull, linear_prior, noise_of, observe_linear, remember
 
 
@@ -50,7 +41,7 @@ class NeuralLinear:
         self.noise = config.noise or noise_of(self.world)
         self.num_steps = self.world.horizon  # an episode at a time: features change between episodes only
         self.rng = generator(seed)
-        from ...core_ml.bayes_features import BayesFeatures
+        from ...core_ml.nets.bayes_features import BayesFeatures
 
         inputs = self.world.config.features
         self.model = BayesFeatures(inputs, config.hidden, config.activation, config.prior_sd, self.noise)
@@ -60,7 +51,7 @@ class NeuralLinear:
         return linear_prior(n, self.world, self.config.hidden[-1] + 1, self.config.prior_sd)
 
     def act(self, obs: Array, carry: Any, mode: Mode, mask: Array | None = None) -> tuple[Array, Carry, dict[str, Array]]:
-        from ...core_ml.bayes_linear import Posterior, sample_scores
+        from ...core_ml.maths.bayes_linear import Posterior, sample_scores
 
         observe_linear(carry, *last_pull(obs, self.world.config.arms), self.noise)
         phi = self._features(obs)

@@ -7,19 +7,10 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from ..core import Array, Carry, Mode, Rollout, Spaces, agent
-from .core import (
-    BanditConfig,
-    bandit_of,
-    blank,
-    check_forgetting,
-    generator,
-    last_pull,
-    load_state,
-    noise_of,
-    record,
-    state_of,
-)
+from ...store.arrays import Array
+from ..protocol import Carry, Mode, Rollout, Spaces
+from ..registry import agent
+from .core import BanditConfig, bandit_of, blank, check_forgetting, generator, last_pull, load_state, noise_of, record, state_of
 
 
 @agent("thompson")

@@ -10,22 +10,13 @@ import gymnasium
 import numpy as np
 from pydantic import Field
 
-from ...envs.core import Native, flat_size
-from ..core import (
-    AgentConfig,
-    Array,
-    Carry,
-    Mode,
-    NonFinite,
-    Rollout,
-    Spaces,
-    agent,
-    check_arrays,
-    generator_state,
-    set_generator_state,
-)
+from ...envs.batch import Native, flat_size
+from ...store.arrays import Array, check_arrays
+from ...store.random_state import generator_state, set_generator_state
+from ..protocol import AgentConfig, Carry, Mode, NonFinite, Rollout, Spaces
+from ..registry import agent
 from ..slots.rewards import Bonuses, Rewards
-from .actor_critic import Widths, scheduled
+from .actor import Widths, scheduled
 
 PARTS = 256  # minibatches that are drawn at a time, at most
 
@@ -75,7 +66,7 @@ class DQN:
         bonus: Bonuses = Field((), description="parts of the reward beside the world's, paid when a step is stored")
 
     def __init__(self, config: Config, spaces: Spaces, seed: int, threads: int = 1) -> None:
-        from ...core_ml.replay import Replay
+        from ...core_ml.data.transitions import Replay
 
         self.config, self.spaces = config, spaces
         if not isinstance(spaces.action, gymnasium.spaces.Discrete):
@@ -101,7 +92,7 @@ class DQN:
 
     def _learner(self, shape: tuple[int, ...]) -> tuple[Any, str]:
         """Who computes the network, and a line for people about it."""
-        from ...core_ml.fused import FusedQ, MLPSpec
+        from ...core_ml.learners.fused import FusedQ, MLPSpec
 
         o = self.config
         torchs = {"a cnn": o.network == "cnn", "dueling": o.dueling, "noisy": o.noisy, "quantiles": o.quantiles > 0}
@@ -115,8 +106,8 @@ class DQN:
             fused.initialise(self.rng)
             wait = "; they compile now, once on this machine, which takes 10 to 20 seconds" if fused.compiles else ""
             return fused, f"learner: fused kernels{wait}"
-        from ...core_ml.eager_q import EagerQ
-        from ...core_ml.nets import q_network
+        from ...core_ml.learners.torch_q import EagerQ
+        from ...core_ml.nets.q_network import q_network
 
         network = shape, self.actions, o.network, o.hidden, o.channels, o.activation
         eager = EagerQ(q_network(*network, o.dueling, o.noisy, o.quantiles, o.heads, o.prior), o.target_every > 0)
@@ -151,7 +142,7 @@ class DQN:
         return np.where(forced < 0, self.learner.q(rows).argmax(1), forced).reshape(lead), carry, {}
 
     def explores(self, agents: int) -> bool:
-        from ...core_ml.fused import FusedQ
+        from ...core_ml.learners.fused import FusedQ
 
         return isinstance(self.learner, FusedQ) and self.learner.explores(agents)
 

@@ -7,10 +7,12 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from ...envs.core import Native
-from ..core import Array, Carry, Kept, Mode, PartRow, Rollout, Spaces, agent, check_arrays
+from ...envs.batch import Native
+from ...store.arrays import Array, check_arrays
+from ..protocol import Carry, Kept, Mode, PartRow, Rollout, Spaces
+from ..registry import agent
 from ..slots.rewards import Bonuses, Rewards
-from .actor_critic import Actor, ActorConfig, metrics_of, scheduled
+from .actor import Actor, ActorConfig, metrics_of, scheduled
 
 UNCLIPPED = 1e6  # a clip range that no ratio leaves
 WHOLE = ("return", "discounted", "baseline", "critic")  # estimates that wait for the end of an episode
@@ -33,8 +35,8 @@ class PolicyGradient:
     of PPO", arXiv:2205.09123): one epoch over one minibatch, and no clipping. So PPO's learners do it, fused or torch.
 
     return, discounted, baseline and critic learn from whole episodes: steps of an episode that a rollout cuts wait in `memory`
-    until it ends (`core_ml/episodes.py`). A step that waited counts by pi(a|s) / pi_then(a|s), the importance weight of its
-    own action; that the other actions of its episode were older, too, is a bias, small where updates are, and none where
+    until it ends (`core_ml/data/episodes.py`). A step that waited counts by pi(a|s) / pi_then(a|s), the importance weight of
+    its own action; that the other actions of its episode were older, too, is a bias, small where updates are, and none where
     `num_steps` is a multiple of a fixed length of episodes. A truncated episode is over for them, and worth nothing beyond,
     but for critic, which like td and gae adds gamma V of its last observation.
     """
@@ -64,8 +66,8 @@ class PolicyGradient:
         bonus: Bonuses = Field((), description="parts of the reward beside the world's, such as rnd")
 
     def __init__(self, config: Config, spaces: Spaces, seed: int, threads: int = 1) -> None:
-        from ...core_ml.episodes import WholeEpisodes
-        from ...core_ml.returns import RunningMean
+        from ...core_ml.data.episodes import WholeEpisodes
+        from ...core_ml.maths.returns import RunningMean
 
         self.config = config
         self.actor = Actor("policy-gradient", config, spaces, seed, threads)
@@ -99,7 +101,7 @@ class PolicyGradient:
         return self.actor.explore(world, kept, carry)
 
     def learn(self, batch: Rollout, progress: float) -> dict[str, float]:
-        from ...core_ml.returns import gae
+        from ...core_ml.maths.returns import gae
 
         batch, paid = self.rewards.add(batch)
         o, actor, reward, value = self.config, self.actor, batch.reward, batch.extras["value"]
@@ -138,7 +140,7 @@ class PolicyGradient:
         self, facts: dict[str, Array], reward: Array, bootstrap: Array, done: Array, gamma: float
     ) -> tuple[dict[str, Array], Array, Array, int]:
         """The steps whose episodes are over now, with their returns."""
-        from ...core_ml.episodes import Full
+        from ...core_ml.data.episodes import Full
 
         assert self.episodes is not None
         try:
@@ -152,8 +154,8 @@ class PolicyGradient:
 
     def _step(self, facts: dict[str, Array], advantage: Array, target: Array, progress: float) -> dict[str, float]:
         """One step of Adam along the gradient of mean(log pi A) + ent_coef H - vf_coef (V - target)^2 / 2."""
-        from ...core_ml.fused import Coefs
-        from ...core_ml.returns import explained_variance
+        from ...core_ml.learners.fused import Coefs
+        from ...core_ml.maths.returns import explained_variance
 
         o, actor, learner = self.config, self.actor, self.learner
         critic, rows = o.advantage in WITH_CRITIC, advantage.size

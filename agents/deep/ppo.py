@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from ...envs.core import Native
-from ..core import Array, Carry, Kept, Mode, PartRow, Rollout, Spaces, agent
-from ..slots.parts import BeliefSlot
+from ...envs.batch import Native
+from ...store.arrays import Array
+from ..protocol import Carry, Kept, Mode, PartRow, Rollout, Spaces
+from ..registry import agent
 from ..slots.rewards import Bonuses, Rewards
-from .actor_critic import Actor, ActorConfig, metrics_of, scheduled
+from ..slots.spec import BeliefSlot
+from .actor import Actor, ActorConfig, metrics_of, scheduled
 
 if TYPE_CHECKING:
-    from ...core_ml.fused import Coefs
+    from ...core_ml.learners.fused import Coefs
 
 
 @agent("ppo")
@@ -25,7 +27,8 @@ class PPO:
     compiled kernels in which a tile of rows goes forward and backward while it is in the cache; or "torch", the reference,
     which sums gradients over chunks of `chunk` rows. Both follow the same equations; with "fused" torch is not even imported.
     With a `belief` it remembers: minibatches are whole streams, and the gradient goes back through all steps of a rollout.
-    On `device` "cuda" it is torch on a GPU (`core_ml/device.py`), which learns from rollouts of `DeviceCollector`.
+    On `device` "cuda" it is torch on a GPU (`core_ml/learners/cuda/actor_critic.py`), which learns from rollouts of
+    `DeviceCollector`.
     """
 
     devices: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
@@ -52,7 +55,7 @@ class PPO:
     def __init__(self, config: Config, spaces: Spaces, seed: int, threads: int = 1, device: str = "cpu") -> None:
         self.config, self.device = config, device
         if config.belief:
-            from .memory_actor import MemoryActor
+            from .recurrent_actor import MemoryActor
 
             self.actor: Actor = MemoryActor("ppo", config, config.belief, spaces, seed, threads, device)
         else:
@@ -86,8 +89,8 @@ class PPO:
         return self.learner.reserve(steps, obs)
 
     def learn(self, batch: Rollout, progress: float) -> dict[str, float]:
-        from ...core_ml.fused import Coefs
-        from ...core_ml.returns import explained_variance, gae
+        from ...core_ml.learners.fused import Coefs
+        from ...core_ml.maths.returns import explained_variance, gae
 
         o, actor, learner, scale = self.config, self.actor, self.learner, self.actor.scale()
         rows, units, copies = math.prod(batch.reward.shape), actor.units(batch), batch.reward.shape[1]
@@ -127,7 +130,7 @@ class PPO:
 
     def _learn_on_device(self, batch: Rollout, rows: int, size: int, coefs: Coefs, learning_rate: float) -> dict[str, float]:
         """The same steps as above for a rollout of tensors; the host sees nothing of them before they are done."""
-        from ...core_ml.device import Memory
+        from ...core_ml.learners.cuda.actor_critic import Memory
 
         o, learner, extras = self.config, self.learner, batch.extras
         tensors: list[Any] = [batch.obs, *(extras[name] for name in ("raw_action", "log_prob", "value", "final_value"))]

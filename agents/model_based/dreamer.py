@@ -11,28 +11,19 @@ import numpy as np
 import pydantic
 from pydantic import Field
 
-from ...envs.registry import explain
-from ..core import (
-    AgentConfig,
-    Array,
-    Carry,
-    Mode,
-    NonFinite,
-    PartRow,
-    Rollout,
-    Spaces,
-    agent,
-    check_arrays,
-    generator_state,
-    set_generator_state,
-)
-from ..slots.dream import asleep, believe, remembered
-from ..slots.parts import ModelPart, ModelSlot, label, resolve
+from ...envs.names import explain
+from ...store.arrays import Array, check_arrays
+from ...store.random_state import generator_state, set_generator_state
+from ..protocol import AgentConfig, Carry, Mode, NonFinite, PartRow, Rollout, Spaces
+from ..registry import agent
+from ..slots.spec import ModelPart, ModelSlot, label, resolve
+from .dream_agent import asleep, believe, remembered
 
 
 @agent("dreamer")
 class Dreamer:
-    """World model, which fills the slot `model`, and an actor-critic (`core_ml/behaviour.py`) that learns in imagination alone.
+    """World model, which fills the slot `model`, and an actor-critic (`core_ml/models/imagined_actor_critic.py`) that
+    learns in imagination alone.
 
     Work per `learn`: `updates` times, a step of the model on sequences of what really happened, and a step of the behaviour on
     what the model imagines from the states of these sequences. One model and one behaviour for all agents of a copy, each of
@@ -59,12 +50,14 @@ class Dreamer:
         model: ModelSlot = Field(
             ModelPart(name="rssm", untrained=False), description="component that says what follows on an action"
         )
-        behaviour: dict[str, Any] = Field({}, description="other options of the actor-critic, see core_ml/behaviour.py")
+        behaviour: dict[str, Any] = Field(
+            {}, description="other options of the actor-critic, see core_ml/models/imagined_actor_critic.py"
+        )
 
     def __init__(self, config: Config, spaces: Spaces, seed: int, threads: int = 1) -> None:
-        from ...core_ml.behaviour import Behaviour
+        from ...core_ml.data.sequences import SequenceReplay
+        from ...core_ml.models.imagined_actor_critic import Behaviour
         from ...core_ml.observations import Observation
-        from ...core_ml.sequences import SequenceReplay
 
         o, self.config, self.spaces = config, config, spaces
         space = spaces.observation

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from ...core_ml.observations import Observation
-from ...core_ml.parameters import Array
-from ..core import PartRow, Rollout, Spaces
-from .parts import EncoderPart, label, resolve
+from ...store.arrays import Array
+from ..protocol import PartRow, Rollout, Spaces
+from .spec import EncoderPart, label, resolve
 
 
 class Encoding:

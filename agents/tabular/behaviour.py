@@ -7,7 +7,9 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from ..core import AgentConfig, Array, Mode, generator_state, set_generator_state
+from ...store.arrays import Array
+from ...store.random_state import generator_state, set_generator_state
+from ..protocol import AgentConfig, Mode
 from .kernel import inner, kernel
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from ..core import Array, Carry, Mode, Rollout, Spaces, agent
+from ...store.arrays import Array, check_growing
+from ..protocol import Carry, Mode, Rollout, Spaces
+from ..registry import agent
 from .behaviour import Behaviour, TabularConfig, step_size
 from .kernel import inner, kernel
-from .table import Table, check_growing, discrete
+from .table import Table, discrete
 
 
 @agent("double-q")

@@ -6,11 +6,13 @@ from typing import Any
 
 from pydantic import Field
 
-from ..core import Array, Carry, Mode, Rollout, Spaces, agent
+from ...store.arrays import Array, check_growing
+from ..protocol import Carry, Mode, Rollout, Spaces
+from ..registry import agent
 from .behaviour import Behaviour, TabularConfig, highest, step_size
 from .experience import COLUMNS, Experience, remember
 from .kernel import kernel
-from .table import UNKNOWN, Table, check_growing, discrete
+from .table import UNKNOWN, Table, discrete
 
 
 @agent("dyna-q")

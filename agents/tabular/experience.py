@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..core import Array
+from ...store.arrays import Array
 from .kernel import inner
 from .table import UNKNOWN, Pool, Table, check_indices
 

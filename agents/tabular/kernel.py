@@ -53,7 +53,7 @@ def _sources_key() -> str:
 
 def _bound(function: Any) -> Any:
     """`function`, with the inner functions that it names compiled."""
-    from ...envs.compile import rebound, referenced
+    from ...envs.engine.compile import rebound, referenced
 
     inners = {name: value for name, value in referenced(function).items() if hasattr(value, "__tabular_inner__")}
     return rebound(function, {name: _inlined(value) for name, value in inners.items()})

@@ -6,10 +6,12 @@ from typing import Literal
 
 from pydantic import Field
 
-from ..core import Array, Carry, Mode, Rollout, Spaces, agent
+from ...store.arrays import Array, check_growing
+from ..protocol import Carry, Mode, Rollout, Spaces
+from ..registry import agent
 from .behaviour import Behaviour, TabularConfig, expected, step_size
 from .kernel import kernel
-from .table import Table, check_growing, discrete
+from .table import Table, discrete
 from .traces import Held
 
 

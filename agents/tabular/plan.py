@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...envs.core import Model, World
-from ...envs.mdp import Solution
-from ..core import Array, Spaces, check_arrays
+from ...envs.solvers.mdp import Solution
+from ...envs.world import Model, World
+from ...store.arrays import Array, check_arrays
+from ..protocol import Spaces
 from .table import UNKNOWN, Table, discrete
 
 EPISODES = 8  # whose models are compared, to see whether the board is always the same
@@ -30,8 +31,8 @@ def see(world: World, seed: int = 0, resets: int = 64) -> Seen:
     Raises ValueError, one line, where the world gives no model. `start` holds the beginnings of episodes whose states the
     model knows: all of them where the board is fixed.
     """
-    from ...envs.engine import Engine
-    from ...envs.solve import StateIndex
+    from ...envs.engine.engine import Engine
+    from ...envs.solvers.yardstick import StateIndex
 
     if world.num_agents != 1:
         raise ValueError(f"world {world.name} has {world.num_agents} agents: a model is one agent's")
@@ -54,7 +55,7 @@ def see(world: World, seed: int = 0, resets: int = 64) -> Seen:
 
 def fixed(world: World, seed: int = 0) -> bool:
     """Whether several episodes have the same model."""
-    from ...envs.engine import Engine
+    from ...envs.engine.engine import Engine
 
     few = Engine(world, num_envs=EPISODES, seed=seed, threads=1)
     first = world.model(few.state, 0)

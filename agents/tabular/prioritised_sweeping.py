@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from ..core import Array, Carry, Mode, Rollout, Spaces, agent
+from ...store.arrays import Array, check_growing
+from ..protocol import Carry, Mode, Rollout, Spaces
+from ..registry import agent
 from .behaviour import Behaviour, TabularConfig, highest
 from .experience import COLUMNS, Experience, remember
 from .kernel import inner, kernel
-from .table import UNKNOWN, Table, check_growing, discrete
+from .table import UNKNOWN, Table, discrete
 
 
 @agent("prioritised-sweeping")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from ..core import Array, Carry, Mode, Rollout, Spaces, agent
+from ...store.arrays import Array, check_growing
+from ..protocol import Carry, Mode, Rollout, Spaces
+from ..registry import agent
 from .behaviour import Behaviour, OpponentConfig, highest, step_size
 from .kernel import kernel
-from .table import Table, check_growing, discrete, others
+from .table import Table, discrete, others
 
 
 @agent("q-learning")

@@ -6,10 +6,12 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from ..core import Array, Carry, Mode, Rollout, Spaces, agent
+from ...store.arrays import Array, check_growing
+from ..protocol import Carry, Mode, Rollout, Spaces
+from ..registry import agent
 from .behaviour import Behaviour, OpponentConfig, expected, step_size
 from .kernel import kernel
-from .table import Table, check_growing, discrete, others
+from .table import Table, discrete, others
 from .traces import Held, credit
 
 

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import gymnasium
 import numpy as np
 
-from ..core import Array, Rollout, Spaces, check_arrays
+from ...store.arrays import Array
+from ..protocol import Rollout, Spaces
 from .kernel import kernel
 
 FIRST = 256  # rows that there is room for at the start
@@ -69,21 +70,6 @@ class Pool:
         self.reserve(self.count)
         for name in self.columns:
             self.columns[name][: self.count] = state[prefix + name]
-
-
-def check_growing(state: dict[str, Array], expected: dict[str, Array], what: str) -> None:
-    """As `core.check_arrays`, but names with a slash are arrays whose first axis may have any length, the same for all that
-    share what stands before the slash. Raises ValueError."""
-    lengths: dict[str, int] = {}
-    fitted = {}
-    for name, array in expected.items():
-        group, slash, _ = name.partition("/")
-        if slash and name in state and state[name].ndim:
-            length = lengths.setdefault(group, len(state[name]))
-            fitted[name] = np.empty((length, *array.shape[1:]), array.dtype)
-        else:
-            fitted[name] = array
-    check_arrays(state, fitted, what)
 
 
 class Table:

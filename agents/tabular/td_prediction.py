@@ -7,10 +7,13 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field, field_validator
 
-from ..core import AgentConfig, Array, Carry, Mode, Rollout, Spaces, agent, generator_state, set_generator_state
+from ...store.arrays import Array, check_growing
+from ...store.random_state import generator_state, set_generator_state
+from ..protocol import AgentConfig, Carry, Mode, Rollout, Spaces
+from ..registry import agent
 from .kernel import kernel
 from .monte_carlo import sweep as sweep_episodes
-from .table import Table, check_growing, discrete
+from .table import Table, discrete
 from .traces import Held, credit
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..core import Array
+from ...store.arrays import Array
 from .kernel import inner
 from .table import check_indices
 

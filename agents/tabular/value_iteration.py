@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from ...envs.mdp import value_iteration
-from ..core import AgentConfig, Array, Carry, Mode, Rollout, Spaces, agent
+from ...envs.solvers.mdp import value_iteration
+from ...store.arrays import Array
+from ..protocol import AgentConfig, Carry, Mode, Rollout, Spaces
+from ..registry import agent
 from .plan import Plan
 
 

@@ -12,10 +12,11 @@ import gymnasium
 import numpy as np
 from pydantic import Field, field_validator, model_validator
 
-from .. import bayes
-from ..core import MOST_STEPS, Array, Model, Preset, Scene, World, WorldConfig, Yardstick, helper, outside, rule
+from ...store.arrays import Array
 from ..registry import world
 from ..rng import S11, TO_UNIT, below, bits, fresh_streams, natural_log, normal, unit
+from ..solvers import bayes
+from ..world import MOST_STEPS, Model, Preset, Scene, World, WorldConfig, Yardstick, helper, outside, rule
 
 REWARDS = BERNOULLI, GAUSSIAN, BETA, EXACT = 0, 1, 2, 3
 DYNAMICS = STATIONARY, DRIFT, SWITCH, RESTLESS, ADVERSARY = 0, 1, 2, 3, 4

@@ -8,9 +8,10 @@ import gymnasium
 import numpy as np
 from pydantic import Field
 
-from ..core import MOST_STEPS, Array, Entity, Scene, World, WorldConfig, helper, outside, rule
+from ...store.arrays import Array
 from ..registry import world
 from ..rng import unit
+from ..world import MOST_STEPS, Entity, Scene, World, WorldConfig, helper, outside, rule
 
 GRAVITY, CART, POLE, HALF_LENGTH, FORCE, TAU = 9.8, 1.0, 0.1, 0.5, 10.0, 0.02  # m/s^2, kg, kg, m, N, s
 MASS, MOMENT = CART + POLE, POLE * HALF_LENGTH

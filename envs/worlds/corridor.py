@@ -8,9 +8,10 @@ import gymnasium
 import numpy as np
 from pydantic import Field
 
-from ..core import MOST_STEPS, Array, Entity, Model, Preset, Scene, World, WorldConfig, Yardstick, outside, rule
+from ...store.arrays import Array
 from ..registry import world
 from ..rng import GOLDEN, below, bits, mix, normal
+from ..world import MOST_STEPS, Entity, Model, Preset, Scene, World, WorldConfig, Yardstick, outside, rule
 
 MEMORY, DELAY, MATCH = 0, 1, 2
 MODEL_ENTRIES = 2**20  # states x actions x outcomes up to which an exact model is built

@@ -10,9 +10,10 @@ import gymnasium
 import numpy as np
 from pydantic import Field, field_validator, model_validator
 
-from ..core import MOST_STEPS, Array, Game, Model, Preset, Scene, World, WorldConfig, Yardstick, outside, rule
+from ...store.arrays import Array
 from ..registry import world
 from ..rng import unit
+from ..world import MOST_STEPS, Game, Model, Preset, Scene, World, WorldConfig, Yardstick, outside, rule
 
 MOST_PLAYERS = 16
 MOST_ENTRIES = 2**20  # of a payoff table
@@ -438,7 +439,7 @@ class Matrix(World):
         if o.agents == 1 or not self.solver:
             return None
         if o.opponents:  # the agents as one controller of all their actions
-            from ..mdp import evaluate_policy, finite_horizon, value_iteration
+            from ..solvers.mdp import evaluate_policy, finite_horizon, value_iteration
 
             next_state, probability, terminated, reward = self._tables()
             model = Model(next_state, probability, reward.mean(-1), terminated, self._number(s, 0), self._fields())
@@ -448,7 +449,7 @@ class Matrix(World):
             return Yardstick(np.full(n, lazy), np.full(n, best), SOCIAL)
         p, player = self._payoff, -1
         if self._zero_sum:
-            from ..games import zero_sum
+            from ..solvers.games import zero_sum
 
             matrix = p.table[: len(p.table) // 2].reshape(self._actions, self._actions)
             lazy, best, meaning = matrix.mean(), zero_sum(matrix).value, "value of the game for player 0"

@@ -9,9 +9,10 @@ import gymnasium
 import numpy as np
 from pydantic import Field, field_validator, model_validator
 
-from ..core import MOST_STEPS, Array, Entity, Preset, Scene, World, WorldConfig, Yardstick, helper, outside, rule
+from ...store.arrays import Array
 from ..registry import world
 from ..rng import below, fresh_streams, normal, unit
+from ..world import MOST_STEPS, Entity, Preset, Scene, World, WorldConfig, Yardstick, helper, outside, rule
 
 SQUARE, DISK, CIRCLE, HALF_CIRCLE = range(4)
 GOALS = {"square": SQUARE, "disk": DISK, "circle": CIRCLE, "half-circle": HALF_CIRCLE}

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gumdrop.agents.core import agents, make_agent
-from gumdrop.agents.runtime import checkpoint, train
-from gumdrop.agents.runtime.evaluate import evaluate_run
+from gumdrop.agents.registry import agents, make_agent
 from gumdrop.configs.schema import RunConfig
-from gumdrop.envs.registry import make
+from gumdrop.envs.make import make
+from gumdrop.experiments.run import train
+from gumdrop.experiments.run.evaluate import evaluate_run
+from gumdrop.store import checkpoint
 
 CORRIDOR = {"env": {"id": "corridor"}, "num_envs": 4}
 WORLDS: dict[str, dict[str, Any]] = {  # by the folder that an algorithm lies in

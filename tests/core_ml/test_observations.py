@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import distributions
 
-from gumdrop.core_ml.coder import Likelihood
+from gumdrop.core_ml.encoders.autoencoding import Likelihood
 from gumdrop.core_ml.observations import Observation
 
 PAIR = Observation("grid", (2, 1, 2), 3)  # two planes of 1 x 2 cells

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from scipy import ndimage, stats
 
-from gumdrop.envs.core import Array
-from gumdrop.envs.engine import Engine
-from gumdrop.envs.registry import make, make_world
+from gumdrop.envs.engine.engine import Engine
+from gumdrop.envs.make import make
+from gumdrop.envs.registry import make_world
 from gumdrop.envs.worlds.maze.tiles import DOOR, FLOOR, GENERATORS, GOAL, KEY, WALL, parse_layout
+from gumdrop.store.arrays import Array
 
 
 def boards(layout: str, size: int, n: int, seed: int = 0, **options: Any) -> tuple[Array, Array]:

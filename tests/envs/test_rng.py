@@ -136,7 +136,7 @@ def test_natural_log_within_two_units_in_the_last_place() -> None:
 def test_compiled_helpers_give_the_same_bits() -> None:
     import numba
 
-    from gumdrop.envs import compile
+    from gumdrop.envs.engine import compile
 
     below, unit, normal = (compile._compiled(helper, ()) for helper in (r.below, r.unit, r.normal))
 

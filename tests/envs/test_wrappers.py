@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gumdrop.agents.runtime.evaluate import run_episodes
-from gumdrop.envs.registry import make
+from gumdrop.envs.make import make
 from gumdrop.envs.wrappers import Seen, blank, recolour, zoom
+from gumdrop.experiments.run.episodes import run_episodes
 
 WORLD: dict[str, Any] = {"layout": "S..G", "view": 0, "observe": "rgb", "time_limit": 3}
 RNG = np.random.default_rng(0)

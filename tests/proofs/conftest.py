@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from gumdrop.agents.runtime.results import write_page
-from gumdrop.agents.runtime.system import git_commit, processor, versions
+from gumdrop.experiments.report.results_page import write_page
+from gumdrop.experiments.run.machine import git_commit, processor, versions
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
 

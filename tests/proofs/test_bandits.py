@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gumdrop.agents.core import Array, make_agent
-from gumdrop.agents.runtime.evaluate import interval
-from gumdrop.agents.runtime.train import train
+from gumdrop.agents.registry import make_agent
 from gumdrop.configs.schema import RunConfig
-from gumdrop.envs.registry import make
+from gumdrop.envs.make import make
+from gumdrop.experiments.run.evaluate import interval
+from gumdrop.experiments.run.train import train
+from gumdrop.store.arrays import Array
 
 pytestmark = pytest.mark.slow
 Proof = Callable[[str, dict[str, Any]], None]
@@ -238,7 +239,8 @@ def test_features_that_were_learnt_pay(tmp_path: Path, proof: Proof) -> None:
     """neural-linear, trained on other tasks, against LinUCB and itself untrained, on the nonlinear contextual preset."""
     world = {"id": "bandit-contextual-nonlinear"}
     runs = []
-    from gumdrop.agents.runtime.evaluate import evaluate_run, run_episodes
+    from gumdrop.experiments.run.episodes import run_episodes
+    from gumdrop.experiments.run.evaluate import evaluate_run
 
     for seed in range(10):
         config = RunConfig(env=world, agent={"name": "neural-linear"}, num_envs=64, steps=100_000, seed=seed, threads=1)

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gumdrop.agents.runtime.evaluate import evaluate_run
-from gumdrop.agents.runtime.statistics import over_seeds
-from gumdrop.agents.runtime.train import train
 from gumdrop.configs.schema import RunConfig
+from gumdrop.experiments.run.evaluate import evaluate_run
+from gumdrop.experiments.run.train import train
+from gumdrop.experiments.statistics import over_seeds
 
 pytestmark = pytest.mark.slow
 Proof = Callable[[str, dict[str, Any]], None]

@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 import torch
 
-from gumdrop.agents.runtime.statistics import over_seeds
+from gumdrop.core_ml.data.sequences import SequenceReplay
+from gumdrop.core_ml.models.rssm import RSSM
 from gumdrop.core_ml.observations import Observation
-from gumdrop.core_ml.rssm import RSSM
-from gumdrop.core_ml.sequences import SequenceReplay
-from gumdrop.envs.registry import make
+from gumdrop.envs.make import make
+from gumdrop.experiments.statistics import over_seeds
 
 pytestmark = pytest.mark.slow
 Proof = Callable[[str, dict[str, Any]], None]

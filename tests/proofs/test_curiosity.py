@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from gumdrop.agents.runtime.evaluate import evaluate_run
-from gumdrop.agents.runtime.train import train
 from gumdrop.configs.schema import RunConfig
-from gumdrop.envs.registry import make
+from gumdrop.envs.make import make
+from gumdrop.experiments.run.evaluate import evaluate_run
+from gumdrop.experiments.run.train import train
 
 pytestmark = pytest.mark.slow
 Proof = Callable[[str, dict[str, Any]], None]

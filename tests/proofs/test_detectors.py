@@ -12,15 +12,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gumdrop.agents.core import Array, restart
-from gumdrop.agents.deep.guarded import Guarded
-from gumdrop.agents.runtime.evaluate import load_run, run_episodes
-from gumdrop.agents.runtime.statistics import over_seeds
-from gumdrop.agents.runtime.train import train
+from gumdrop.agents.protocol import restart
+from gumdrop.agents.safe.guarded import Guarded
+from gumdrop.agents.saved import load_run
 from gumdrop.configs.schema import RunConfig
-from gumdrop.core_ml.detector import auroc
-from gumdrop.envs.registry import make
+from gumdrop.core_ml.detectors.protocol import auroc
+from gumdrop.envs.make import make
 from gumdrop.envs.rng import copy_seeds
+from gumdrop.experiments.run.episodes import run_episodes
+from gumdrop.experiments.run.train import train
+from gumdrop.experiments.statistics import over_seeds
+from gumdrop.store.arrays import Array
 
 pytestmark = pytest.mark.slow
 Proof = Callable[[str, dict[str, Any]], None]

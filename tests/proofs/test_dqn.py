@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gumdrop.agents.core import make_agent
-from gumdrop.agents.runtime import statistics
-from gumdrop.agents.runtime.bench import in_turns, rate
-from gumdrop.agents.runtime.collect import Collector
-from gumdrop.agents.runtime.evaluate import evaluate_run
-from gumdrop.agents.runtime.train import train
+from gumdrop.agents.registry import make_agent
 from gumdrop.configs.loader import resolve
 from gumdrop.configs.schema import RunConfig
-from gumdrop.envs.registry import make
+from gumdrop.envs.make import make
+from gumdrop.experiments import statistics
+from gumdrop.experiments.bench.bench import in_turns, rate
+from gumdrop.experiments.run.collect.host import Collector
+from gumdrop.experiments.run.evaluate import evaluate_run
+from gumdrop.experiments.run.train import train
 
 pytestmark = pytest.mark.slow
 Proof = Callable[[str, dict[str, Any]], None]

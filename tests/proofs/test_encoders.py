@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 
-from gumdrop.agents.core import Agent, make_agent
-from gumdrop.agents.runtime.collect import Collector, practise
-from gumdrop.agents.runtime.evaluate import run_episodes
-from gumdrop.agents.runtime.statistics import over_seeds, welch
-from gumdrop.envs.registry import make
+from gumdrop.agents.protocol import Agent
+from gumdrop.agents.registry import make_agent
+from gumdrop.envs.make import make
 from gumdrop.envs.wrappers import Change, Seen, blank, recolour, zoom
+from gumdrop.experiments.run.collect.host import Collector
+from gumdrop.experiments.run.collect.make import practise
+from gumdrop.experiments.run.episodes import run_episodes
+from gumdrop.experiments.statistics import over_seeds, welch
 
 pytestmark = pytest.mark.slow
 Proof = Callable[[str, dict[str, Any]], None]

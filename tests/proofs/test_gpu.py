@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from gumdrop.agents.runtime.bench import bench_device, bench_env
+from gumdrop.experiments.bench.bench import bench_device, bench_env
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")]
 Proof = Callable[[str, dict[str, Any]], None]

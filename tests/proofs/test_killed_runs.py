@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from gumdrop.agents.runtime import checkpoint
+from gumdrop.store import checkpoint
 
 pytestmark = pytest.mark.slow
 KILLS = 10

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from gumdrop.agents.runtime.evaluate import evaluate_run
-from gumdrop.agents.runtime.train import train
 from gumdrop.configs.loader import resolve
+from gumdrop.experiments.run.evaluate import evaluate_run
+from gumdrop.experiments.run.train import train
 
 pytestmark = pytest.mark.slow
 Proof = Callable[[str, dict[str, Any]], None]
@@ -51,8 +51,8 @@ OURS = """
 import atexit, gc, sys
 atexit.register(gc.freeze)  # as the command line does
 from pathlib import Path
-from gumdrop.agents.runtime.evaluate import evaluate_run
-from gumdrop.agents.runtime.train import train
+from gumdrop.experiments.run.evaluate import evaluate_run
+from gumdrop.experiments.run.train import train
 from gumdrop.configs.loader import resolve
 train(resolve(sys.argv[1], None, [], {"seed": int(sys.argv[2])}), Path(sys.argv[3]), live=False)
 print(evaluate_run(Path(sys.argv[3]), 20)["agent"]["mean"])

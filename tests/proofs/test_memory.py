@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from gumdrop.agents.core import make_agent
-from gumdrop.agents.runtime.collect import practise
-from gumdrop.agents.runtime.evaluate import run_episodes
-from gumdrop.agents.runtime.statistics import over_seeds, welch
-from gumdrop.envs.registry import make
+from gumdrop.agents.registry import make_agent
+from gumdrop.envs.make import make
+from gumdrop.experiments.run.collect.make import practise
+from gumdrop.experiments.run.episodes import run_episodes
+from gumdrop.experiments.statistics import over_seeds, welch
 
 pytestmark = pytest.mark.slow
 Proof = Callable[[str, dict[str, Any]], None]
@@ -196,7 +196,7 @@ def test_viterbi_names_the_place(proof: Proof) -> None:
     random model."""
     import numpy as np
 
-    from gumdrop.core_ml.hmm import HMM
+    from gumdrop.core_ml.beliefs.hmm import HMM
 
     runs = []
     for seed in range(SEEDS):
@@ -266,7 +266,7 @@ def by_the_rules(looks: Any) -> Any:
     """The exact model; `looks`, uint8 (O, 9): what its observations stand for."""
     import numpy as np
 
-    from gumdrop.core_ml.hmm import HMM
+    from gumdrop.core_ml.beliefs.hmm import HMM
 
     env: Any = make("maze", CHUTES, num_envs=1000, seed=0)
     obs = env.reset(0).reshape(-1, 9)
@@ -288,7 +288,7 @@ def test_baum_welch_recovers_three_rooms(proof: Proof) -> None:
     import numpy as np
     from scipy.optimize import linear_sum_assignment
 
-    from gumdrop.core_ml.hmm import HMM
+    from gumdrop.core_ml.beliefs.hmm import HMM
 
     left = np.array([[1, 0, 0], [0.9, 0.1, 0], [0, 0.9, 0.1]])
     truth, wrong = np.stack([left, left[::-1, ::-1]]), 0.2

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from gumdrop.agents.runtime.live import Live
-from gumdrop.agents.runtime.tracking import Tracker
-from gumdrop.agents.runtime.train import train
 from gumdrop.configs.loader import resolve
+from gumdrop.experiments.live.run_view import Live
+from gumdrop.experiments.run.tracking import Tracker
+from gumdrop.experiments.run.train import train
 
 pytestmark = pytest.mark.slow
 RUNS = {"candy-ppo": 400_000, "cartpole-fast": 80_000}  # environment steps; the second has small, frequent updates

@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gumdrop.agents.runtime.evaluate import load_run, run_episodes, yardstick_sample
-from gumdrop.agents.runtime.statistics import over_seeds, welch
-from gumdrop.agents.runtime.train import train
+from gumdrop.agents.saved import load_run
 from gumdrop.configs.schema import RunConfig
+from gumdrop.experiments.run.episodes import run_episodes
+from gumdrop.experiments.run.evaluate import yardstick_sample
+from gumdrop.experiments.run.train import train
+from gumdrop.experiments.statistics import over_seeds, welch
 
 pytestmark = pytest.mark.slow
 Proof = Callable[[str, dict[str, Any]], None]

@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from gumdrop.agents.bridges.sb3_vec_env import vec_env
-from gumdrop.agents.core import Spaces, make_agent
-from gumdrop.agents.runtime.collect import Collector
-from gumdrop.agents.runtime.evaluate import run_episodes
-from gumdrop.envs.registry import make
+from gumdrop.agents.bridges.sb3.vec_env import vec_env
+from gumdrop.agents.protocol import Spaces
+from gumdrop.agents.registry import make_agent
+from gumdrop.envs.make import make
+from gumdrop.experiments.run.collect.host import Collector
+from gumdrop.experiments.run.episodes import run_episodes
 
 pytestmark = pytest.mark.slow
 Proof = Callable[[str, dict[str, Any]], None]

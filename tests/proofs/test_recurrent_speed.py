@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from gumdrop.agents.core import make_agent
-from gumdrop.agents.runtime.bench import COPIES, MAZE, PPO
-from gumdrop.agents.runtime.collect import Collector
-from gumdrop.agents.runtime.system import choose_threads
-from gumdrop.envs.registry import make
+from gumdrop.agents.registry import make_agent
+from gumdrop.envs.make import make
+from gumdrop.experiments.bench.bench import COPIES, MAZE, PPO
+from gumdrop.experiments.run.collect.host import Collector
+from gumdrop.experiments.run.machine import choose_threads
 
 pytestmark = pytest.mark.slow
 ROUNDS, SECONDS = 5, 5.0

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from gumdrop.agents.runtime.system import cores
+from gumdrop.experiments.run.machine import cores
 
 pytestmark = pytest.mark.slow
 SEEDS, ROUNDS = 10, 1

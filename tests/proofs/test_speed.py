@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from gumdrop.agents.runtime import peers_train
-from gumdrop.agents.runtime.bench import bench_env, bench_train
-from gumdrop.agents.runtime.peers import PEERS
 from gumdrop.envs.registry import presets, worlds
+from gumdrop.experiments.bench import peers_train
+from gumdrop.experiments.bench.bench import bench_env, bench_train
+from gumdrop.experiments.bench.peers import PEERS
 
 pytestmark = pytest.mark.slow
 

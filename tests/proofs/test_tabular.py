@@ -16,14 +16,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gumdrop.agents.core import Rollout, make_agent
-from gumdrop.agents.runtime.collect import Collector
-from gumdrop.agents.runtime.statistics import over_seeds
-from gumdrop.agents.runtime.system import git_commit
+from gumdrop.agents.protocol import Rollout
+from gumdrop.agents.registry import make_agent
 from gumdrop.agents.tabular.plan import Seen, see
-from gumdrop.agents.tabular.show import learned
-from gumdrop.envs import mdp
-from gumdrop.envs.registry import make, make_world
+from gumdrop.envs.make import make
+from gumdrop.envs.registry import make_world
+from gumdrop.envs.solvers import mdp
+from gumdrop.experiments.analysis.tables import learned
+from gumdrop.experiments.run.collect.host import Collector
+from gumdrop.experiments.run.machine import git_commit
+from gumdrop.experiments.statistics import over_seeds
 
 pytestmark = pytest.mark.slow
 Proof = Callable[[str, dict[str, Any]], None]

@@ -19,19 +19,21 @@ import numpy as np
 import pytest
 import torch
 
-from gumdrop.agents.core import make_agent
-from gumdrop.agents.runtime.collect import Collector, practise
-from gumdrop.agents.runtime.evaluate import run_episodes
-from gumdrop.agents.runtime.prediction import wandering
-from gumdrop.agents.runtime.statistics import over_seeds, welch
-from gumdrop.agents.slots.controllers import Deciding, Planning
-from gumdrop.agents.slots.dream import Awake, DreamEnv
-from gumdrop.core_ml.cma_controller import CmaController
+from gumdrop.agents.model_based.controllers import Deciding, Planning
+from gumdrop.agents.model_based.dream_agent import Awake
+from gumdrop.agents.model_based.dream_env import DreamEnv
+from gumdrop.agents.registry import make_agent
+from gumdrop.core_ml.models.open_loop import calibration
+from gumdrop.core_ml.models.rssm import RSSM
 from gumdrop.core_ml.observations import Observation
-from gumdrop.core_ml.open_loop import calibration
-from gumdrop.core_ml.planner import Planner
-from gumdrop.core_ml.rssm import RSSM
-from gumdrop.envs.registry import make
+from gumdrop.core_ml.planners.cem import Planner
+from gumdrop.core_ml.planners.cma_controller import CmaController
+from gumdrop.envs.make import make
+from gumdrop.experiments.analysis.prediction import wandering
+from gumdrop.experiments.run.collect.host import Collector
+from gumdrop.experiments.run.collect.make import practise
+from gumdrop.experiments.run.episodes import run_episodes
+from gumdrop.experiments.statistics import over_seeds, welch
 
 pytestmark = pytest.mark.slow
 Proof = Callable[[str, dict[str, Any]], None]
@@ -137,7 +139,7 @@ def test_imagination_is_fast(proof: Proof) -> None:
 def test_collecting_costs_what_acting_costs(proof: Proof) -> None:
     """Real steps of who dreams: rollouts by the collector, with all that is kept for learning and the replay, beside the bare
     loop of acting and stepping the engine, in turns."""
-    from gumdrop.agents.core import restart
+    from gumdrop.agents.protocol import restart
 
     found: dict[str, dict[str, float]] = {}
     for copies in (64, 1024):

@@ -360,7 +360,7 @@ def forge(change: Callable[[dict[str, dict[str, Any]], dict[str, Any]], None]) -
     """A checkpoint whose sums are right and whose content is not."""
 
     def apply(run: Path) -> None:
-        from gumdrop.agents.runtime import checkpoint
+        from gumdrop.store import checkpoint
 
         found = checkpoint.load(run)
         tensors, info = found.tensors, dict(found.info)

@@ -152,8 +152,8 @@ def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
 def test_doctor_finds_what_is_wrong(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from gumdrop.agents.runtime import checkpoint
-    from gumdrop.agents.runtime import doctor as runtime
+    from gumdrop.experiments import doctor as runtime
+    from gumdrop.store import checkpoint
 
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("GUMDROP_CACHE", str(tmp_path / "file"))
@@ -251,7 +251,8 @@ def test_a_leaderboard_goes_on_where_it_was(folder: Path, capsys: pytest.Capture
 def test_a_leaderboard_tells_how_it_ended(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from gumdrop.agents.runtime import leaderboard, train
+    from gumdrop.experiments.run import train
+    from gumdrop.experiments.study import leaderboard
 
     def stop(*_: Any, **__: Any) -> None:
         raise train.Interrupted(signal.SIGINT)
@@ -270,7 +271,7 @@ def test_a_leaderboard_tells_how_it_ended(
 def test_a_failed_seed_gives_exit_status_1(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from gumdrop.agents.runtime import group
+    from gumdrop.experiments.run import group
 
     row = {"status": "finished", "env_steps": 256, "seconds": 1.0, "return": 5.0, "share_of_optimal": None}
     rows = [{**row, "seed": 0, "run": "seed-0"}, {**row, "seed": 1, "run": "seed-1", "status": "failed", "error": "nan"}]
@@ -302,7 +303,7 @@ def test_default_names_count_on(folder: Path) -> None:
 
 
 def test_a_refused_agent_leaves_no_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from gumdrop.agents.runtime import train as runtime
+    from gumdrop.experiments.run import train as runtime
 
     def refuse(*_: Any, **__: Any) -> None:
         raise ValueError("no")
@@ -316,7 +317,7 @@ def test_a_refused_agent_leaves_no_folder(folder: Path, monkeypatch: pytest.Monk
 def test_what_others_print_does_not_reach_the_document(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from gumdrop.agents.runtime import train as runtime
+    from gumdrop.experiments.run import train as runtime
 
     def chatty(*_: Any, **__: Any) -> dict[str, Any]:
         print("hello")
@@ -331,7 +332,7 @@ def test_what_others_print_does_not_reach_the_document(
 def test_an_interruption_keeps_its_exit_status(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from gumdrop.agents.runtime import train as runtime
+    from gumdrop.experiments.run import train as runtime
 
     def stop(*_: Any, **__: Any) -> None:
         raise runtime.Interrupted(signal.SIGTERM)

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from ...core import MOST_STEPS, Preset, WorldConfig
+from ...world import MOST_STEPS, Preset, WorldConfig
 from .features import (
     ALIKE,
     BLOCK,

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ...core import Game, Model
 from ...grid import DX, DY, slip_outcomes
+from ...world import Game, Model
 from .config import Config
 from .features import (
     BLOCK,

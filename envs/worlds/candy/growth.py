@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from ...core import Array, helper
+from ....store.arrays import Array
 from ...rng import GOLDEN, ONE, S11, TO_UNIT, below, bits, chance, mix
+from ...world import helper
 from .features import CLEANING, DRIFT, NEIGHBOUR, SEASONS, SWITCH
 
 

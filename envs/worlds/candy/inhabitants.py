@@ -22,9 +22,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...core import Array, helper
+from ....store.arrays import Array
 from ...grid import STAY
 from ...rng import below
+from ...world import helper
 from .features import ALIKE
 from .taking import value_of
 

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from ...core import Array, helper
+from ....store.arrays import Array
 from ...grid import U1, U2, U3, U4, U5, U6, U7, U8
 from ...rng import GOLDEN, S11, S32, TO_UNIT, mix
+from ...world import helper
 from .features import CLEANING, DUEL, HIDDEN, LEVELS, OUTSIDE, OWNED, POCKET, SEASONS, SIGNAL, TYPES, ZAP
 
 EACH, LOW, HIGH = (np.uint64(v * 0x0101010101010101) for v in (1, 0x7F, 0x80))  # the same byte eight times

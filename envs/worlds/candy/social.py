@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...core import Array, helper
+from ....store.arrays import Array
 from ...grid import DX, DY, STAY
+from ...world import helper
 from .features import CLEANING, GIFT, INHABITED, SIGNAL, ZAP
 from .taking import distance
 

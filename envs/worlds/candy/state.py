@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...core import Array, outside
+from ....store.arrays import Array
+from ...world import outside
 from .config import Config
 from .features import CLEANING, DRIFT, DUEL, INHABITED, JOINT, LEVELS, OUTSIDE, POCKET, REACT, SIGNAL, SPOTS, ZAP
 from .inhabitants import NAMES

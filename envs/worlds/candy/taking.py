@@ -6,23 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from ...core import Array, helper
+from ....store.arrays import Array
 from ...rng import GOLDEN, S11, TO_UNIT, below, mix
-from .features import (
-    DRIFT,
-    DUEL,
-    INHABITED,
-    NOBODY_WINS,
-    OWNED,
-    PAYOFF,
-    POCKET,
-    REACT,
-    RESPAWN,
-    SEASONS,
-    SPLIT,
-    SPOTS,
-    SWITCH,
-)
+from ...world import helper
+from .features import DRIFT, DUEL, INHABITED, NOBODY_WINS, OWNED, PAYOFF, POCKET, REACT, RESPAWN, SEASONS, SPLIT, SPOTS, SWITCH
 
 
 @helper

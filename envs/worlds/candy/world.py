@@ -12,10 +12,11 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from ...core import Array, Entity, Game, Model, Scene, World, rule
+from ....store.arrays import Array
 from ...grid import DX, DY, copy_window
 from ...registry import world
 from ...rng import below, bits
+from ...world import Entity, Game, Model, Scene, World, rule
 from . import config, exact, state
 from .features import (
     BLOCK,

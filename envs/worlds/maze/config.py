@@ -8,8 +8,9 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field, field_validator, model_validator
 
-from ...core import MOST_STEPS, Array, Preset, WorldConfig
-from ...search import MOST_CELLS
+from ....store.arrays import Array
+from ...solvers.search import MOST_CELLS
+from ...world import MOST_STEPS, Preset, WorldConfig
 from .moves import MOVES, distances
 from .tiles import FITTED, FLOOR, GENERATORS, GOAL, LAYOUTS, MOST, OPEN, ROOMS, codes_of, padded, parse_layout
 
@@ -245,7 +246,7 @@ class MazeConfig(WorldConfig):
 
     @property
     def solved_by_search(self) -> bool:
-        """Whether an agent must look for a goal that it cannot see, and envs/search.py can tell how well."""
+        """Whether an agent must look for a goal that it cannot see, and envs/solvers/search.py can tell how well."""
         looking = self.goal == "random" and not self.show_goal and not self.goal_ends and self.start == "layout"
         sure = self.slip == 0 and self.sticky == 0 and self.shaping == "none" and not self.changes and not self.has("H")
         moves = self.stay and self.moves in ("four", "eight") and self.time_limit > 0

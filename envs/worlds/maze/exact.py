@@ -7,16 +7,19 @@ from typing import Any
 
 import numpy as np
 
-from ...core import Array, Model
-from ...search import best_search
-from .boards import Constants, constants
+from ....store.arrays import Array
+from ...solvers.search import best_search
+from ...world import Model
+from .boards import Grow
 from .config import MODEL_STATES
+from .constants import Constants, constants
 from .moves import Sets, intended, manhattan, slide
 from .tiles import DOOR, FLOOR, GOAL, HOLE, KEY, WALL
 
 
-def model_of(o: Any, board: Array, s: Any, i: int) -> Model | None:
-    """Model of copy `i`'s episode with options `o`; `board`: its flat board, uint8 (P,), rim and spare bytes included.
+def model_of(o: Any, c: Constants, board: Array, s: Any, i: int) -> Model | None:
+    """Model of copy `i`'s episode with options `o` and constants `c`; `board`: its flat board, uint8 (P,), rim and spare bytes
+    included.
 
     States: cells that are no walls, times heading, action before and which keys and doors are left, where they matter.
 
@@ -24,7 +27,7 @@ def model_of(o: Any, board: Array, s: Any, i: int) -> Model | None:
     """
     if not o.solved_by_model:
         return None
-    c, actions, keys = constants(o), o.num_actions, int(s.keys[i])
+    actions, keys = o.num_actions, int(s.keys[i])
     cells = np.flatnonzero(board != WALL)
     index = np.full(len(board), -1)
     index[cells] = np.arange(len(cells))
@@ -98,9 +101,9 @@ def _land(o: Any, s: Any, i: int, c: Constants, sets: Sets, at: int, cells: Arra
 
 
 @functools.lru_cache(maxsize=16)
-def searched(o: Any) -> tuple[float, float, float]:
+def searched(o: Any, grow: Grow) -> tuple[float, float, float]:
     """Return of random actions, of the best search found, and a bound on the best; on average over goals."""
-    c = constants(o)
+    c = constants(o, grow)
     board, begin = c.boards[0], int(c.starts[0])
     cells = np.flatnonzero(board != WALL)
     index = np.full(len(board), -1)

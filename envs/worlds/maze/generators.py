@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from ...core import Array, helper
+from ....store.arrays import Array
 from ...grid import DX, DY, STAY
 from ...rng import below, bits, unit
+from ...world import helper
 from .tiles import BRAIDED, CAVES, DOOR, DOOR_KEY, FLOOR, KEY, OPEN, PRIM, ROOMS, WALL, WILSON
 
 UNVISITED, FRONTIER, MARK = 255, 254, 32  # while a generator works; MARK + direction: how a room was entered

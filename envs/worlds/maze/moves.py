@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ...core import Array
+from ....store.arrays import Array
 from .tiles import CODES, DOOR, FLOOR, HOLE, ICE, KEY, ONE_WAY, TELEPORT, WALL, partners
 
 MOVES = ("four", "eight", "turn", "fall")

@@ -6,7 +6,7 @@ import functools
 
 import numpy as np
 
-from ...core import Array
+from ....store.arrays import Array
 
 # What a board holds. The first four and AGENT are old friends: networks trained on them still read them.
 FLOOR, WALL, GOAL, HOLE, AGENT, ICE = 0, 1, 2, 3, 4, 5

@@ -11,16 +11,18 @@ from typing import Any, NamedTuple
 import gymnasium
 import numpy as np
 
-from ...core import Array, Entity, Model, Scene, World, Yardstick, outside, rule
+from ....store.arrays import Array
 from ...grid import DX, DY, RIGHT, copy_block, copy_window, turned
 from ...registry import world
-from ...rng import below, unit
+from ...rng import below, fresh_streams, unit
+from ...world import Entity, Model, Scene, World, Yardstick, outside, rule
 from . import exact
-from .boards import SHOWS, Constants, constants, shared_boards
+from .boards import Boards, shared_boards
 from .config import PRESETS, MazeConfig
+from .constants import SHOWS, Constants, constants
 from .generators import generate, scratch_size
 from .moves import COLUMN, DOWN_LEFT, EIGHT, ENTER, FALL, ROW, STRAIGHT, TURN
-from .tiles import (
+from .tiles import (  # fmt: skip
     AGENT,
     CHARACTERS,
     CODES,
@@ -40,7 +42,7 @@ from .tiles import (
     TELEPORT,
     UNSEEN,
     WALL,
-)  # fmt: skip
+)
 
 SHOW_RGB, SHOW_COORDINATES = (SHOWS.index(name) for name in ("rgb", "coordinates"))
 LOOK = np.arange(CODES, dtype=np.uint8)  # what a tile looks like
@@ -125,7 +127,7 @@ class Maze(World):
         )
 
     def constants(self) -> Constants:
-        return constants(self.config)
+        return constants(self.config, grow)
 
     # --- rules
 
@@ -322,7 +324,7 @@ class Maze(World):
 
     def _flat(self, s: Any, i: int) -> Array:
         """The flat board of copy i, rim and spare bytes included."""
-        return np.asarray(s.tiles[i] if self.config.own_boards else shared_boards(self.config).tiles[s.level[i]])
+        return np.asarray(s.tiles[i] if self.config.own_boards else shared_boards(self.config, grow).tiles[s.level[i]])
 
     def _place(self, cell: Any) -> tuple[Any, Any]:
         """Row and column, without the rim, of flat cells."""
@@ -349,7 +351,7 @@ class Maze(World):
             boards = s.tiles[:, :-7].reshape(-1, *shape)
             if outside(s.tiles, FLOOR, DECOY) or outside(boards[:, ~inside], WALL, WALL):
                 return "tiles hold an unknown code or an open rim"
-        drawn = shared_boards(self.config).tiles
+        drawn = shared_boards(self.config, grow).tiles
         if outside(s.level, 0, len(drawn) - 1):
             return "level is not one of the boards"
         if self.config.own_boards:  # only what may come up here: a teleporter where none was drawn leads out of all arrays
@@ -411,14 +413,34 @@ class Maze(World):
         return "dynamic programming" if self.config.solved_by_model else ""
 
     def model(self, s: Any, i: int) -> Model | None:
-        return exact.model_of(self.config, self._flat(s, i).copy(), s, i)
+        return exact.model_of(self.config, self.constants(), self._flat(s, i).copy(), s, i)
 
     def yardstick(self, s: Any) -> Yardstick | None:
         """Of goals that an agent must look for; other configurations have their model's."""
         if not self.config.solved_by_search:
             return None
-        random, optimal, bound = exact.searched(self.config)
+        random, optimal, bound = exact.searched(self.config, grow)
         n = len(s.level)
         meaning = "best found for an agent that must look for the goal, on average over goals"
         meaning = meaning.replace("best found", "optimum") if bound - optimal < 1e-9 else f"{meaning} (at most {bound:.2f})"
         return Yardstick(np.full(n, random), np.full(n, optimal), meaning)
+
+
+def grow(o: Any, seeds: Array) -> Boards:
+    """One board of the generator for each seed. The rules that make fresh boards make them: compiled, where it is many."""
+    fresh = type(o)(layout=o.layout, size=o.size, rooms=o.rooms, loops=o.loops, view=o.view, observe="coordinates")
+    world = Maze(fresh)
+    if len(seeds) > 16:
+        from ...engine.engine import Engine
+
+        engine = Engine(world, len(seeds), threads=1)
+        engine.reset(seeds)
+        s = engine.state
+    else:
+        s, c, rng = world.allocate(len(seeds)), world.constants(), fresh_streams(seeds)
+        with np.errstate(over="ignore"):
+            for i in range(len(seeds)):
+                Maze.reset(s, i, c, rng)
+    if o.goal == "random" or not o.show_goal:
+        s.tiles[np.arange(len(seeds)), s.goal] = FLOOR
+    return Boards(s.tiles, s.start, s.goal)

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from gumdrop_ferry import Ferry
 
-from gumdrop.envs import solve
-from gumdrop.envs.checks import check_world
-from gumdrop.envs.registry import make
+from gumdrop.envs.checks.conformance import check_world
+from gumdrop.envs.examine import solution as solve
+from gumdrop.envs.make import make
 
 START, END = (0, 0, 0, 0), (1, 1, 1, 1)  # banks of boat, wolf, goat, cabbage
 

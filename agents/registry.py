@@ -1,0 +1,81 @@
+"""The register of algorithms: `@agent("name")`, the scan of the folders, plugins, and `make_agent`."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+from functools import cache
+from typing import Any, TypeVar
+
+import pydantic
+
+from ..envs.batch import BatchEnv
+from ..envs.names import Broken, UnknownName, claim, explain, load_plugins, suggest
+from .protocol import Agent, AgentConfig, Spaces
+
+C = TypeVar("C", bound=type[Any])
+
+
+_AGENTS: dict[str, type[Any]] = {}
+NO_FAMILIES = (f"{__package__}.slots",)  # folders that hold no algorithms
+
+
+def agent(name: str) -> Callable[[C], C]:
+    """Class decorator: register an algorithm. The class has `Config` and `__init__(config, spaces, seed, threads)`."""
+
+    def register(cls: C) -> C:
+        claim(_AGENTS, "agent", name, cls)
+        return cls
+
+    return register
+
+
+@cache
+def _load() -> tuple[Broken, ...]:
+    """Import what may hold algorithms, once: every file of this folder and of its families (`deep/`, `tabular/`, ...), the
+    file `agent.py` of a family's sub-folders, and every entry point of group gumdrop.agents."""
+    root = importlib.import_module(__package__)
+    for module in pkgutil.iter_modules(root.__path__, f"{__package__}."):
+        family = importlib.import_module(module.name)
+        if not module.ispkg or module.name in NO_FAMILIES:
+            continue
+        for member in pkgutil.iter_modules(family.__path__, f"{module.name}."):
+            importlib.import_module(f"{member.name}.agent" if member.ispkg else member.name)
+    return load_plugins("gumdrop.agents")
+
+
+def agents() -> dict[str, type[Any]]:
+    """All registered algorithms by name. Importing them does not import torch."""
+    _load()
+    return dict(sorted(_AGENTS.items()))
+
+
+def broken_plugins() -> tuple[Broken, ...]:
+    return _load()
+
+
+def agent_config(name: str, options: dict[str, Any]) -> AgentConfig:
+    """The configuration of algorithm `name`. Raises UnknownName, or ValueError with one line for the first fault."""
+    known = agents()
+    if name not in known:
+        raise UnknownName(f"no agent {name!r}{suggest(name, list(known))}")
+    cls = known[name].Config
+    try:
+        config: AgentConfig = cls(**options)
+    except pydantic.ValidationError as error:
+        raise ValueError(explain(error, f"agent {name}", list(cls.model_fields))) from None
+    return config
+
+
+def make_agent(name: str, options: dict[str, Any], env: BatchEnv, seed: int, threads: int = 1, device: str = "cpu") -> Agent:
+    """An untrained agent for `env`; all its randomness comes from `seed`. It may work on `threads` threads.
+
+    Raises ValueError where it cannot work on `device`.
+    """
+    config, cls = agent_config(name, options), agents()[name]
+    if device not in getattr(cls, "devices", ("cpu",)):
+        raise ValueError(f"agent {name} cannot work on device {device!r}: take device=cpu")
+    elsewhere = {} if device == "cpu" else {"device": device}
+    made: Agent = cls(config, Spaces.of(env), seed, threads, **elsewhere)
+    return made

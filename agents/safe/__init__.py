@@ -1,0 +1,1 @@
+"""Policies watched by a detector, with a fallback where it fires."""

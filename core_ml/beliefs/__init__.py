@@ -1,0 +1,1 @@
+"""Slot `belief`: what an agent remembers of the running episode."""

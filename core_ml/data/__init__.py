@@ -1,0 +1,1 @@
+"""Storage of experience: transitions, sequences, episodes."""

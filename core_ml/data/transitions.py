@@ -1,0 +1,172 @@
+"""Replay: transitions on flat arrays, drawn uniformly, by priority, or newest first; n-step returns are made when drawn."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ...store.arrays import Array
+from ..maths.returns import n_step
+
+
+class Sample(NamedTuple):
+    """K minibatches of B transitions: where they begin and lead to in the replay's arrays, and what is known of them."""
+
+    row: Array  # int64 (K, B): place in `obs`
+    next_row: Array  # int64 (K, B): place in `next_obs`
+    action: Array  # int64 (K, B)
+    return_: Array  # float32 (K, B): discounted rewards of up to n steps
+    discount: Array  # float32 (K, B): of what follows; 0 where the episode terminated
+    weight: Array  # float32 (K, B): of each transition in the loss
+
+    def parts(self, first: int, last: int) -> Sample:
+        """Minibatches first .. last - 1."""
+        return Sample(*(array[first:last] for array in self))
+
+
+class Learned(NamedTuple):
+    """What came of learning from K minibatches of B."""
+
+    error: Array  # float32 (K, B): temporal differences
+    means: Array  # float64 (3,): loss, value of the actions taken, |temporal difference|
+    norms: Array  # float64 (K,): of the gradients before clipping; shorter if one was not finite
+
+
+class Replay:
+    """The last `capacity` transitions of M streams (all agents in all copies), written in turns.
+
+    Rows are numbered as they come; row i lies at i modulo `capacity`, and row i + M is what the same agent met next. So n steps
+    are n rows M apart, and a row may be drawn once the n - 1 behind it are known. `priority`: the exponent of prioritised
+    replay (Schaul et al. 2016, arXiv:1511.05952), 0 for uniform.
+    """
+
+    def __init__(self, capacity: int, inputs: int, dtype: npt.DTypeLike, n: int = 1, priority: float = 0.0) -> None:
+        self.capacity, self.n, self.priority = capacity, n, priority
+        self.obs, self.next_obs = np.zeros((capacity, inputs), dtype), np.zeros((capacity, inputs), dtype)
+        self.action, self.reward = np.zeros(capacity, np.int64), np.zeros(capacity, np.float32)
+        self.terminated, self.truncated = np.zeros(capacity, np.bool_), np.zeros(capacity, np.bool_)
+        self.head = self.streams = self.latest = 0  # rows ever written; M; rows that the last `add` made ready
+        self.tree = SumTree(capacity) if priority else None
+        self.largest = 1.0  # of all priorities so far
+
+    def add(self, obs: Array, action: Array, reward: Array, next_obs: Array, terminated: Array, truncated: Array) -> None:
+        """T steps of M streams: obs and next_obs (T, M, D), the others (T, M). `next_obs` is the last observation of an
+        episode that was truncated; where one terminated it may be anything."""
+        steps, streams = reward.shape
+        if self.streams not in (0, streams):
+            raise ValueError(f"a replay of {self.streams} streams cannot take {streams}: make a new agent")
+        if self.capacity < (steps + self.n) * streams:
+            raise ValueError(
+                f"a replay of {self.capacity:,} transitions is too small for {steps} steps of {streams} copies and returns of "
+                f"{self.n} steps: raise agent.capacity to {(steps + self.n) * streams:,} or more"
+            )
+        self.streams = streams
+        before = self.ready[1]
+        at = (self.head + np.arange(steps * streams)) % self.capacity
+        for here, new in (
+            (self.obs, obs), (self.next_obs, next_obs), (self.action, action), (self.reward, reward),
+            (self.terminated, terminated), (self.truncated, truncated),
+        ):  # fmt: skip
+            here[at] = new.reshape(len(at), *here.shape[1:])
+        self.head += len(at)
+        _, high = self.ready
+        self.latest = high - before
+        if self.tree:
+            self.tree.set(at, np.zeros(len(at)))
+            fresh = np.arange(before, high) % self.capacity
+            self.tree.set(fresh, np.full(len(fresh), self.largest**self.priority))
+
+    @property
+    def ready(self) -> tuple[int, int]:
+        """Numbers low .. high - 1 of the rows that may be drawn."""
+        return max(self.head - self.capacity, 0), max(self.head - (self.n - 1) * self.streams, 0)
+
+    def uniform(self, rng: np.random.Generator, parts: int, size: int, gamma: float) -> Sample:
+        """`parts` minibatches of `size`, each transition equally likely."""
+        return self._sample(rng.integers(*self.ready, size=(parts, size)), gamma)
+
+    def newest(self, parts: int, size: int, gamma: float) -> Sample:
+        """Without replay: what the last `add` made ready in the order in which it came, spread over `parts` minibatches; each
+        ends at its time, and holds the newest `size` transitions until then."""
+        low, high = self.ready
+        ends = high - self.latest + -(-self.latest * np.arange(1, parts + 1) // parts)
+        return self._sample(np.maximum(ends[:, None] - np.arange(size, 0, -1), low), gamma)
+
+    def prioritised(self, rng: np.random.Generator, size: int, gamma: float, beta: float) -> Sample:
+        """One minibatch, (1, `size`): transition i with probability P(i) = p_i^alpha / sum_k p_k^alpha, one in each of `size`
+        equal parts of the sum, weighted by (N P(i))^-beta over the largest such weight in the minibatch (section 3.4)."""
+        assert self.tree is not None
+        low, high = self.ready
+        slot = self.tree.find((np.arange(size) + rng.random(size)) / size)
+        weight = ((high - low) * self.tree.share(slot)) ** -beta
+        return self._sample(slot[None], gamma, (weight / weight.max()).astype(np.float32)[None])
+
+    def update(self, sample: Sample, error: Array) -> None:
+        """New priorities p = |error| + 1e-6 for what was drawn (proportional variant, section 3.3)."""
+        assert self.tree is not None
+        size = np.abs(error.reshape(-1).astype(np.float64)) + 1e-6
+        self.largest = max(self.largest, float(size.max()))
+        self.tree.set(sample.row.reshape(-1), size**self.priority)
+
+    def _sample(self, number: Array, gamma: float, weight: Array | None = None) -> Sample:
+        steps = (number[..., None] + np.arange(self.n) * self.streams) % self.capacity  # (K, B, n)
+        return_, discount, last = n_step(self.reward[steps], self.terminated[steps], self.truncated[steps], gamma)
+        row = steps[..., 0]
+        next_row = np.take_along_axis(steps, last[..., None], -1)[..., 0]
+        weight = np.ones(row.shape, np.float32) if weight is None else weight
+        return Sample(row, next_row, self.action[row], return_, discount, weight)
+
+    def state(self) -> dict[str, Array]:
+        """Everything as arrays by name, which are this object's own where they are large."""
+        names = ("obs", "next_obs", "action", "reward", "terminated", "truncated")
+        state = {name: getattr(self, name) for name in names}
+        state["counters"] = np.array([self.head, self.streams, self.latest], np.int64)
+        if self.tree:
+            state |= {"priority": self.tree.leaves, "largest": np.array(self.largest)}
+        return state
+
+    def load(self, state: dict[str, Array]) -> None:
+        """Put back what `state` gave."""
+        for name in ("obs", "next_obs", "action", "reward", "terminated", "truncated"):
+            getattr(self, name)[...] = state[name]
+        self.head, self.streams, self.latest = (int(x) for x in state["counters"])
+        if self.tree:
+            self.tree.set(np.arange(self.capacity), state["priority"])
+            self.largest = float(state["largest"])
+
+
+class SumTree:
+    """`size` weights, all zero at first, in a binary tree of sums: node k holds what its children 2 k and 2 k + 1 hold together
+    (Schaul et al. 2016, appendix B.2.1). A sum is always made of its two parts anew, so that no rounding errors pile up."""
+
+    def __init__(self, size: int) -> None:
+        self.depth = max(size - 1, 1).bit_length()
+        self.first = 1 << self.depth
+        self.nodes = np.zeros(2 * self.first)
+        self.leaves = self.nodes[self.first : self.first + size]
+
+    def set(self, place: Array, weight: Array) -> None:
+        self.leaves[place] = weight
+        node = place + self.first
+        for _ in range(self.depth):
+            node = node >> 1
+            self.nodes[node] = self.nodes[2 * node] + self.nodes[2 * node + 1]
+
+    def find(self, share: Array) -> Array:
+        """Where the running sum of weights reaches `share` in [0, 1) of the whole; never a place of weight 0."""
+        level = share * self.nodes[1]
+        node = np.ones(share.shape, np.int64)
+        for _ in range(self.depth):
+            node = 2 * node
+            left = self.nodes[node]
+            right = (level >= left) & (self.nodes[node + 1] > 0)
+            level = level - right * left
+            node = node + right
+        return node - self.first
+
+    def share(self, place: Array) -> Array:
+        """Weights as parts of their sum."""
+        share: Array = self.leaves[place] / self.nodes[1]
+        return share

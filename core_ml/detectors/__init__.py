@@ -1,0 +1,1 @@
+"""Slot `detector`: does this episode look like the ones of before?"""

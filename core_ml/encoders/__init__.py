@@ -1,0 +1,1 @@
+"""Slot `encoder`: observations as short codes."""

@@ -1,0 +1,62 @@
+"""Autoencoder, and with `noise` or `dropout` a denoising autoencoder (Vincent et al. 2008)."""
+
+from __future__ import annotations
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from ...store.arrays import Array, check_arrays
+from ..component import component
+from ..observations import Observation
+from .autoencoding import Coder, CoderConfig
+
+
+@component("encoder", "autoencoder")
+class Autoencoder:
+    """Codes from which a decoder can tell the observation: it learns to minimise -ln p(x | f(corrupt(x))).
+
+    Obs (B, *shape) as `observation` has them, codes float32 (B, size). Gradients flow through `encode`.
+    """
+
+    class Config(CoderConfig):
+        size: int = Field(32, ge=1, le=4096, description="numbers in a code")
+        noise: float = Field(0.0, ge=0, description="deviation of noise on what the encoder reads while it learns")
+        dropout: float = Field(0.0, ge=0, lt=1, description="up to this share of pixels is 0 while it learns")
+
+    def __init__(self, config: Config, observation: Observation, seed: int) -> None:
+        self.config, self.observation, self.size = config, observation, config.size
+        self.coder = Coder(config, observation, self.size, self.size, seed)
+
+    def encode(self, obs: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        return self.coder.encode(obs)
+
+    def decode(self, code: Tensor) -> Tensor:
+        return self.coder.decode(code)
+
+    def update(self, obs: Tensor, generator: torch.Generator) -> dict[str, float]:
+        """One step of Adam on B observations. The code is made of a corrupted one, and judged by the clean one."""
+        coder, o = self.coder, self.config
+        coder.look(obs)
+        share = o.dropout * torch.rand(len(obs), generator=generator)  # some see nearly all: from these it learns what to say
+        rows = coder.rows(blank(obs, self.observation, share, generator) if o.dropout else obs)
+        if o.noise:
+            rows = rows + o.noise * torch.randn(rows.shape, generator=generator)
+        code = coder.model["encoder"](rows)
+        loss = -coder.log_prob(code, obs).mean()
+        return {"loss": loss.item(), "grad_norm": coder.step(loss)}
+
+    def state_dict(self) -> dict[str, Array]:
+        return self.coder.state()
+
+    def load_state_dict(self, state: dict[str, Array]) -> None:
+        check_arrays(state, self.state_dict(), "encoder autoencoder")
+        self.coder.load(state)
+
+
+def blank(obs: Tensor, observation: Observation, share: Tensor, generator: torch.Generator) -> Tensor:
+    """`obs` (B, *shape) with each pixel 0 with its row's probability `share` (B,): in all planes of an image or a grid, or
+    a number of a vector."""
+    per_pixel = observation.kind != "vector" and len(observation.shape) == 3
+    pixels = (len(obs), 1, *observation.shape[1:]) if per_pixel else obs.shape
+    return obs * (torch.rand(pixels, generator=generator) >= share.view(-1, *[1] * len(observation.shape)))

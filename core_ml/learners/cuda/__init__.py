@@ -1,0 +1,1 @@
+"""The actor-critic learner on a GPU."""

@@ -1,0 +1,1 @@
+"""Fused kernels of an actor-critic over a GRU."""

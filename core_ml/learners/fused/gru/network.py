@@ -1,0 +1,330 @@
+"""A recurrent actor-critic whose work is done by the kernels of this package: `eager_memory.EagerRecurrent`'s methods for a
+GRU, without torch."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .....native.cache import kept
+from .....store.arrays import Array
+from ....optim.parameters import Parameters, orthogonal
+from ...types import Acted, Coefs
+from ..mlp import kernels
+from ..mlp.network import (
+    NO_ACTING,
+    NO_INDEX,
+    NO_SEEDS,
+    NO_WORLD,
+    NOTHING,
+    buffers_of,
+    check_buffers,
+    limits_of,
+    memory_of,
+    native_of,
+    share_of,
+)
+from ..mlp.plan import GROUPS, TILE
+from ..simd.threads import Team
+from . import kernels as gru_kernels
+from .plan import GRUSpec, gru_plan, streams_of
+
+SHARED_FROM = 256  # rows of one pass; fewer are done sooner than a second thread is awake
+States = dict[str, Array]  # "h", float32 (B, 1, H), and where the last action is remembered "action", float32 (B, actions)
+
+
+class Sequences(NamedTuple):
+    """B streams of T steps to learn from: what belongs to a stream lies together, because streams are taken in random order."""
+
+    data: Array  # uint8 (B * T * stride,): see `gru_kernels.Streams`
+    stride: int
+    steps: int
+    raw: bool  # observations are float32, not bytes
+    advantage: Array  # float32 (B * T,), once more
+    h: Array  # float32 (B * H,): before the first step
+    last: Array  # float32 (B * actions,), or empty
+
+
+class FusedRecurrent:
+    """`spec` computed with `memory`, on up to `threads` threads, whose number changes no bit.
+
+    Whoever else changes the parameters is noticed at the next call. Not for several threads of Python at a time: the work
+    space is one. Without `memory` all parameters are zero.
+    """
+
+    def __init__(self, spec: GRUSpec, memory: Parameters | None = None, threads: int = 1) -> None:
+        misfit = spec.fits()
+        if misfit is None and memory and memory.shapes != spec.shapes:
+            misfit = f"{spec} has parameters {spec.shapes}, the memory {memory.shapes}"
+        if misfit:
+            raise ValueError(misfit)
+        self.spec, self.memory, self.threads = spec, memory or Parameters(spec.shapes), threads
+        self._team = Team()
+        self._reserve(1)
+
+    def _reserve(self, steps: int) -> None:
+        """Work space for sequences of `steps` steps."""
+        self.steps, (self.plan, self.table) = steps, gru_plan(self.spec, steps)
+        self._net, self._learning = memory_of(self.plan, self.memory, GROUPS)
+
+    @property
+    def compiles(self) -> bool:
+        """Whether the first call will compile, for ten seconds and more."""
+        return not kept(gru_kernels.gru_work)
+
+    def initialise(self, belief_seed: int, seed: int, span: int | None = None) -> None:
+        """The parameters of `recurrent.Recurrent` with seed `belief_seed` and of `RecurrentActorCritic`'s heads with `seed`."""
+        parts, h = self.memory.views(self.memory.flat), self.spec.hidden
+        rng = np.random.default_rng([belief_seed, 1])
+        for name, part in parts.items():
+            if name.startswith("belief_net.weight"):  # each gate's matrix is orthogonal, not all of them on top of each other
+                part[...] = np.concatenate([orthogonal(gate.shape, 1.0, rng) for gate in np.split(part, 3)])
+            else:
+                part[...] = 0.0
+        keep = parts["belief_net.bias_ih_l0"][h : 2 * h]
+        keep[:] = 1.0 if span is None else np.log(rng.uniform(1, span - 1, h))
+        rng = np.random.default_rng(seed)
+        for name, gain in (("policy_head", 0.01), ("value_head", 1.0)):
+            part = parts[f"{name}.weight"]
+            part[...] = orthogonal(part.shape, gain, rng)
+
+    def initial(self, n: int) -> States:
+        """States of n streams in which an episode begins."""
+        last = {"action": np.zeros((n, self.spec.actions), np.float32)} if self.spec.remembers else {}
+        return {"h": np.zeros((n, 1, self.spec.hidden), np.float32)} | last
+
+    def outputs(self, obs: Array, state: States, scale: Array | None = None) -> tuple[Array, Array, States]:
+        """Logits or means float32 (B, actions), values float32 (B,), and states after B streams have seen `obs` (B, ...).
+
+        As if the likeliest action were taken now. `obs`: uint8 or float32. `scale`, float32 (2, D): what to subtract, then
+        what to multiply by; the result is cut at +-10. Changes no argument.
+        """
+        outputs, value = np.empty((len(obs), self.spec.actions), np.float32), np.empty(len(obs), np.float32)
+        acting = NO_ACTING._replace(value=value, outputs=outputs.reshape(-1))
+        after = self._act(kernels.OUTPUTS, obs, state, scale, acting, 0, 0)
+        return outputs, value, self._states(after, self._likeliest(outputs))
+
+    def act(
+        self, obs: Array, state: States, seed: int, scale: Array | None = None, greedy: bool = False, counter: int = 0
+    ) -> tuple[Acted, States]:
+        """Actions of B streams that see `obs` (B, ...), sampled from the stream `seed`, or the likeliest ones; and new states.
+
+        Where an episode begins, `state` must be that of `initial`. Stream i draws number `counter` + i of the stream `seed`
+        (as many draws as an action has parts): the same in any batch. Changes no argument. Of the likeliest ones nobody
+        asks for log-probability and entropy: they are not given (nan).
+        """
+        if greedy:
+            outputs, value, after = self.outputs(obs, state, scale)
+            unknown = np.full(len(obs), np.nan, np.float32)
+            return Acted(self._likeliest(outputs), unknown, unknown, value), after
+        acted = buffers_of(self.spec, len(obs))
+        acting = kernels.Acting(*self._actions(acted.action), NOTHING, NOTHING, *acted[1:], NOTHING)
+        h = self._act(kernels.SAMPLE, obs, state, scale, acting, seed, counter)
+        return acted, self._states(h, acted.action)
+
+    def _act(
+        self, task: int, obs: Array, state: States, scale: Array | None, acting: kernels.Acting, seed: int, counter: int
+    ) -> Array:
+        rows = len(obs)
+        data, stride, raw = self._rows(obs)
+        h, last = self._state(state, rows)
+        after = np.empty_like(h)
+        streams = gru_kernels.Streams(data, stride, 1, raw, self._scale(scale), NO_INDEX, NOTHING, h, last, after, NOTHING)
+        seeds = np.array([seed % 2**64], np.uint64)
+        self._work(self._threads(rows), task, False, streams, acting, rows, max(rows, 1), seeds=seeds, counter=counter)
+        return after
+
+    def _threads(self, rows: int) -> int:
+        """How many threads act with so many rows."""
+        return min(self.threads, -(-rows // TILE), GROUPS) if rows >= SHARED_FROM else 1
+
+    def buffers(self, rows: int) -> Acted:
+        """Memory for what `explore` gives out."""
+        return buffers_of(self.spec, rows)
+
+    def explores(self, agents: int) -> bool:
+        """Whether `explore` can, with so many agents a copy: they must lie in one tile."""
+        return TILE % agents == 0
+
+    def explore(
+        self, world: Any, kept: Any, seeds: Array, acted: Acted, state: States, scale: Array | None = None,
+        bounds: Array | None = None, held: Array | None = None,
+    ) -> tuple[float, States, Array]:  # fmt: skip
+        """Act and step the copies of a world, over and over, as `FusedActorCritic.explore` does, from `state` on.
+
+        Returns the world's share of the time, the states after the last step (those of `initial` where an episode begins), and
+        float32 (T, N * A, 1, H), in the memory of `held` if that fits: where a step cut an episode short, h after it, before
+        all was forgotten; elsewhere what was there. `act` and a step in turns, from Python, give the same bits.
+        """
+        steps, (copies, agents) = len(seeds), world.reward.shape
+        count, gaussian, native = copies * agents, self.spec.head == "gaussian", native_of(world, kept, steps)
+        data, stride, raw = self._rows(world.obs.reshape(count, -1))
+        check_buffers(acted, self.buffers(steps * count))
+        h, last = (part.copy() for part in self._state(state, count))
+        if held is None or held.shape != (steps, count, 1, self.spec.hidden):
+            held = np.empty((steps, count, 1, self.spec.hidden), np.float32)
+        choice, move = self._actions(acted.action)
+        actions = kept.action.reshape(-1)
+        acting = kernels.Acting(
+            choice if gaussian else actions, move, actions if gaussian else NOTHING, limits_of(self.spec, bounds), *acted[1:],
+            NOTHING,
+        )  # fmt: skip
+        streams = gru_kernels.Streams(
+            data, stride, 1, raw, self._scale(scale), NO_INDEX, NOTHING, h, last, h, held.reshape(-1)
+        )  # fmt: skip
+        self._work(
+            self._threads(count), kernels.EXPLORE, False, streams, acting, steps * count, count,
+            seeds=seeds.astype(np.uint64), world=native,
+        )  # fmt: skip
+        states: States = {"h": h.reshape(count, 1, -1)}
+        if self.spec.remembers:
+            states["action"] = last.reshape(count, -1)
+        return share_of(native), states, held
+
+    def _likeliest(self, outputs: Array) -> Array:
+        """Actions (B,), or (B, parts)."""
+        if self.spec.head == "gaussian":
+            return outputs.copy()
+        parts = np.split(outputs, np.cumsum(self.spec.sizes)[:-1], 1)
+        best: Array = np.stack([part.argmax(1) for part in parts], 1)
+        return best if len(parts) > 1 else best[:, 0]
+
+    def _states(self, h: Array, action: Array) -> States:
+        states: States = {"h": h.reshape(-1, 1, self.spec.hidden)}
+        if self.spec.remembers and self.spec.head == "gaussian":
+            states["action"] = action.copy()
+        elif self.spec.remembers:
+            states["action"] = last = np.zeros((len(action), self.spec.actions), np.float32)
+            starts = np.cumsum((0, *self.spec.sizes[:-1]))
+            last[np.arange(len(action))[:, None], action.reshape(len(action), -1) + starts] = 1.0
+        return states
+
+    def records(
+        self, obs: Array, action: Array, is_first: Array, state: States, log_prob: Array, advantage: Array, target: Array,
+        value: Array, out: Sequences | None = None,
+    ) -> Sequences:  # fmt: skip
+        """What B streams of T steps are learned from, as `epoch` wants it; in the memory of `out` if that fits.
+
+        obs (T, B, ...), action (T, B) or (T, B, A), is_first bool (T, B), the last four float32 (T, B). `state`: before the
+        first step, (B, ...); where `is_first` is true, states count as those of `initial`.
+        """
+        steps, many = is_first.shape
+        count, parts, gaussian = steps * many, self.spec.parts, self.spec.head == "gaussian"
+        flat, size, raw = self._rows(obs.reshape(count, -1))
+        facts = [np.ascontiguousarray(x).reshape(-1) for x in (log_prob, advantage, target, value)]
+        kind = np.dtype(np.float32 if gaussian else np.int64)
+        if action.dtype != kind or action.size != count * parts:
+            raise ValueError(f"actions {action.dtype} {action.shape}: expected {kind} ({steps}, {many}, {parts})")
+        if any(x.dtype != np.float32 or len(x) != count for x in facts) or is_first.dtype != np.bool_:
+            kinds = [(x.dtype.name, len(x)) for x in (*facts, is_first.reshape(-1))]
+            raise ValueError(f"facts and is_first {kinds}: expected float32 ({count},), and bool")
+        first = -(-size // 4) * 4
+        stride = first + 16 + 4 * parts + 4
+        h, last = (x.copy() for x in self._state(state, many))
+        if out is None or (out.stride, out.steps, len(out.advantage), out.raw) != (stride, steps, count, raw):
+            data, advantages = np.empty(count * stride, np.uint8), np.empty(count, np.float32)
+        else:
+            data, advantages = out.data, out.advantage
+        choice, move = self._actions(np.ascontiguousarray(action))
+        flags = np.ascontiguousarray(is_first).reshape(-1)
+        rest: Any = (many, steps, flat, size, first, choice, move, parts, flags, *facts, data, stride, advantages)
+        threads = min(self.threads, many) if count >= SHARED_FROM else 1
+        shares = [(many * t // threads, many * (t + 1) // threads) for t in range(threads)]
+        self._team.run([(gru_kernels.record_streams, *share, *rest) for share in shares])
+        return Sequences(data, stride, steps, raw, advantages, h, last)
+
+    def order(self, streams: int, seed: int, counter: int = 0, block: int = 1) -> Array:
+        """0 .. streams - 1 in random order, int64; takes up to `streams` draws of the stream `seed`, from `counter` on.
+
+        Runs of `block` streams stay together.
+        """
+        order, blocks = np.empty(streams, np.int64), np.empty(-(-streams // block), np.int64)
+        kernels.shuffle(blocks, order, block, np.uint64(seed % 2**64), counter)
+        return order
+
+    def gradient(self, records: Sequences, index: Array, coefs: Coefs, scale: Array | None = None) -> Array:
+        """The gradient of the mean loss over all steps of the streams `index` goes into the memory's `grad`.
+
+        Advantages are taken as they are. Returns float64 (5,): policy loss, value loss, entropy, KL divergence and clipped
+        ratios, summed over steps.
+        """
+        self._learn(kernels.GRADIENT, records, index, len(index), coefs, scale, np.zeros(0))
+        return self._learning.total.copy()
+
+    def epoch(
+        self, records: Sequences, order: Array, size: int, coefs: Coefs, learning_rate: float, max_grad_norm: float,
+        normalise: bool = True, scale: Array | None = None,
+    ) -> tuple[Array, Array]:  # fmt: skip
+        """One pass over the streams `order` in minibatches of `size` streams, with a step of Adam after each.
+
+        With `normalise` each minibatch standardises its advantages. Returns the five sums of `gradient`, and the norms of
+        the gradients before clipping, float64 (minibatches,): if the last is not finite, the epoch ended there, with
+        parameters as before that step and the bad gradient in `grad`.
+        """
+        norms = np.zeros(-(-len(order) // max(size, 1)))
+        task = kernels.STATISTICS if normalise else kernels.GRADIENT
+        rates = (learning_rate, max_grad_norm, *self.memory.betas, self.memory.eps)
+        done = self._learn(task, records, order, size, coefs, scale, norms, rates)
+        return self._learning.total.copy(), norms[: done + 1]
+
+    def _learn(
+        self, task: int, records: Sequences, order: Array, size: int, coefs: Coefs, scale: Array | None, norms: Array,
+        rates: tuple[float, ...] = (),
+    ) -> int:  # fmt: skip
+        count = len(records.advantage) // records.steps
+        if size < 1 or len(order) < 1 or order.min() < 0 or order.max() >= count:
+            raise ValueError(f"an index of streams must lie in 0..{count - 1} and not be empty, nor a minibatch")
+        if records.steps > self.steps:
+            self._reserve(records.steps)
+        learning = self._learning._replace(norms=norms)
+        value_clip = -1.0 if coefs.value_clip is None else coefs.value_clip
+        learning.coefs[:4] = coefs.clip_coef, value_clip, coefs.vf_coef, coefs.ent_coef
+        learning.coefs[4 : 4 + len(rates)] = rates
+        learning.total[:] = 0.0
+        learning.steps[0] = self.memory.steps
+        order = np.ascontiguousarray(order, np.int64)
+        streams = gru_kernels.Streams(
+            records.data, records.stride, records.steps, records.raw, self._scale(scale), order, records.advantage, records.h,
+            records.last, NOTHING, NOTHING,
+        )  # fmt: skip
+        width = streams_of(self.table, records.steps)
+        threads = min(self.threads, -(-min(size, len(order)) // width), GROUPS)
+        done = self._work(threads, task, bool(rates), streams, NO_ACTING, len(order), size, width, learning)
+        self.memory.steps = int(learning.steps[0])
+        return done
+
+    def _work(
+        self, threads: int, task: int, update: bool, streams: gru_kernels.Streams, acting: kernels.Acting, total: int,
+        size: int, width: int = TILE, learning: kernels.Learning | None = None, world: kernels.World = NO_WORLD,
+        seeds: Array = NO_SEEDS, counter: int = 0,
+    ) -> int:  # fmt: skip
+        rest: Any = (streams, acting, learning or self._learning, world, total, size, width, seeds, counter)
+        return self._team.work(gru_kernels.gru_work, threads, task, update, self._net, self.table, *rest)
+
+    def _actions(self, action: Array) -> tuple[Array, Array]:
+        """(choice, move) for the kernels: one of them is `action`, flat, the other empty."""
+        return (NO_INDEX, action.reshape(-1)) if self.spec.head == "gaussian" else (action.reshape(-1), NOTHING)
+
+    def _rows(self, obs: Array) -> tuple[Array, int, bool]:
+        """Observations, checked: bytes, how many a row, whether they are float32 numbers."""
+        inputs = self.spec.inputs
+        if obs.dtype not in (np.uint8, np.float32) or obs.size != len(obs) * inputs:
+            raise ValueError(f"observations {obs.dtype} {obs.shape}: expected uint8 or float32, {inputs} numbers a row")
+        return np.ascontiguousarray(obs).reshape(-1).view(np.uint8), inputs * obs.itemsize, obs.dtype == np.float32
+
+    def _state(self, state: States, many: int) -> tuple[Array, Array]:
+        """States of `many` streams, checked: h and last action, flat."""
+        wanted = {name: (part.shape[1:], part.dtype) for name, part in self.initial(0).items()}
+        found = {name: (part.shape[1:], part.dtype) for name, part in state.items()}
+        if wanted != found or any(len(part) != many for part in state.values()):
+            raise ValueError(f"states {found}: expected {wanted}, and {many} of each")
+        h, last = (np.ascontiguousarray(state[name]).reshape(-1) if name in state else NOTHING for name in ("h", "action"))
+        return h, last
+
+    def _scale(self, scale: Array | None) -> Array:
+        if scale is None:
+            return NOTHING
+        if scale.shape != (2, self.spec.inputs) or scale.dtype != np.float32:
+            raise ValueError(f"scale {scale.dtype} {scale.shape}: expected float32 (2, {self.spec.inputs})")
+        return np.ascontiguousarray(scale).reshape(-1)

@@ -1,0 +1,1 @@
+"""What all fused kernels are made of: vectors, blocks, threads, mathematics."""

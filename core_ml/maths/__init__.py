@@ -1,0 +1,1 @@
+"""Mathematics without state: returns, losses, two-hot codes, divergences, searches."""

@@ -1,0 +1,1 @@
+"""Slot `model`: world models, and what learns in their imagination."""

@@ -1,0 +1,1 @@
+"""Slot `bonus`: rewards that are added to the world's own."""

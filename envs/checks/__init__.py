@@ -1,0 +1,1 @@
+"""Checks that every world must pass."""

@@ -1,0 +1,1 @@
+"""What a batch of environments looks like: text, pictures, a window."""

@@ -1,0 +1,1 @@
+"""Looking at a world from outside: its exact solution, and the solution as a picture."""

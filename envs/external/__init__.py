@@ -1,0 +1,1 @@
+"""Other people's environments (Gymnasium, PettingZoo) behind the batched interface of our own."""

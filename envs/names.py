@@ -1,0 +1,62 @@
+"""Names: registering, plugins, "did you mean", and one line for a bad option."""
+
+from __future__ import annotations
+
+import difflib
+from importlib.metadata import entry_points
+from typing import Any, NamedTuple
+
+import pydantic
+
+
+class UnknownName(ValueError):
+    """Nothing is registered under that name; the message suggests near ones."""
+
+
+class Broken(NamedTuple):
+    """A plugin that could not be imported: it is listed, and harms nothing else."""
+
+    name: str
+    reason: str
+
+
+def claim(table: dict[str, Any], kind: str, name: str, cls: Any) -> None:
+    """Enter `cls` into a registry's table as `name`. Raises ValueError if another class has that name."""
+    other = table.get(name)
+    if other is not None and (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):
+        raise ValueError(f"{kind} name {name!r} is taken by {other.__module__}.{other.__qualname__}: choose another")
+    cls.name = name
+    table[name] = cls
+
+
+def load_plugins(group: str) -> tuple[Broken, ...]:
+    """Import every entry point of `group`; those that fail come back with their reasons."""
+    broken = []
+    for point in entry_points(group=group):
+        try:
+            point.load()
+        except (Exception, SystemExit) as error:  # a stranger's code: whatever it raises is its reason
+            broken.append(Broken(point.name, f"{type(error).__name__}: {error}"))
+    return tuple(broken)
+
+
+def suggest(name: str, known: list[str]) -> str:
+    """': did you mean X?' or the known names."""
+    near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
+    return f": did you mean {near[0]}?" if near else f": known are {', '.join(known)}"
+
+
+def is_foreign(id: str) -> bool:
+    """True for ids of foreign environments: `Name-v1`, `namespace/Name-v1`, `module:Id`, `module:function`."""
+    return not id.startswith("gumdrop/") and (":" in id or "/" in id or id.rpartition("-v")[2].isdigit())
+
+
+def explain(error: pydantic.ValidationError, what: str, known: list[str]) -> str:
+    """One line for the first fault that pydantic found."""
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return f"{what} has no option {key!r}{suggest(key.rpartition('.')[2], known)}"
+    message = first["msg"].removeprefix("Value error, ")
+    got = f" (got {first['input']!r:.80})" if key else ""  # of a rule about several options, the message names them
+    return f"{what}: {key + ': ' if key else ''}{message[0].lower()}{message[1:]}{got}"

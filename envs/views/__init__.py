@@ -1,0 +1,1 @@
+"""Worlds as other libraries' interfaces have them: Gymnasium, its vector form, PettingZoo."""

@@ -1,0 +1,1 @@
+"""Everything that runs, compares, shows and measures agents."""

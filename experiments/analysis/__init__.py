@@ -1,0 +1,1 @@
+"""Looking inside trained agents: predictions of world models, parts, tables."""

@@ -1,0 +1,1 @@
+"""Measuring speed, ours and in turns with other libraries'."""

@@ -1,0 +1,1 @@
+"""Places that get a copy of a run's metrics: TensorBoard, Weights & Biases."""

@@ -1,0 +1,48 @@
+"""TensorBoard as a copy of a run's metrics."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ....store.json_lines import _plain
+
+
+class TensorBoard:
+    """Event files in `RUN/tensorboard`; the step is env_steps."""
+
+    name = "TensorBoard"
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._writer: Any = None
+        self._resume = False
+        self._module: Any = None
+
+    def start(self, resume: bool) -> None:
+        self._resume = resume
+        try:
+            self._module = importlib.import_module("torch.utils.tensorboard")
+        except ImportError:
+            raise RuntimeError("it is not installed: pip install 'gumdrop[tensorboard]'") from None
+
+    def log(self, metrics: Mapping[str, Any], timing: Mapping[str, Any]) -> None:
+        step = int(metrics.get("env_steps", metrics.get("updates", 0)))
+        if self._writer is None:
+            # A resumed run repeats the rows after its checkpoint: TensorBoard forgets the first copy.
+            purge = step if self._resume else None
+            self._writer = self._module.SummaryWriter(str(self.folder / "tensorboard"), purge_step=purge)
+        for key, value in [*metrics.items(), *((f"timing/{key}", value) for key, value in timing.items())]:
+            value = _plain(value)
+            if isinstance(value, int | float):
+                self._writer.add_scalar(key, value, step)
+
+    def news(self) -> str:
+        return ""
+
+    def close(self, seconds: float) -> str:
+        if self._writer is not None:
+            self._writer.close()
+        return ""

@@ -1,0 +1,1 @@
+"""Experiments of several runs: comparing, leaderboards, ablations."""
