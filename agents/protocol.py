@@ -44,7 +44,7 @@ class Rollout(NamedTuple):
     truncated: Array  # bool (T, N)
     last_obs: Array  # (N, A, ...): what the agent sees after the last step
     final_obs: Array  # (K, A, ...): last observations of the K truncated episodes, in the order of `truncated`'s entries
-    extras: dict[str, Array]  # whatever `act` returned beside the action, each (T, N, A, ...); "final_value" of `Appraising`
+    extras: dict[str, Array]  # whatever `act` returned beside the action, each (T, N, A, ...); "final_value" of `Bootstrapping`
     carry: Carry = None  # what the agent remembered before the first step
     last_carry: Carry = None  # and remembers now, with fresh rows where the last step ended an episode
 
@@ -92,7 +92,7 @@ def restart(agent: Agent, carry: Carry, step: Step) -> None:
                 carry[name][ended] = fresh
 
 
-class Kept(NamedTuple):
+class RolloutBuffer(NamedTuple):
     """Memory for T steps of N copies with A agents, for whoever acts and steps the world in one go."""
 
     obs: Array  # (T, N, A, ...)
@@ -106,14 +106,14 @@ class Kept(NamedTuple):
 
 
 @runtime_checkable
-class Exploring(Protocol):
+class CollectsNatively(Protocol):
     """An agent that can act in a native world without coming back to Python at each step."""
 
-    def explores(self, agents: int) -> bool:
-        """Whether it can where a copy has so many agents. Asked first: making a world ready for `explore` compiles."""
+    def can_collect_natively(self, agents: int) -> bool:
+        """Whether it can where a copy has so many agents. Asked first: making a world ready for `collect_natively` compiles."""
         ...
 
-    def explore(self, world: Native, kept: Kept, carry: Carry) -> tuple[dict[str, Array], float, Carry]:
+    def collect_natively(self, world: Native, kept: RolloutBuffer, carry: Carry) -> tuple[dict[str, Array], float, Carry]:
         """Act and step all copies as often as `kept` has room for; it gets what happened, to the bit what `act` and the
         world's `step` in turns would give. Returns the extras of acting, (T, N, A, ...), valid until the next call, the
         world's share of the time, and the carry after it, with fresh rows where an episode ended. Changes no argument but
@@ -140,11 +140,11 @@ class Parted(Protocol):
 
 
 @runtime_checkable
-class Appraising(Protocol):
+class Bootstrapping(Protocol):
     """An agent with memory that learns from values: of the last observation of an episode that was cut it needs the value while
     it still remembers that episode."""
 
-    def appraise(self, obs: Array, carry: Carry) -> Array:
+    def bootstrap_value(self, obs: Array, carry: Carry) -> Array:
         """V of observations (K, A, ...) for who remembers `carry`, float32 (K, A). Asked only where there is a carry."""
         ...
 

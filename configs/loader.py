@@ -18,6 +18,7 @@ from typing import Any
 import pydantic
 import yaml
 
+from .renamed import current
 from .schema import NAMING, RunConfig
 
 MAX_BYTES = 1_000_000
@@ -135,7 +136,7 @@ def _yaml(data: dict[str, Any]) -> str:
 
 def read_run(path: Path) -> RunConfig:
     """The resolved configuration in `path`, written by `dump`. Raises ConfigError."""
-    return _checked(_read_mapping(path), f"{path}: ")
+    return _checked(_current(_read_mapping(path), f"{path}: "), f"{path}: ")
 
 
 def dump_group(config: RunConfig, seeds: Sequence[int]) -> str:
@@ -150,7 +151,7 @@ def read_group(path: Path) -> tuple[RunConfig, list[int]]:
     sound = isinstance(seeds, list) and seeds and all(type(seed) is int and 0 <= seed < 2**63 for seed in seeds)
     if not sound or len(set(seeds)) < len(seeds):
         raise ConfigError(f"{path}: seeds: should be a list of different whole numbers from 0")
-    return _checked(data, f"{path}: "), seeds
+    return _checked(_current(data, f"{path}: "), f"{path}: "), seeds
 
 
 def presets() -> dict[str, Path]:
@@ -179,7 +180,7 @@ def resolve(preset: str | None, file: Path | None, overrides: list[str], flags: 
     layers.append((line, ""))
     merged: dict[str, Any] = {}
     for layer, where in layers:
-        layer = _expanded(layer)
+        layer = _current(_expanded(layer), where)
         _check_layer(layer, where)
         for part, naming in NAMING.items():
             new = layer.get(part, {}).get(naming)
@@ -279,6 +280,13 @@ def _from_overrides(words: Iterable[str]) -> dict[str, Any]:
         if outer:
             raise ConfigError(f"{key} and {outer} cannot both be given: one is a group of keys")
     return result
+
+
+def _current(layer: dict[str, Any], where: str) -> dict[str, Any]:
+    try:
+        return current(layer, where)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
 
 
 def _expanded(layer: dict[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .batch import BatchEnv
-from .names import is_foreign, suggest
+from .names import is_external, suggest
 from .registry import make_world
 
 DEVICES = ("cpu", "cuda")
@@ -23,17 +23,17 @@ def make(
 ) -> BatchEnv:
     """N copies of the environment `id`: one of our worlds, or a foreign one (`CartPole-v1`, `module:Id`, `module:function`).
 
-    `workers` and `timeout` are for foreign ones: `ForeignBatch` explains them. They may stand in `config` instead.
+    `workers` and `timeout` are for foreign ones: `ExternalBatch` explains them. They may stand in `config` instead.
     `device` "cuda" steps one of our worlds on a GPU, with the same results. Raises ValueError where there is none.
     """
     if device not in DEVICES:
         raise ValueError(f"device is {device!r}{suggest(device, list(DEVICES))}")
-    if device != "cpu" and is_foreign(id):
+    if device != "cpu" and is_external(id):
         raise ValueError(f"environment {id} is not ours and runs on the CPU only: take device 'cpu'")
-    if is_foreign(id):
-        from .external.batch import ForeignBatch
+    if is_external(id):
+        from .external.batch import ExternalBatch
 
-        return ForeignBatch(id, config or {}, num_envs=num_envs, seed=seed, workers=workers, timeout=timeout)
+        return ExternalBatch(id, config or {}, num_envs=num_envs, seed=seed, workers=workers, timeout=timeout)
     if workers or timeout:
         raise ValueError(f"world {id} runs in threads of this process: leave out workers and timeout")
     world = make_world(id, config)

@@ -46,7 +46,7 @@ def suggest(name: str, known: list[str]) -> str:
     return f": did you mean {near[0]}?" if near else f": known are {', '.join(known)}"
 
 
-def is_foreign(id: str) -> bool:
+def is_external(id: str) -> bool:
     """True for ids of foreign environments: `Name-v1`, `namespace/Name-v1`, `module:Id`, `module:function`."""
     return not id.startswith("gumdrop/") and (":" in id or "/" in id or id.rpartition("-v")[2].isdigit())
 

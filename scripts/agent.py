@@ -105,7 +105,7 @@ def show_run(folder: Path, out: Path | None, json: bool) -> None:
     from ..agents.protocol import Parted
     from ..agents.registry import agent_config, agents
     from ..agents.saved import load_run
-    from ..envs.examine import value_map as portrait
+    from ..envs.examine import value_map as value_map
     from ..experiments.analysis import parts as slots
     from ..experiments.analysis import tables as tabular
     from ..experiments.analysis.prediction import predict, world_model
@@ -114,7 +114,7 @@ def show_run(folder: Path, out: Path | None, json: bool) -> None:
 
     into = out is not None and (not out.suffix or out.is_dir())  # a folder
     if out is not None and not into:
-        check_out(out, portrait.SUFFIXES)
+        check_out(out, value_map.SUFFIXES)
     elif out is not None and not (out if out.exists() else out.parent).is_dir():
         raise Refused(f"{out if out.exists() else out.parent} is not a folder: make one, or name a FILE.png")
     with only_json(json):
@@ -140,7 +140,7 @@ def show_run(folder: Path, out: Path | None, json: bool) -> None:
             way = "--out FOLDER shows what its world model foresees" if foresees else "leave out --out"
             raise Refused(f"run {run_name(folder)} has {has}, so there is nothing to draw: {way}")
         else:
-            portrait.save(out, shown.picture, f"{name} in {document['env']['id']}", "learned value")
+            value_map.save(out, shown.picture, f"{name} in {document['env']['id']}", "learned value")
     if json:
         emit(
             {

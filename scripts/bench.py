@@ -26,10 +26,10 @@ def env(
     """Measure steps a second of worlds under random actions, in turns with other packages' environments."""
     for id in ids or []:
         check_env(id, {})
+    from ..experiments.bench.baselines import BASELINES
     from ..experiments.bench.bench import bench_env, way_name
-    from ..experiments.bench.peers import PEERS
 
-    packages = _packages(vs, [*PEERS])
+    packages = _packages(vs, [*BASELINES])
     with only_json(json):
         result = bench_env(ids, copies, threads or [1, 2], seconds, packages, device)
     if json:
@@ -40,9 +40,9 @@ def env(
     if packages:
         print()
         rows = [[f"view of {id}, 1 copy", figure(v, 0), "", ""] for id, v in result["single_copy_view"].items()]
-        for peer in result["peers"]:
-            what = f"{peer['package']} {peer['environment']}, {peer['copies']} {'copy' if peer['copies'] == 1 else 'copies'}"
-            rows.append([what, figure(peer["steps_per_second"], 0), f"{peer['times_faster']:.1f}x", peer["ours"]])
+        for other in result["baselines"]:
+            what = f"{other['package']} {other['environment']}, {other['copies']} environment{'s' * (other['copies'] > 1)}"
+            rows.append([what, figure(other["steps_per_second"], 0), f"{other['times_faster']:.1f}x", other["ours"]])
         table(rows, ("in turns with them", "steps/s", "ours is faster", "ours"))
         for name, reason in result["not_measured"].items():
             print(f"{name}: {reason}")
@@ -82,10 +82,10 @@ def train(
     json: Json = False,
 ) -> None:
     """Measure PPO training in environment steps a second, learning included, in turns with other packages' PPO."""
+    from ..experiments.bench.baselines_train import BASELINES
     from ..experiments.bench.bench import bench_device, bench_train
-    from ..experiments.bench.peers_train import PEERS
 
-    packages = _packages(vs, [*PEERS])
+    packages = _packages(vs, [*BASELINES])
     if device != "cpu":
         if packages:
             raise Refused(f"--vs {vs}: other packages' PPO is measured on the processor only: leave out --device")

@@ -132,9 +132,9 @@ def _exists(name: str) -> bool:
 def check_env(id: str, options: dict[str, Any]) -> None:
     """Raise ValueError, one line, if the environment or an option does not exist; nothing is compiled."""
     from ..envs import registry
-    from ..envs.names import is_foreign
+    from ..envs.names import is_external
 
-    if is_foreign(id):
+    if is_external(id):
         from ..envs.external.apart import probe
 
         probe(id, options)

@@ -29,9 +29,9 @@ def compare(
 
 
 def _algorithms(folders: list[Path], out: Path | None, json: bool) -> None:
-    from ..experiments.study.compare import contenders, judge
+    from ..experiments.study.compare import judge, results
 
-    found = contenders(folders)
+    found = results(folders)
     judged = judge(found)
     if out is not None:
         from ..experiments.report.compare_page import draw

@@ -78,7 +78,7 @@ def show(
     from ..envs.checks.conformance import random_actions
     from ..envs.draw import render
     from ..envs.make import make
-    from ..envs.names import is_foreign
+    from ..envs.names import is_external
 
     options = parse_options(words or [], "env.")
     if out is not None:
@@ -93,7 +93,7 @@ def show(
         from PIL import Image
 
         Image.fromarray(render.rgb(batch, 0)).save(out)
-    foreign = is_foreign(id)
+    foreign = is_external(id)
     world = None if foreign else registry.make_world(id, options)
     cls = None if world is None else type(world)
     fields = [] if cls is None or world is None else option_rows(cls.Config, dict(world.config))
@@ -184,12 +184,12 @@ def solve(
 ) -> None:
     """Solve an environment exactly: what a random and what the best agent gets, and what is best where."""
     from ..configs.loader import parse_options
-    from ..envs.examine import value_map as portrait
+    from ..envs.examine import value_map as value_map
     from ..envs.examine.solution import examine
 
     options = parse_options(words or [], "env.")
     if out is not None:
-        check_out(out, portrait.SUFFIXES)
+        check_out(out, value_map.SUFFIXES)
     check_env(id, options)
     began = last = time.monotonic()
 
@@ -212,7 +212,7 @@ def solve(
             raise Refused(f"{id} is solved without states, so there is no value function to draw: leave out --out")
         ends = f"random {figure(result['random'])}, optimal {figure(result['optimal'])}"
         label = "optimal return" if gamma == 1 else f"optimal return, gamma {gamma:g}"
-        portrait.save(out, solved.picture, f"{id}: {ends}", label)
+        value_map.save(out, solved.picture, f"{id}: {ends}", label)
     if json:
         emit(result)
         return

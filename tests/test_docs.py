@@ -45,9 +45,9 @@ def test_commands(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
 def test_python_blocks(page: Path) -> None:
     from gumdrop.core_ml import component
     from gumdrop.envs import registry
-    from gumdrop.envs.make import make
     from gumdrop.envs.checks.conformance import check_world
     from gumdrop.envs.examine import solution as solve
+    from gumdrop.envs.make import make
 
     names: dict[str, object] = {"__name__": "docs_example"}  # later blocks go on from earlier ones
     registered = dict(component._COMPONENTS)

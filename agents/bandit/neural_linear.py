@@ -30,8 +30,8 @@ class NeuralLinear:
         prior_sd: float = Field(1.0, gt=0, le=1e6, description="of a weight of the last layer, before anything is seen")
         noise: float | None = Field(None, gt=0, le=1e6, description="sd of a reward; null: as the world says, or 0.5")
         learning_rate: float = Field(3e-3, ge=0, le=10, description="0: features stay random")
-        epochs: int = Field(4, ge=1, le=100)
-        minibatches: int = Field(4, ge=1, le=10_000, description="parts of the copies, each a step of Adam")
+        update_epochs: int = Field(4, ge=1, le=100)
+        num_minibatches: int = Field(4, ge=1, le=10_000, description="parts of the copies, each a step of Adam")
         max_grad_norm: float = Field(1.0, ge=0, le=1e6, description="0: no clipping")
 
     def __init__(self, config: Config, spaces: Spaces, seed: int, threads: int = 1) -> None:
@@ -80,8 +80,8 @@ class NeuralLinear:
         weight = np.arange(m)[:, None] == np.minimum(action, m - 1).T[:, None]  # (N, M, T): which regression a pull belongs to
         x, y = x.transpose(1, 0, 2), batch.reward[:, :, 0].T  # (N, T, D), (N, T)
         found: list[tuple[float, float]] = []
-        for _ in range(o.epochs):
-            for part in np.array_split(self.rng.permutation(n), min(o.minibatches, n)):
+        for _ in range(o.update_epochs):
+            for part in np.array_split(self.rng.permutation(n), min(o.num_minibatches, n)):
                 found.append(self.model.train(x[part], y[part], weight[part], o.learning_rate, o.max_grad_norm))
                 if not all(map(math.isfinite, found[-1])):
                     raise NonFinite(f"likelihood or gradient is {found[-1]}: lower agent.learning_rate")

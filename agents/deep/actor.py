@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field
 from ...envs.batch import Native, finite_bounds, flat_size
 from ...store.arrays import Array, check_arrays
 from ...store.random_state import generator_state, set_generator_state
-from ..protocol import AgentConfig, Carry, Kept, Mode, NonFinite, PartRow, Rollout, Spaces
+from ..protocol import AgentConfig, Carry, Mode, NonFinite, PartRow, Rollout, RolloutBuffer, Spaces
 from ..slots.spec import EncoderSlot
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class Actor:
         if options.network == "cnn" and len(shape) not in (2, 3):
             raise ValueError(f"a cnn needs observations of 2 or 3 dimensions, these are {shape}: set agent.network=mlp")
         self.rng = np.random.Generator(np.random.PCG64(seed))
-        self.learner: Any  # a FusedActorCritic, EagerActorCritic or DeviceActorCritic
+        self.learner: Any  # a FusedActorCritic, TorchActorCritic or DeviceActorCritic
         self.learner, self.note = self._learner(shape, actions, threads, device)
         self._initialise()
         self.normaliser = RunningNormaliser(self.inputs) if options.normalise_observation else None
@@ -111,10 +111,10 @@ class Actor:
             fused = FusedActorCritic(spec, threads=threads)
             wait = "; they compile now, once on this machine, which takes 10 to 20 seconds" if fused.compiles else ""
             return fused, f"learner: fused kernels, {many}{wait}"
-        from ...core_ml.learners.torch_actor_critic import EagerActorCritic
+        from ...core_ml.learners.torch_actor_critic import TorchActorCritic
         from ...core_ml.nets.actor_critic import actor_critic
 
-        return EagerActorCritic(actor_critic(*network), threads, o.chunk), "learner: torch" + (f" ({misfit})" if misfit else "")
+        return TorchActorCritic(actor_critic(*network), threads, o.chunk), "learner: torch" + (f" ({misfit})" if misfit else "")
 
     def act(self, obs: Array, carry: Carry, mode: Mode) -> tuple[Array, Carry, dict[str, Array]]:
         """As `core.Agent.act`; the extras are log-probability, value and, of a Box, the action before it was cut."""
@@ -131,24 +131,26 @@ class Actor:
         """Nothing is remembered here."""
         return None
 
-    def appraise(self, obs: Array, carry: Carry) -> Array:
-        """As `core.Appraising.appraise`."""
+    def bootstrap_value(self, obs: Array, carry: Carry) -> Array:
+        """As `core.Bootstrapping.bootstrap_value`."""
         return self.values(obs).reshape(obs.shape[:2])
 
-    def explores(self, agents: int) -> bool:
+    def can_collect_natively(self, agents: int) -> bool:
         from ...core_ml.learners.fused import FusedActorCritic
 
-        return self.encoding is None and isinstance(self.learner, FusedActorCritic) and self.learner.explores(agents)
+        return (
+            self.encoding is None and isinstance(self.learner, FusedActorCritic) and self.learner.can_collect_natively(agents)
+        )
 
-    def explore(self, world: Native, kept: Kept, carry: Carry) -> tuple[dict[str, Array], float, Carry]:
-        """As `act`, and the world's steps with it, for all of the rollout `kept`; see `core.Exploring`."""
+    def collect_natively(self, world: Native, kept: RolloutBuffer, carry: Carry) -> tuple[dict[str, Array], float, Carry]:
+        """As `act`, and the world's steps with it, for all of the rollout `kept`; see `core.CollectsNatively`."""
         lead = kept.reward.shape
         if self._acted is None or len(self._acted.value) != math.prod(lead):
             self._acted = self.learner.buffers(math.prod(lead))
         seeds = np.array([self.draw() for _ in range(lead[0])])
         bounds = self.bounds()
         flat = None if bounds is None else bounds.reshape(2, -1)
-        share = self.learner.explore(world, kept, seeds, self._acted, self.scale(), flat)
+        share = self.learner.collect_natively(world, kept, seeds, self._acted, self.scale(), flat)
         return self._extras(self._acted, lead), share, carry
 
     def _extras(self, acted: Acted, lead: tuple[int, ...]) -> dict[str, Array]:
@@ -207,7 +209,7 @@ class Actor:
         action = batch.extras["raw_action"] if self.continuous else batch.action
         return action.reshape(batch.reward.size, *[-1] * self.continuous)
 
-    def study(self, batch: Rollout, progress: float) -> dict[str, float]:
+    def update_auxiliary(self, batch: Rollout, progress: float) -> dict[str, float]:
         """What is learned from a rollout's observations alone, when the policy has learned from it: scale, encoder. Metrics."""
         if self.normaliser:  # after learning: the rollout was collected, and is learned from, with the same scale
             self.normaliser.update(self.rows(batch.obs))

@@ -25,9 +25,9 @@ PARTS = 256  # minibatches that are drawn at a time, at most
 class DQN:
     """Q-learning with a neural network; one network shared by all agents of a copy.
 
-    `replay=false target_every=0` is the naive method. Work per `learn`: a gradient step for every `update_every` environment
-    steps, each from `batch_size` transitions. `learner` says who computes the network: "fused", compiled kernels, for full
-    layers without dueling, noise and quantiles; or "torch", for all. With "fused" torch is not imported.
+    `replay=false target_update_interval=0` is the naive method. Work per `learn`: a gradient step for every `update_every`
+    environment steps, each from `batch_size` transitions. `learner` says who computes the network: "fused", compiled kernels,
+    for full layers without dueling, noise and quantiles; or "torch", for all. With "fused" torch is not imported.
     """
 
     class Config(AgentConfig):
@@ -36,8 +36,10 @@ class DQN:
         learning_starts: int = Field(1_000, ge=0, description="environment steps before the first gradient step")
         batch_size: int = Field(64, ge=1, le=65_536, description="transitions per gradient step")
         replay: bool = Field(True, description="learn from all that is stored; false: from the newest transitions")
-        capacity: int = Field(50_000, ge=1, le=10**8, description="transitions that are stored")
-        target_every: int = Field(250, ge=0, description="gradient steps between copies to the target network; 0: none")
+        buffer_size: int = Field(50_000, ge=1, le=10**8, description="transitions that are stored")
+        target_update_interval: int = Field(
+            250, ge=0, description="gradient steps between copies to the target network; 0: none"
+        )
         double: bool = Field(False, description="the network chooses the next action, the target network values it")
         dueling: bool = Field(False, description="value and advantages in streams of their own")
         n_step: int = Field(1, ge=1, le=1000, description="rewards in a return before a value is asked")
@@ -46,12 +48,14 @@ class DQN:
         importance_exponent: float = Field(0.4, ge=0, le=1, description="of the weights at the start; 1 at the end")
         noisy: bool = Field(False, description="explore by noise in the weights, drawn anew each episode, not by epsilon")
         noise: float = Field(0.5, gt=0, le=100, description="deviation of noisy weights at the start, times sqrt(inputs)")
-        heads: int = Field(0, ge=0, le=512, description="estimates with random priors, one of which acts for an episode")
-        prior: float = Field(3.0, ge=0, le=1000, description="size of the random functions that tell heads apart")
+        ensemble_size: int = Field(
+            0, ge=0, le=512, description="estimates with random priors, one of which acts for an episode"
+        )
+        prior_scale: float = Field(3.0, ge=0, le=1000, description="size of the random functions that tell heads apart")
         quantiles: int = Field(0, ge=0, le=512, description="learn so many quantiles of the return; 0: its mean")
         epsilon: float = Field(1.0, ge=0, le=1, description="share of random actions at the start")
-        epsilon_final: float = Field(0.05, ge=0, le=1, description="and from epsilon_share of the run on")
-        epsilon_share: float = Field(0.2, gt=0, le=1)
+        epsilon_final: float = Field(0.05, ge=0, le=1, description="and from exploration_fraction of the run on")
+        exploration_fraction: float = Field(0.2, gt=0, le=1)
         learning_rate: float = Field(1e-3, gt=0, le=10)
         schedule: Literal["constant", "linear", "cosine"] = Field("constant", description="learning rate over the run")
         gamma: float = Field(0.99, ge=0, le=1)
@@ -73,19 +77,19 @@ class DQN:
             raise ValueError(f"agent dqn: it cannot act in {spaces.action}, it needs a Discrete action space: take ppo")
         if config.prioritised and not config.replay:
             raise ValueError("agent dqn: prioritised needs replay: set agent.replay=true")
-        if config.heads and (config.quantiles or config.noisy or config.dueling):
+        if config.ensemble_size and (config.quantiles or config.noisy or config.dueling):
             raise ValueError("agent dqn: heads go without quantiles, noisy and dueling: leave those out")
         self.actions, self._inputs, shape = int(spaces.action.n), flat_size(spaces.observation), spaces.observation.shape or ()
         if config.network == "cnn" and len(shape) not in (2, 3):
             raise ValueError(f"a cnn needs observations of 2 or 3 dimensions, these are {shape}: set agent.network=mlp")
         self.rng = np.random.Generator(np.random.PCG64(seed))
-        self.learner: Any  # a FusedQ or EagerQ
+        self.learner: Any  # a FusedQ or TorchQ
         self.learner, self.note = self._learner(shape)
         self.noises = int(getattr(self.learner, "noises", 0))
         self.dtype = spaces.observation.dtype if spaces.observation.dtype in (np.uint8, np.float32) else np.dtype(np.float32)
         priority = config.priority_exponent if config.prioritised else 0.0
-        self.replay = Replay(config.capacity, self._inputs, self.dtype, config.n_step, priority)
-        self.greedy = config.noisy or config.heads > 0  # these explore by themselves
+        self.replay = Replay(config.buffer_size, self._inputs, self.dtype, config.n_step, priority)
+        self.greedy = config.noisy or config.ensemble_size > 0  # these explore by themselves
         self.epsilon = 0.0 if self.greedy else config.epsilon
         self.env_steps = self.gradient_steps = 0
         self.rewards = Rewards(config.bonus, spaces, config.gamma, seed)
@@ -96,21 +100,23 @@ class DQN:
 
         o = self.config
         torchs = {"a cnn": o.network == "cnn", "dueling": o.dueling, "noisy": o.noisy, "quantiles": o.quantiles > 0}
-        torchs["a network of several heads"] = o.heads > 0
+        torchs["a network of several heads"] = o.ensemble_size > 0
         spec = MLPSpec(self._inputs, o.hidden, o.activation, sizes=(self.actions,), value=False)
         misfit = next((f"{name} is torch's" for name, wanted in torchs.items() if wanted), None) or spec.fits()
         if o.learner == "fused" and misfit:
             raise ValueError(f"agent dqn: learner=fused cannot do this network, {misfit}: take learner=torch or auto")
         if o.learner != "torch" and not misfit:
-            fused = FusedQ(spec, o.target_every > 0)
+            fused = FusedQ(spec, o.target_update_interval > 0)
             fused.initialise(self.rng)
             wait = "; they compile now, once on this machine, which takes 10 to 20 seconds" if fused.compiles else ""
             return fused, f"learner: fused kernels{wait}"
-        from ...core_ml.learners.torch_q import EagerQ
+        from ...core_ml.learners.torch_q import TorchQ
         from ...core_ml.nets.q_network import q_network
 
         network = shape, self.actions, o.network, o.hidden, o.channels, o.activation
-        eager = EagerQ(q_network(*network, o.dueling, o.noisy, o.quantiles, o.heads, o.prior), o.target_every > 0)
+        eager = TorchQ(
+            q_network(*network, o.dueling, o.noisy, o.quantiles, o.ensemble_size, o.prior_scale), o.target_update_interval > 0
+        )
         eager.initialise(self.rng, o.noise)
         return eager, "learner: torch" + (f" ({misfit})" if misfit else "")
 
@@ -123,7 +129,7 @@ class DQN:
         if not self.greedy:
             return None
         a = self.spaces.num_agents
-        drawn = np.zeros((n, a), np.int64) if self.config.heads else np.zeros((n, a, self.noises), np.float32)
+        drawn = np.zeros((n, a), np.int64) if self.config.ensemble_size else np.zeros((n, a, self.noises), np.float32)
         return {"drawn": drawn, "fresh": np.ones(n, np.bool_)}
 
     def act(self, obs: Array, carry: Carry, mode: Mode, mask: Array | None = None) -> tuple[Array, Carry, dict[str, Array]]:
@@ -133,7 +139,7 @@ class DQN:
         if carry is not None:
             drawn, fresh = carry["drawn"].copy(), carry["fresh"]
             shape = int(fresh.sum()), *drawn.shape[1:]
-            heads = self.config.heads
+            heads = self.config.ensemble_size
             drawn[fresh] = self.rng.integers(heads, size=shape) if heads else self.rng.standard_normal(shape, np.float32)
             noise, head = (None, drawn.reshape(-1)) if heads else (drawn.reshape(len(rows), -1), None)
             carry = {"drawn": drawn, "fresh": np.zeros_like(fresh)}
@@ -141,15 +147,15 @@ class DQN:
         forced = self._forced(1, len(rows))[0]
         return np.where(forced < 0, self.learner.q(rows).argmax(1), forced).reshape(lead), carry, {}
 
-    def explores(self, agents: int) -> bool:
+    def can_collect_natively(self, agents: int) -> bool:
         from ...core_ml.learners.fused import FusedQ
 
-        return isinstance(self.learner, FusedQ) and self.learner.explores(agents)
+        return isinstance(self.learner, FusedQ) and self.learner.can_collect_natively(agents)
 
-    def explore(self, world: Native, kept: Any, carry: Carry) -> tuple[dict[str, Array], float, Carry]:
-        """As `act`, and the world's steps with it, for all of the rollout `kept`; see `core.Exploring`."""
+    def collect_natively(self, world: Native, kept: Any, carry: Carry) -> tuple[dict[str, Array], float, Carry]:
+        """As `act`, and the world's steps with it, for all of the rollout `kept`; see `core.CollectsNatively`."""
         steps, n, a = kept.reward.shape
-        return {}, self.learner.explore(world, kept, self._forced(steps, n * a)), carry
+        return {}, self.learner.collect_natively(world, kept, self._forced(steps, n * a)), carry
 
     def _forced(self, steps: int, rows: int) -> Array:
         """Epsilon-greedy choices, int64 (steps, rows): a random action with probability epsilon, else -1 for the best."""
@@ -167,9 +173,9 @@ class DQN:
         self._store(batch)
         before, self.env_steps = self.env_steps, self.env_steps + t * n
         if not self.greedy:
-            self.epsilon = o.epsilon + (o.epsilon_final - o.epsilon) * min(progress / o.epsilon_share, 1.0)
+            self.epsilon = o.epsilon + (o.epsilon_final - o.epsilon) * min(progress / o.exploration_fraction, 1.0)
         learning_rate = o.learning_rate * scheduled(o.schedule, progress)
-        metrics = {"epsilon": self.epsilon, "learning_rate": learning_rate, "replay": float(min(replay.head, o.capacity))}
+        metrics = {"epsilon": self.epsilon, "learning_rate": learning_rate, "replay": float(min(replay.head, o.buffer_size))}
         metrics |= paid
         if self.env_steps <= o.learning_starts or not replay.latest:
             return metrics
@@ -181,8 +187,8 @@ class DQN:
         done, means, norms = 0, np.zeros(3), 0.0
         while done < total:
             parts = 1 if o.prioritised else min(total - done, PARTS)
-            if o.target_every:
-                parts = min(parts, o.target_every - self.gradient_steps % o.target_every)
+            if o.target_update_interval:
+                parts = min(parts, o.target_update_interval - self.gradient_steps % o.target_update_interval)
             if drawn is not None:
                 sample = drawn.parts(done, done + parts)
             elif o.prioritised:
@@ -196,7 +202,7 @@ class DQN:
             if o.prioritised:
                 replay.update(sample, found.error)
             self.gradient_steps += parts
-            if o.target_every and self.gradient_steps % o.target_every == 0:
+            if o.target_update_interval and self.gradient_steps % o.target_update_interval == 0:
                 self.learner.sync()
             done, means, norms = done + parts, means + found.means * parts, norms + float(found.norms.sum())
         if not total:

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from ...envs.batch import Native
 from ...store.arrays import Array, check_arrays
-from ..protocol import Carry, Kept, Mode, PartRow, Rollout, Spaces
+from ..protocol import Carry, Mode, PartRow, Rollout, RolloutBuffer, Spaces
 from ..registry import agent
 from ..slots.rewards import Bonuses, Rewards
 from .actor import Actor, ActorConfig, metrics_of, scheduled
@@ -94,11 +94,11 @@ class PolicyGradient:
     def act(self, obs: Array, carry: Carry, mode: Mode, mask: Array | None = None) -> tuple[Array, Carry, dict[str, Array]]:
         return self.actor.act(obs, carry, mode)
 
-    def explores(self, agents: int) -> bool:
-        return self.actor.explores(agents)
+    def can_collect_natively(self, agents: int) -> bool:
+        return self.actor.can_collect_natively(agents)
 
-    def explore(self, world: Native, kept: Kept, carry: Carry) -> tuple[dict[str, Array], float, Carry]:
-        return self.actor.explore(world, kept, carry)
+    def collect_natively(self, world: Native, kept: RolloutBuffer, carry: Carry) -> tuple[dict[str, Array], float, Carry]:
+        return self.actor.collect_natively(world, kept, carry)
 
     def learn(self, batch: Rollout, progress: float) -> dict[str, float]:
         from ...core_ml.maths.returns import gae
@@ -133,7 +133,7 @@ class PolicyGradient:
                 # A_t = G_t - V(s_t)
                 advantage = target - facts["value"]
         metrics = self._step(facts, advantage, target, progress) if advantage.size else {"rows": 0.0}
-        metrics |= actor.study(batch, progress)
+        metrics |= actor.update_auxiliary(batch, progress)
         return metrics | paid | ({"late": late * reward.shape[2] / advantage.size} if late else {})
 
     def _whole(

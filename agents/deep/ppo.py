@@ -9,7 +9,7 @@ from pydantic import Field
 
 from ...envs.batch import Native
 from ...store.arrays import Array
-from ..protocol import Carry, Kept, Mode, PartRow, Rollout, Spaces
+from ..protocol import Carry, Mode, PartRow, Rollout, RolloutBuffer, Spaces
 from ..registry import agent
 from ..slots.rewards import Bonuses, Rewards
 from ..slots.spec import BeliefSlot
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 class PPO:
     """Clipped policy gradient with generalised advantages; one policy shared by all agents of a copy.
 
-    Work per `learn`: `epochs` passes over the rollout in `minibatches` parts. `learner` says who computes the network: "fused",
-    compiled kernels in which a tile of rows goes forward and backward while it is in the cache; or "torch", the reference,
-    which sums gradients over chunks of `chunk` rows. Both follow the same equations; with "fused" torch is not even imported.
-    With a `belief` it remembers: minibatches are whole streams, and the gradient goes back through all steps of a rollout.
-    On `device` "cuda" it is torch on a GPU (`core_ml/learners/cuda/actor_critic.py`), which learns from rollouts of
+    Work per `learn`: `update_epochs` passes over the rollout in `num_minibatches` parts. `learner` says who computes the
+    network: "fused", compiled kernels in which a tile of rows goes forward and backward while it is in the cache; or "torch",
+    the reference, which sums gradients over chunks of `chunk` rows. Both follow the same equations; with "fused" torch is not
+    even imported. With a `belief` it remembers: minibatches are whole streams, and the gradient goes back through all steps of
+    a rollout. On `device` "cuda" it is torch on a GPU (`core_ml/learners/cuda/actor_critic.py`), which learns from rollouts of
     `DeviceCollector`.
     """
 
@@ -35,8 +35,8 @@ class PPO:
 
     class Config(ActorConfig):
         num_steps: int = Field(32, ge=1, le=100_000, description="steps per copy between updates")
-        epochs: int = Field(4, ge=1, le=100)
-        minibatches: int = Field(4, ge=1, le=10_000)
+        update_epochs: int = Field(4, ge=1, le=100)
+        num_minibatches: int = Field(4, ge=1, le=10_000)
         learning_rate: float = Field(1e-3, gt=0, le=10)
         schedule: Literal["constant", "linear", "cosine"] = Field("linear", description="learning rate over the run")
         gamma: float = Field(0.99, ge=0, le=1)
@@ -55,9 +55,9 @@ class PPO:
     def __init__(self, config: Config, spaces: Spaces, seed: int, threads: int = 1, device: str = "cpu") -> None:
         self.config, self.device = config, device
         if config.belief:
-            from .recurrent_actor import MemoryActor
+            from .recurrent_actor import RecurrentActor
 
-            self.actor: Actor = MemoryActor("ppo", config, config.belief, spaces, seed, threads, device)
+            self.actor: Actor = RecurrentActor("ppo", config, config.belief, spaces, seed, threads, device)
         else:
             self.actor = Actor("ppo", config, spaces, seed, threads, device)
         self.learner, self.note = self.actor.learner, self.actor.note
@@ -74,14 +74,14 @@ class PPO:
     def act(self, obs: Array, carry: Carry, mode: Mode, mask: Array | None = None) -> tuple[Array, Carry, dict[str, Array]]:
         return self.actor.act(obs, carry, mode)
 
-    def appraise(self, obs: Array, carry: Carry) -> Array:
-        return self.actor.appraise(obs, carry)
+    def bootstrap_value(self, obs: Array, carry: Carry) -> Array:
+        return self.actor.bootstrap_value(obs, carry)
 
-    def explores(self, agents: int) -> bool:
-        return self.actor.explores(agents)
+    def can_collect_natively(self, agents: int) -> bool:
+        return self.actor.can_collect_natively(agents)
 
-    def explore(self, world: Native, kept: Kept, carry: Carry) -> tuple[dict[str, Array], float, Carry]:
-        return self.actor.explore(world, kept, carry)
+    def collect_natively(self, world: Native, kept: RolloutBuffer, carry: Carry) -> tuple[dict[str, Array], float, Carry]:
+        return self.actor.collect_natively(world, kept, carry)
 
     def ready(self, steps: int, obs: Any) -> Any:
         """Memory on the device, and fresh random numbers there, for a rollout; see `core.OnDevice`."""
@@ -94,7 +94,7 @@ class PPO:
 
         o, actor, learner, scale = self.config, self.actor, self.learner, self.actor.scale()
         rows, units, copies = math.prod(batch.reward.shape), actor.units(batch), batch.reward.shape[1]
-        size = math.ceil(units / min(o.minibatches, units))
+        size = math.ceil(units / min(o.num_minibatches, units))
         learning_rate = o.learning_rate * scheduled(o.schedule, progress)
         final = o.ent_coef if o.ent_coef_final is None else o.ent_coef_final
         coefs = Coefs(o.clip_coef, o.value_clip, o.vf_coef, o.ent_coef + (final - o.ent_coef) * progress)
@@ -114,7 +114,7 @@ class PPO:
         block = 16 if size >= 8192 and copies >= 256 else 1
         norms: list[float] = []
         epochs = 0
-        for _ in range(o.epochs):
+        for _ in range(o.update_epochs):
             order = learner.order(units, actor.draw(), block=block)
             rates = learning_rate, o.max_grad_norm
             sums, norms_now = learner.epoch(self._records, order, size, coefs, *rates, o.normalise_advantage, scale)
@@ -123,10 +123,10 @@ class PPO:
             epochs += 1
             if o.target_kl is not None and sums[3] / rows > o.target_kl:
                 break
-        found = actor.study(batch, progress) | metrics_of(
+        found = actor.update_auxiliary(batch, progress) | metrics_of(
             sums / rows, explained_variance(value, target), learning_rate, sum(norms) / len(norms)
         )
-        return found | {"epochs": float(epochs)} | paid
+        return found | {"update_epochs": float(epochs)} | paid
 
     def _learn_on_device(self, batch: Rollout, rows: int, size: int, coefs: Coefs, learning_rate: float) -> dict[str, float]:
         """The same steps as above for a rollout of tensors; the host sees nothing of them before they are done."""
@@ -137,7 +137,7 @@ class PPO:
         learner.take(Memory._make([*tensors, *batch[2:6]]))
         learner.advantages(o.gamma, o.gae_lambda)
         epochs = 0
-        for _ in range(o.epochs):
+        for _ in range(o.update_epochs):
             learner.epoch(self.actor.draw(), size, coefs, learning_rate, o.max_grad_norm, o.normalise_advantage)
             epochs += 1
             if o.target_kl is not None and learner.kl() > o.target_kl:
@@ -146,7 +146,7 @@ class PPO:
         self.actor.check_finite(found.norms, found.sums)
         steps = epochs * math.ceil(rows / size)
         metrics = metrics_of(found.sums / rows, found.explained_variance, learning_rate, found.norms / steps)
-        return metrics | {"epochs": float(epochs)}
+        return metrics | {"update_epochs": float(epochs)}
 
     def parts(self) -> list[PartRow]:
         return self.actor.parts()

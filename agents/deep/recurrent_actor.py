@@ -9,7 +9,7 @@ import numpy as np
 
 from ...envs.batch import Native
 from ...store.arrays import Array
-from ..protocol import Carry, Kept, Mode, PartRow, Rollout, Spaces
+from ..protocol import Carry, Mode, PartRow, Rollout, RolloutBuffer, Spaces
 from ..slots.spec import BeliefPart, label, resolve
 from .actor import Actor, ActorConfig
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ...core_ml.learners.torch_recurrent import States
 
 
-class MemoryActor(Actor):
+class RecurrentActor(Actor):
     """`Actor` whose network is encoder -> belief -> full layers `hidden` -> policy and value.
 
     Its carry is the belief's state and the last action, of each copy and each agent, (N, A, ...). It learns from streams: all
@@ -54,12 +54,12 @@ class MemoryActor(Actor):
             fused.initialise(*seeds, span=config.span)  # type: ignore[attr-defined]
             wait = "; they compile now, once on this machine, which takes 10 to 20 seconds" if fused.compiles else ""
             return fused, f"learner: fused kernels, {part.name}, {many}{wait}"
-        from ...core_ml.learners.torch_recurrent import EagerRecurrent
+        from ...core_ml.learners.torch_recurrent import TorchRecurrent
 
         if part.untrained:
             for p in self.belief.net.parameters():
                 p.requires_grad_(False)
-        learner = EagerRecurrent(
+        learner = TorchRecurrent(
             self.belief, actions, self.continuous, o.hidden, o.activation, seed=seeds[1], threads=threads, chunk=o.chunk,
             remembers=part.actions,
         )  # fmt: skip
@@ -97,18 +97,18 @@ class MemoryActor(Actor):
         count = sum(size for name, size in sizes.items() if name.startswith("belief_net"))
         return [PartRow("belief", label(self.part), f"float32 ({self.belief.size},); remembers {keeps}", count)]
 
-    def explores(self, agents: int) -> bool:
+    def can_collect_natively(self, agents: int) -> bool:
         from ...core_ml.learners.fused.gru.network import FusedRecurrent
 
-        return self.encoding is None and isinstance(self.learner, FusedRecurrent) and self.learner.explores(agents)
+        return self.encoding is None and isinstance(self.learner, FusedRecurrent) and self.learner.can_collect_natively(agents)
 
-    def explore(self, world: Native, kept: Kept, carry: Carry) -> tuple[dict[str, Array], float, Carry]:
+    def collect_natively(self, world: Native, kept: RolloutBuffer, carry: Carry) -> tuple[dict[str, Array], float, Carry]:
         lead = kept.reward.shape
         if self._acted is None or len(self._acted.value) != math.prod(lead):
             self._acted = self.learner.buffers(math.prod(lead))
         seeds, bounds = np.array([self.draw() for _ in range(lead[0])]), self.bounds()
         limits = None if bounds is None else bounds.reshape(2, -1)
-        share, states, self._held = self.learner.explore(
+        share, states, self._held = self.learner.collect_natively(
             world, kept, seeds, self._acted, flat(carry), self.scale(), limits, self._held
         )
         extras = self._extras(self._acted, lead)
@@ -122,17 +122,17 @@ class MemoryActor(Actor):
                 remembered["action"] = (
                     done.reshape(*done.shape[:2], width) if self.continuous else np.eye(width, dtype=np.float32)[done]
                 )
-            values[cut] = self.appraise(kept.final_obs[cut], remembered)
+            values[cut] = self.bootstrap_value(kept.final_obs[cut], remembered)
         after = {name: part.reshape(*lead[1:], *part.shape[1:]) for name, part in states.items()}
         return {**extras, "final_value": values}, share, after
 
-    def appraise(self, obs: Array, carry: Carry) -> Array:
+    def bootstrap_value(self, obs: Array, carry: Carry) -> Array:
         value: Array = self.learner.outputs(self.rows(obs), flat(carry), self.scale())[1]
         return value.reshape(obs.shape[:2])
 
     def next_values(self, batch: Rollout) -> Array:
         value = batch.extras["value"]
-        last = self.appraise(batch.last_obs, batch.last_carry)
+        last = self.bootstrap_value(batch.last_obs, batch.last_carry)
         return np.where(batch.truncated[:, :, None], batch.extras["final_value"], np.concatenate([value[1:], last[None]]))
 
     def units(self, batch: Rollout) -> int:
@@ -152,9 +152,9 @@ class MemoryActor(Actor):
         begins[1:] = (batch.terminated | batch.truncated)[:-1, :, None]
         return begins.reshape(len(begins), -1)
 
-    def study(self, batch: Rollout, progress: float) -> dict[str, float]:
-        found = super().study(batch, progress)
-        still = self.part.untrained or progress >= self.part.until
+    def update_auxiliary(self, batch: Rollout, progress: float) -> dict[str, float]:
+        found = super().update_auxiliary(batch, progress)
+        still = self.part.untrained or progress >= self.part.freeze_after
         if self.by_gradient or still or not hasattr(self.belief, "update"):
             return found
         import torch

@@ -10,12 +10,12 @@ import numpy as np
 from ...store.arrays import Array, check_arrays
 from ...store.random_state import generator_state, set_generator_state
 from ..protocol import Carry, Mode, Rollout
-from .dream_agent import asleep, believe, remembered
+from .world_model_policy import initial_carry, next_carry, observe
 
 
 class Deciding:
-    """An agent that is a function of observations: `decide`, tensors (B, size) -> int64 (B,). In an `Awake` it acts on the
-    model's features, as `CmaController.act` does. One agent in each copy; it does not learn."""
+    """An agent that is a function of observations: `decide`, tensors (B, size) -> int64 (B,). In an `WorldModelPolicy` it acts
+    on the model's features, as `CmaController.act` does. One agent in each copy; it does not learn."""
 
     name, num_steps, config = "deciding", 1, None
 
@@ -57,7 +57,7 @@ class Planning:
 
     def initial(self, n: int) -> Carry:
         steps, actions = self.planner.config.horizon, self.planner.actions
-        return asleep(self.model, n) | {"agent/p": np.full((n, steps, actions), 1 / actions, np.float32)}
+        return initial_carry(self.model, n) | {"agent/p": np.full((n, steps, actions), 1 / actions, np.float32)}
 
     def act(self, obs: Array, carry: Carry, mode: Mode, mask: Array | None = None) -> tuple[Array, Carry, dict[str, Array]]:
         import torch
@@ -67,12 +67,12 @@ class Planning:
         assert carry is not None
         generator = torch.Generator().manual_seed(int(self.rng.integers(2**62)))
         with torch.inference_mode():
-            _, state = believe(self.model, self.planner.actions, obs, carry)
+            _, state = observe(self.model, self.planner.actions, obs, carry)
             p = torch.from_numpy(carry["agent/p"])
             before = Plan(p[:, 0].argmax(-1), p, p[:, 0, 0])
             plan = self.planner.plan(self.model, state, generator, self.value, before)
         action = plan.action.numpy()
-        return action[:, None], remembered(state, action) | {"agent/p": plan.p.numpy().copy()}, {}
+        return action[:, None], next_carry(state, action) | {"agent/p": plan.p.numpy().copy()}, {}
 
     def learn(self, batch: Rollout, progress: float) -> dict[str, float]:
         return {}

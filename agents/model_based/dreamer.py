@@ -17,7 +17,7 @@ from ...store.random_state import generator_state, set_generator_state
 from ..protocol import AgentConfig, Carry, Mode, NonFinite, PartRow, Rollout, Spaces
 from ..registry import agent
 from ..slots.spec import ModelPart, ModelSlot, label, resolve
-from .dream_agent import asleep, believe, remembered
+from .world_model_policy import initial_carry, next_carry, observe
 
 
 @agent("dreamer")
@@ -25,8 +25,8 @@ class Dreamer:
     """World model, which fills the slot `model`, and an actor-critic (`core_ml/models/imagined_actor_critic.py`) that
     learns in imagination alone.
 
-    Work per `learn`: `updates` times, a step of the model on sequences of what really happened, and a step of the behaviour on
-    what the model imagines from the states of these sequences. One model and one behaviour for all agents of a copy, each of
+    Work per `learn`: `updates` times, a step of the model on sequences of what really happened, and a step of the actor-critic
+    on what the model imagines from the states of these sequences. One model and one actor-critic for all agents of a copy, each of
     whom counts the others among the world's chances. Discrete actions.
     """
 
@@ -34,29 +34,33 @@ class Dreamer:
 
     class Config(AgentConfig):
         num_steps: int = Field(16, ge=1, le=100_000, description="steps per copy between updates")
-        updates: int = Field(16, ge=1, le=100_000, description="of model and behaviour after each rollout")
+        updates: int = Field(16, ge=1, le=100_000, description="of model and actor-critic after each rollout")
         learning_starts: int = Field(1_000, ge=0, description="environment steps before the first update")
-        capacity: int = Field(100_000, ge=1, le=10**8, description="steps that are stored")
+        buffer_size: int = Field(100_000, ge=1, le=10**8, description="steps that are stored")
         batch_size: int = Field(32, ge=1, le=65_536, description="sequences per update")
         length: int = Field(16, ge=2, le=10_000, description="steps of a sequence")
-        dreams: int = Field(0, ge=0, le=10**6, description="that many at once, from states of the sequences; 0: one from each")
+        imagined_batch_size: int = Field(
+            0, ge=0, le=10**6, description="that many at once, from states of the sequences; 0: one from each"
+        )
         horizon: int = Field(15, ge=1, le=10_000, description="steps of a dream")
         gamma: float = Field(0.99, ge=0, le=1)
         return_lambda: float = Field(0.95, ge=0, le=1)
         ent_coef: float = Field(3e-3, ge=0, le=10)
         ent_coef_final: float | None = Field(None, ge=0, le=10, description="entropy weight at the end, reached linearly")
-        learning_rate: float = Field(1e-3, gt=0, le=10, description="of the behaviour; the model has its own")
-        rate_final: float = Field(1.0, ge=0, le=1, description="share of both learning rates at the end, reached linearly")
+        learning_rate: float = Field(1e-3, gt=0, le=10, description="of the actor-critic; the model has its own")
+        learning_rate_final: float = Field(
+            1.0, ge=0, le=1, description="share of both learning rates at the end, reached linearly"
+        )
         model: ModelSlot = Field(
             ModelPart(name="rssm", untrained=False), description="component that says what follows on an action"
         )
-        behaviour: dict[str, Any] = Field(
+        actor_critic: dict[str, Any] = Field(
             {}, description="other options of the actor-critic, see core_ml/models/imagined_actor_critic.py"
         )
 
     def __init__(self, config: Config, spaces: Spaces, seed: int, threads: int = 1) -> None:
         from ...core_ml.data.sequences import SequenceReplay
-        from ...core_ml.models.imagined_actor_critic import Behaviour
+        from ...core_ml.models.imagined_actor_critic import ImaginedActorCritic
         from ...core_ml.observations import Observation
 
         o, self.config, self.spaces = config, config, spaces
@@ -72,9 +76,9 @@ class Dreamer:
         entry, chosen = resolve("model", o.model)
         self.model = entry.cls(chosen, seen, self.actions, self._draw())
         shared = {name: getattr(o, name) for name in ("gamma", "return_lambda", "learning_rate")}
-        options = _options(Behaviour.Config, {**shared, **o.behaviour})
-        self.behaviour = Behaviour(options, self.model.size, self.actions, self._draw())
-        self.replay = SequenceReplay(o.capacity, space.shape, self.dtype)
+        options = _options(ImaginedActorCritic.Config, {**shared, **o.actor_critic})
+        self.actor_critic = ImaginedActorCritic(options, self.model.size, self.actions, self._draw())
+        self.replay = SequenceReplay(o.buffer_size, space.shape, self.dtype)
         self.env_steps = 0
 
     @property
@@ -84,7 +88,7 @@ class Dreamer:
     def initial(self, n: int) -> Carry:
         """The model's state of n copies, the last action, and whether an episode begins."""
         a = self.spaces.num_agents
-        return {name: part.reshape(n, a, *part.shape[1:]) for name, part in asleep(self.model, n * a).items()}
+        return {name: part.reshape(n, a, *part.shape[1:]) for name, part in initial_carry(self.model, n * a).items()}
 
     def act(self, obs: Array, carry: Carry, mode: Mode, mask: Array | None = None) -> tuple[Array, Carry, dict[str, Array]]:
         import torch
@@ -93,13 +97,13 @@ class Dreamer:
         lead = obs.shape[:2]
         flat = {name: part.reshape(-1, *part.shape[2:]) for name, part in carry.items()}
         with torch.inference_mode():
-            features, state = believe(self.model, self.actions, obs.reshape(-1, 1, *obs.shape[2:]), flat)
-            policy = self.behaviour.policy(features)
+            features, state = observe(self.model, self.actions, obs.reshape(-1, 1, *obs.shape[2:]), flat)
+            policy = self.actor_critic.policy(features)
             if mode == "greedy":
                 action = policy.mode()
             else:
                 action = policy.quantile(torch.from_numpy(self.rng.random((len(features), 1), np.float32)))
-        kept = remembered(state, action.numpy())
+        kept = next_carry(state, action.numpy())
         return action.numpy().reshape(lead), {name: part.reshape(*lead, *part.shape[1:]) for name, part in kept.items()}, {}
 
     def learn(self, batch: Rollout, progress: float) -> dict[str, float]:
@@ -111,7 +115,7 @@ class Dreamer:
         known = {"replay": float(self.replay.steps * self.replay.streams)}
         if self.env_steps < o.learning_starts or self.replay.steps < o.length:
             return known
-        rate, sums = 1.0 - (1.0 - o.rate_final) * progress, dict[str, float]()
+        rate, sums = 1.0 - (1.0 - o.learning_rate_final) * progress, dict[str, float]()
         ent_coef = o.ent_coef + ((o.ent_coef if o.ent_coef_final is None else o.ent_coef_final) - o.ent_coef) * progress
         for _ in range(o.updates):
             sequences = self.replay.draw(self.rng, o.batch_size, o.length)
@@ -121,25 +125,25 @@ class Dreamer:
             else:
                 metrics, states = self.model.learn(sequences, generator, rate)
             start = {name: part.flatten(0, 1) for name, part in states.items()}  # states that really occurred
-            if 0 < o.dreams < sequences.reward.size:
-                some = torch.randint(sequences.reward.size, (o.dreams,), generator=generator)
+            if 0 < o.imagined_batch_size < sequences.reward.size:
+                some = torch.randint(sequences.reward.size, (o.imagined_batch_size,), generator=generator)
                 start = {name: part[some] for name, part in start.items()}
-            policy = functools.partial(self.behaviour.sample, generator=generator)
+            policy = functools.partial(self.actor_critic.sample, generator=generator)
             dream = self.model.imagine(start, policy, o.horizon, generator)
-            metrics |= self.behaviour.update(dream, rate, ent_coef)
+            metrics |= self.actor_critic.update(dream, rate, ent_coef)
             self._check_finite(metrics)
             for name, value in metrics.items():
                 sums[name] = sums.get(name, 0.0) + value / o.updates
         return sums | known
 
     def parts(self) -> list[PartRow]:
-        o, memory = self.behaviour.config, self.model.state_dict()
+        o, memory = self.actor_critic.config, self.model.state_dict()
         learned = 0 if self.config.model.untrained else sum(x.size for name, x in memory.items() if ".model." in name)
         shapes = ", ".join(f"{name} {tuple(part.shape[1:])}" for name, part in self.model.initial(1).items())
-        trunk, own = " x ".join(map(str, o.hidden)), self.behaviour.optimiser.flat.numel()
+        trunk, own = " x ".join(map(str, o.hidden)), self.actor_critic.optimiser.flat.numel()
         return [
             PartRow("model", label(self.config.model), f"features ({self.model.size},) of {shapes}", learned),
-            PartRow("behaviour", f"actor and critic of {trunk}", f"one of {self.actions} actions", own),
+            PartRow("actor_critic", f"actor and critic of {trunk}", f"one of {self.actions} actions", own),
         ]
 
     def _store(self, batch: Rollout) -> None:
@@ -161,7 +165,7 @@ class Dreamer:
 
     def state_dict(self) -> dict[str, Array]:
         parts = {
-            "model": self.model.state_dict(), "behaviour": self.behaviour.state_dict(), "replay": self.replay.state(),
+            "model": self.model.state_dict(), "behaviour": self.actor_critic.state_dict(), "replay": self.replay.state(),
         }  # fmt: skip
         state = {f"{part}.{name}": array.copy() for part, found in parts.items() for name, array in found.items()}
         return state | {"env_steps": np.array(self.env_steps, np.int64), "rng": generator_state(self.rng)}
@@ -169,7 +173,8 @@ class Dreamer:
     def load_state_dict(self, state: dict[str, Array]) -> None:
         check_arrays(state, self.state_dict(), "agent dreamer")
         for part, load in (
-            ("model", self.model.load_state_dict), ("behaviour", self.behaviour.load_state_dict), ("replay", self.replay.load),
+            ("model", self.model.load_state_dict), ("behaviour", self.actor_critic.load_state_dict),
+            ("replay", self.replay.load),
         ):  # fmt: skip
             load({name.removeprefix(f"{part}."): array for name, array in state.items() if name.startswith(f"{part}.")})
         self.env_steps = int(state["env_steps"])
@@ -177,8 +182,8 @@ class Dreamer:
 
 
 def _options(config: Any, options: dict[str, Any]) -> Any:
-    """A behaviour's options. Raises ValueError with one line for the first fault."""
+    """The options of the actor-critic. Raises ValueError with one line for the first fault."""
     try:
         return config(**options)
     except pydantic.ValidationError as error:
-        raise ValueError(explain(error, "agent dreamer, behaviour", list(config.model_fields))) from None
+        raise ValueError(explain(error, "agent dreamer, actor_critic", list(config.model_fields))) from None

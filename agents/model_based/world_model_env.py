@@ -16,7 +16,7 @@ LARGEST = 1e6  # of a feature that is not bounded by itself
 TAKEN = ("action", "first", "elapsed", "running_return", "rng")  # names that stand beside the parts of a model's state
 
 
-class DreamEnv:
+class WorldModelEnv:
     """N dreams in `model`, a `core_ml.world_model.WorldModel`, side by side behind the `BatchEnv` interface; one agent in each.
 
     Observation: the model's features of its state, float32 (size,). An episode begins in one of `starts`, states by name such
@@ -97,7 +97,7 @@ class DreamEnv:
             state, outcome = self.model.step(state, chosen, generator)
         for name, part in state.items():
             self._state[name][:] = part.numpy()
-        step.terminated[:] = self._rng.random(self.num_envs) >= outcome.going_on.numpy()
+        step.terminated[:] = self._rng.random(self.num_envs) >= outcome.continue_.numpy()
         step.reward[:, 0] = np.where(step.terminated, outcome.reward_over.numpy(), outcome.reward_on.numpy())
         self._elapsed += 1
         self._running += step.reward

@@ -8,11 +8,12 @@ import numpy as np
 
 from ...store.arrays import Array
 from ..protocol import Agent, Carry, Mode, Rollout
-from .dream_env import begun
+from .world_model_env import begun
 
 
-class Awake:
-    """An agent that was trained in a `DreamEnv`, acting in the world itself: it sees the model's beliefs of what it observes.
+class WorldModelPolicy:
+    """An agent that was trained in a `WorldModelEnv`, acting in the world itself: it sees the model's beliefs of what it
+    observes.
 
     It is an agent to those who play episodes (`run_episodes`); it does not learn. One agent in each copy. Its carry holds the
     model's state by its names, beside the agent's own.
@@ -25,21 +26,21 @@ class Awake:
         self.model, self.agent, self.actions, self.config = model, agent, actions, agent.config
 
     def initial(self, n: int) -> Carry:
-        state = asleep(self.model, n)
+        state = initial_carry(self.model, n)
         theirs = {f"agent/{name}": part for name, part in (self.agent.initial(n) or {}).items()}
         return state | theirs
 
     def act(self, obs: Array, carry: Carry, mode: Mode, mask: Array | None = None) -> tuple[Array, Carry, dict[str, Array]]:
         assert carry is not None
-        belief, state = believe(self.model, self.actions, obs, carry)
+        belief, state = observe(self.model, self.actions, obs, carry)
         theirs = {name.removeprefix("agent/"): part for name, part in carry.items() if name.startswith("agent/")}
         action, after, extras = self.agent.act(belief.numpy()[:, None], theirs or None, mode)
         theirs = {f"agent/{name}": part for name, part in (after or {}).items()}
-        return action, remembered(state, action[:, 0]) | theirs, extras
+        return action, next_carry(state, action[:, 0]) | theirs, extras
 
     def learn(self, batch: Rollout, progress: float) -> dict[str, float]:
         """Raises ValueError: what happens outside teaches the model; the agent learns in its dreams."""
-        raise ValueError("who is awake does not learn: train the agent in a DreamEnv, with collect.practise")
+        raise ValueError("who is awake does not learn: train the agent in a WorldModelEnv, with collect.fit")
 
     def state_dict(self) -> dict[str, Array]:
         return self.agent.state_dict()
@@ -48,12 +49,12 @@ class Awake:
         self.agent.load_state_dict(state)
 
 
-def asleep(model: Any, n: int) -> dict[str, Array]:
+def initial_carry(model: Any, n: int) -> dict[str, Array]:
     """What n copies carry that have seen nothing yet: the model's state, the action before and whether an episode begins."""
     return begun(model, n) | {"action": np.zeros(n, np.int64), "first": np.ones(n, np.bool_)}
 
 
-def believe(model: Any, actions: int, obs: Array, carry: dict[str, Array]) -> tuple[Any, Any]:
+def observe(model: Any, actions: int, obs: Array, carry: dict[str, Array]) -> tuple[Any, Any]:
     """Features (N, size) and state, tensors, after observations (N, 1, ...), by what is carried."""
     import torch
 
@@ -65,7 +66,7 @@ def believe(model: Any, actions: int, obs: Array, carry: dict[str, Array]) -> tu
         return model.observe(seen, before, torch.from_numpy(carry["first"]), state)  # type: ignore[no-any-return]
 
 
-def remembered(state: Any, action: Array) -> dict[str, Array]:
+def next_carry(state: Any, action: Array) -> dict[str, Array]:
     """What to carry after a state and the actions (N,) that were taken there."""
     parts: dict[str, Array] = {name: part.numpy().copy() for name, part in state.items()}
     return parts | {"action": action.astype(np.int64), "first": np.zeros(len(action), np.bool_)}

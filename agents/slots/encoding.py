@@ -17,8 +17,8 @@ class Encoding:
     """Observations as codes, float32 (B, size). The policy's gradient does not reach the encoder.
 
     It learns from the observations of each rollout, after the policy has, so that codes mean the same when a rollout is
-    collected and when it is learned from; and stays as it is from `until` of the training on, so that the policy reads codes
-    that no longer move.
+    collected and when it is learned from; and stays as it is from `freeze_after` of the training on, so that the policy reads
+    codes that no longer move.
     """
 
     def __init__(self, part: EncoderPart, spaces: Spaces, seed: int) -> None:
@@ -39,7 +39,7 @@ class Encoding:
 
     def learn(self, batch: Rollout, progress: float, rng: np.random.Generator) -> dict[str, float]:
         """Steps of learning from a rollout, each from observations drawn by `rng`. Returns the last one's metrics."""
-        if self.part.untrained or progress >= self.part.until:
+        if self.part.untrained or progress >= self.part.freeze_after:
             return {}
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         rows = batch.obs.reshape(-1, *self.observation.shape)

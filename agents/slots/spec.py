@@ -40,14 +40,14 @@ class EncoderPart(Part):
 
     updates: int = Field(16, ge=0, le=10_000, description="steps of its learning after each rollout")
     batch: int = Field(256, ge=2, le=1_000_000, description="observations in each of them")
-    until: float = Field(0.5, ge=0, le=1, description="share of the training after which it stays as it is")
+    freeze_after: float = Field(0.5, ge=0, le=1, description="share of the training after which it stays as it is")
 
 
 class BeliefPart(Part):
     """A belief, which learns with the policy."""
 
     actions: bool = Field(True, description="it is told the previous action")
-    until: float = Field(0.5, ge=0, le=1, description="share of the training after which an hmm stays as it is")
+    freeze_after: float = Field(0.5, ge=0, le=1, description="share of the training after which an hmm stays as it is")
 
 
 @cache

@@ -33,7 +33,7 @@ class WholeEpisodes:
     many of them as were made.
 
     `kinds`: shape and type of each fact about a step of a copy, without "reward", "bootstrap" and "done", which are kept in any
-    case. Memory for `capacity` steps is there from the start, so that checkpoints of equal configurations look alike.
+    case. Memory for `buffer_size` steps is there from the start, so that checkpoints of equal configurations look alike.
     """
 
     def __init__(self, capacity: int, agents: int, kinds: Mapping[str, tuple[tuple[int, ...], npt.DTypeLike]]) -> None:
@@ -41,7 +41,7 @@ class WholeEpisodes:
             "reward": ((agents,), np.float32), "bootstrap": ((agents,), np.float32), "done": ((), np.bool_),
             "copy": ((), np.int64),
         }  # fmt: skip
-        self.capacity, self.names = capacity, list(kinds)
+        self.buffer_size, self.names = capacity, list(kinds)
         self._kept = {name: np.zeros((capacity, *shape), kind) for name, (shape, kind) in {**kinds, **own}.items()}
         self._count = np.zeros((), np.int64)  # the first so many are kept steps; of each copy the oldest first
         self._begun = np.zeros((), np.bool_)  # every copy has ended an episode
@@ -79,8 +79,8 @@ class WholeEpisodes:
         self._begun |= bool((last >= 0).all())
         over = (row <= last[copy]) & self._begun
         rest = {name: values[~over] for name, values in known.items()}
-        if len(rest["copy"]) > self.capacity:
-            raise Full(f"{len(rest['copy']):,} steps of episodes under way, and room for {self.capacity:,}")
+        if len(rest["copy"]) > self.buffer_size:
+            raise Full(f"{len(rest['copy']):,} steps of episodes under way, and room for {self.buffer_size:,}")
         for name, values in rest.items():
             self._kept[name][: len(values)] = values
         self._count[...] = len(rest["copy"])
@@ -92,7 +92,7 @@ class WholeEpisodes:
 
     def load(self, state: dict[str, Array]) -> None:
         """Put back what `state` gave. Raises ValueError for a count that cannot be."""
-        if not 0 <= int(state["count"]) <= self.capacity:
-            raise ValueError(f"{int(state['count'])} steps kept, of at most {self.capacity}")
+        if not 0 <= int(state["count"]) <= self.buffer_size:
+            raise ValueError(f"{int(state['count'])} steps kept, of at most {self.buffer_size}")
         for name, array in self.state().items():
             array[...] = state[name]

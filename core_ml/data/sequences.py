@@ -23,9 +23,9 @@ class Sequences(NamedTuple):
 
 
 class SequenceReplay:
-    """The last `capacity` steps of M streams (all agents in all copies), written in turns.
+    """The last `buffer_size` steps of M streams (all agents in all copies), written in turns.
 
-    Rows are numbered as they come; row i lies at i modulo `capacity`, and row i + M is what the same stream met next, so L
+    Rows are numbered as they come; row i lies at i modulo `buffer_size`, and row i + M is what the same stream met next, so L
     steps are L rows M apart. `shape` and `dtype` are those of an observation, `action_shape` and `action_dtype` of an action.
     """
 
@@ -33,7 +33,7 @@ class SequenceReplay:
         self, capacity: int, shape: tuple[int, ...], dtype: npt.DTypeLike,
         action_shape: tuple[int, ...] = (), action_dtype: npt.DTypeLike = np.int64,
     ) -> None:  # fmt: skip
-        self.capacity = capacity
+        self.buffer_size = capacity
         self.obs, self.action = np.zeros((capacity, *shape), dtype), np.zeros((capacity, *action_shape), action_dtype)
         self.reward = np.zeros(capacity, np.float32)
         self.terminated, self.is_first = np.zeros(capacity, np.bool_), np.zeros(capacity, np.bool_)
@@ -47,16 +47,16 @@ class SequenceReplay:
         steps, streams = reward.shape
         if self.streams not in (0, streams):
             raise ValueError(f"a replay of {self.streams} streams cannot take {streams}: make a new agent")
-        if self.capacity < steps * streams:
+        if self.buffer_size < steps * streams:
             raise ValueError(
-                f"a replay of {self.capacity:,} steps is too small for {steps} steps of {streams} streams: raise capacity to "
-                f"{steps * streams:,} or more"
+                f"a replay of {self.buffer_size:,} steps is too small for {steps} steps of {streams} streams: raise "
+                f"buffer_size to {steps * streams:,} or more"
             )
         self.streams = streams
         ended = terminated | truncated
         is_first = np.concatenate([self.ended[None, :streams], ended[:-1]])
-        rows, first = steps * streams, self.head % self.capacity
-        fit = min(rows, self.capacity - first)  # before the end of the arrays; the others go to their beginning
+        rows, first = steps * streams, self.head % self.buffer_size
+        fit = min(rows, self.buffer_size - first)  # before the end of the arrays; the others go to their beginning
         for name, new in zip(FACTS, (obs, action, reward, terminated, is_first), strict=True):
             here = getattr(self, name)
             new = new.reshape(rows, *here.shape[1:])
@@ -67,19 +67,19 @@ class SequenceReplay:
     @property
     def steps(self) -> int:
         """Steps of one stream that are stored in whole."""
-        return min(self.head, self.capacity) // self.streams if self.streams else 0
+        return min(self.head, self.buffer_size) // self.streams if self.streams else 0
 
     def draw(self, rng: np.random.Generator, size: int, length: int) -> Sequences:
         """`size` sequences of `length` steps, each that is stored equally likely. Raises ValueError where none is that long."""
         if self.steps < length or not length:
             raise ValueError(f"sequences of {length} steps: the replay holds {self.steps} of each stream")
-        low = max(self.head - self.capacity, 0)
+        low = max(self.head - self.buffer_size, 0)
         first = rng.integers(low, self.head - (length - 1) * self.streams, size=size)
         return self.at(first, length)
 
     def at(self, first: Array, length: int) -> Sequences:
         """The sequences that begin with the rows of these numbers, int64 (B,)."""
-        rows = (first[:, None] + np.arange(length) * self.streams) % self.capacity  # (B, L)
+        rows = (first[:, None] + np.arange(length) * self.streams) % self.buffer_size  # (B, L)
         return Sequences(*(getattr(self, name)[rows] for name in FACTS))
 
     def state(self) -> dict[str, Array]:

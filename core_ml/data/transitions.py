@@ -35,15 +35,15 @@ class Learned(NamedTuple):
 
 
 class Replay:
-    """The last `capacity` transitions of M streams (all agents in all copies), written in turns.
+    """The last `buffer_size` transitions of M streams (all agents in all copies), written in turns.
 
-    Rows are numbered as they come; row i lies at i modulo `capacity`, and row i + M is what the same agent met next. So n steps
-    are n rows M apart, and a row may be drawn once the n - 1 behind it are known. `priority`: the exponent of prioritised
+    Rows are numbered as they come; row i lies at i modulo `buffer_size`, and row i + M is what the same agent met next. So n
+    steps are n rows M apart, and a row may be drawn once the n - 1 behind it are known. `priority`: the exponent of prioritised
     replay (Schaul et al. 2016, arXiv:1511.05952), 0 for uniform.
     """
 
     def __init__(self, capacity: int, inputs: int, dtype: npt.DTypeLike, n: int = 1, priority: float = 0.0) -> None:
-        self.capacity, self.n, self.priority = capacity, n, priority
+        self.buffer_size, self.n, self.priority = capacity, n, priority
         self.obs, self.next_obs = np.zeros((capacity, inputs), dtype), np.zeros((capacity, inputs), dtype)
         self.action, self.reward = np.zeros(capacity, np.int64), np.zeros(capacity, np.float32)
         self.terminated, self.truncated = np.zeros(capacity, np.bool_), np.zeros(capacity, np.bool_)
@@ -57,14 +57,14 @@ class Replay:
         steps, streams = reward.shape
         if self.streams not in (0, streams):
             raise ValueError(f"a replay of {self.streams} streams cannot take {streams}: make a new agent")
-        if self.capacity < (steps + self.n) * streams:
+        if self.buffer_size < (steps + self.n) * streams:
             raise ValueError(
-                f"a replay of {self.capacity:,} transitions is too small for {steps} steps of {streams} copies and returns of "
-                f"{self.n} steps: raise agent.capacity to {(steps + self.n) * streams:,} or more"
+                f"a replay of {self.buffer_size:,} transitions is too small for {steps} steps of {streams} environments and "
+                f"returns of {self.n} steps: raise agent.buffer_size to {(steps + self.n) * streams:,} or more"
             )
         self.streams = streams
         before = self.ready[1]
-        at = (self.head + np.arange(steps * streams)) % self.capacity
+        at = (self.head + np.arange(steps * streams)) % self.buffer_size
         for here, new in (
             (self.obs, obs), (self.next_obs, next_obs), (self.action, action), (self.reward, reward),
             (self.terminated, terminated), (self.truncated, truncated),
@@ -75,13 +75,13 @@ class Replay:
         self.latest = high - before
         if self.tree:
             self.tree.set(at, np.zeros(len(at)))
-            fresh = np.arange(before, high) % self.capacity
+            fresh = np.arange(before, high) % self.buffer_size
             self.tree.set(fresh, np.full(len(fresh), self.largest**self.priority))
 
     @property
     def ready(self) -> tuple[int, int]:
         """Numbers low .. high - 1 of the rows that may be drawn."""
-        return max(self.head - self.capacity, 0), max(self.head - (self.n - 1) * self.streams, 0)
+        return max(self.head - self.buffer_size, 0), max(self.head - (self.n - 1) * self.streams, 0)
 
     def uniform(self, rng: np.random.Generator, parts: int, size: int, gamma: float) -> Sample:
         """`parts` minibatches of `size`, each transition equally likely."""
@@ -111,7 +111,7 @@ class Replay:
         self.tree.set(sample.row.reshape(-1), size**self.priority)
 
     def _sample(self, number: Array, gamma: float, weight: Array | None = None) -> Sample:
-        steps = (number[..., None] + np.arange(self.n) * self.streams) % self.capacity  # (K, B, n)
+        steps = (number[..., None] + np.arange(self.n) * self.streams) % self.buffer_size  # (K, B, n)
         return_, discount, last = n_step(self.reward[steps], self.terminated[steps], self.truncated[steps], gamma)
         row = steps[..., 0]
         next_row = np.take_along_axis(steps, last[..., None], -1)[..., 0]
@@ -133,7 +133,7 @@ class Replay:
             getattr(self, name)[...] = state[name]
         self.head, self.streams, self.latest = (int(x) for x in state["counters"])
         if self.tree:
-            self.tree.set(np.arange(self.capacity), state["priority"])
+            self.tree.set(np.arange(self.buffer_size), state["priority"])
             self.largest = float(state["largest"])
 
 

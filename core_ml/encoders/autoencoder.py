@@ -9,7 +9,7 @@ from torch import Tensor
 from ...store.arrays import Array, check_arrays
 from ..component import component
 from ..observations import Observation
-from .autoencoding import Coder, CoderConfig
+from .autoencoding import AutoencoderModule, CoderConfig
 
 
 @component("encoder", "autoencoder")
@@ -26,7 +26,7 @@ class Autoencoder:
 
     def __init__(self, config: Config, observation: Observation, seed: int) -> None:
         self.config, self.observation, self.size = config, observation, config.size
-        self.coder = Coder(config, observation, self.size, self.size, seed)
+        self.coder = AutoencoderModule(config, observation, self.size, self.size, seed)
 
     def encode(self, obs: Tensor, generator: torch.Generator | None = None) -> Tensor:
         return self.coder.encode(obs)

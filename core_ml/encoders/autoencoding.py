@@ -89,7 +89,7 @@ class Likelihood(NamedTuple):
         return rows.reshape(len(rows), k, self.observation.codes, -1).transpose(2, 3).flatten(1, 2)
 
 
-class Coder:
+class AutoencoderModule:
     """Encoder and decoder with their optimiser. `code` numbers go into the decoder, `features` come out of the encoder.
 
     Parameters begin orthogonal, from `seed` alone; outputs of both networks begin small.

@@ -12,7 +12,7 @@ from ...store.arrays import Array, check_arrays
 from ..component import component
 from ..distributions import Gaussian
 from ..observations import Observation
-from .autoencoding import Coder, CoderConfig
+from .autoencoding import AutoencoderModule, CoderConfig
 
 
 @component("encoder", "vae")
@@ -32,7 +32,7 @@ class VAE:
 
     def __init__(self, config: Config, observation: Observation, seed: int) -> None:
         self.config, self.observation, self.size = config, observation, config.size
-        self.coder = Coder(config, observation, self.size, 2 * self.size, seed)
+        self.coder = AutoencoderModule(config, observation, self.size, 2 * self.size, seed)
         last = list(self.coder.model["encoder"].parameters())[-2:]  # weight and bias of mu and ln s
         with torch.no_grad():  # deviations begin at 0.1, so that the decoder hears what is said
             last[0][self.size :] *= 0.1

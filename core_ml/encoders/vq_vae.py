@@ -10,7 +10,7 @@ from torch import Tensor
 from ...store.arrays import Array, check_arrays
 from ..component import component
 from ..observations import Observation
-from .autoencoding import Coder, CoderConfig
+from .autoencoding import AutoencoderModule, CoderConfig
 
 
 @component("encoder", "vq-vae")
@@ -37,7 +37,7 @@ class VQVAE:
     def __init__(self, config: Config, observation: Observation, seed: int) -> None:
         self.config, self.observation = config, observation
         self.size = config.positions * config.code_size
-        self.coder = Coder(config, observation, self.size, self.size, seed)
+        self.coder = AutoencoderModule(config, observation, self.size, self.size, seed)
         rng = np.random.default_rng([seed, 1])
         self.codebook = torch.from_numpy(rng.standard_normal((config.codes, config.code_size)).astype(np.float32))
         self.share = torch.full((config.codes,), 1 / config.codes)  # N_i: of all choices, averaged over updates

@@ -31,7 +31,7 @@ class Facts(NamedTuple):
     numbers: Tensor  # float32 (B, 4): log-probability, advantage, target, value; side by side, because one gather fetches them
 
 
-class EagerActorCritic:
+class TorchActorCritic:
     """`model` with parameters in `memory`, all zero at first; gradients are summed over chunks of `chunk` rows and threads.
 
     The number of threads may change the last bits of sums, their timing does not.

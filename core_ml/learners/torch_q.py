@@ -21,7 +21,7 @@ from ..optim.parallel import keep_memory, one_thread_each
 from ..optim.parameters import Parameters
 
 
-class EagerQ:
+class TorchQ:
     """`model` with all parameters zero, and with `frozen` a target network: a copy from `sync` on."""
 
     def __init__(self, model: QNetwork, frozen: bool = True) -> None:

@@ -1,6 +1,6 @@
 """An actor-critic that remembers, computed by torch: any belief between observation and heads. The reference for `fused.gru`.
 
-It has the methods of `eager.EagerActorCritic`, but that a row is a step of a stream: acting takes and gives states, and what is
+It has the methods of `eager.TorchActorCritic`, but that a row is a step of a stream: acting takes and gives states, and what is
 learned from are sequences, whose gradient flows back through all their steps.
 """
 
@@ -90,7 +90,7 @@ class RecurrentActorCritic(nn.Module):
         return Categorical.of(out) if self.log_std is None else Gaussian(out, self.log_std), value
 
 
-class EagerRecurrent:
+class TorchRecurrent:
     """`RecurrentActorCritic` of the same arguments, with parameters in `memory`; gradients are summed over chunks and threads.
 
     `remembers`: the belief reads the action before each step, one-hot or as it is; else its K is 0. A chunk is as many streams

@@ -19,10 +19,10 @@ from ..nets.layers import last_layer, mlp
 from ..nets.modules import fresh
 from ..optim.adam import FlatAdam
 from ..optim.parallel import one_thread_each
-from .protocol import Dream
+from .protocol import ImaginedTrajectory
 
 
-class Behaviour:
+class ImaginedActorCritic:
     """Policy pi(a | s) over `actions` discrete actions and value v(s), of features (B, size) of a world model.
 
     The value is a two-hot distribution; what targets and advantages read is a slow copy of it.
@@ -73,7 +73,7 @@ class Behaviour:
         """(..., size) -> (...), by the slow copy."""
         return self.two_hot.decode(self.slow(features))
 
-    def update(self, dream: Dream, rate: float = 1.0, ent_coef: float = 3e-3) -> dict[str, float]:
+    def update(self, dream: ImaginedTrajectory, rate: float = 1.0, ent_coef: float = 3e-3) -> dict[str, float]:
         """One step of Adam, of `rate` times its learning rate, on a dream of H steps and B rows.
 
         R_t = r_t + gamma c_t ((1 - lambda) v_{t+1} + lambda R_{t+1}),  A_t = (R_t - v_t) / max(least_scale, S)
@@ -85,7 +85,7 @@ class Behaviour:
         o, features = self.config, dream.features.clone()  # what inference mode made takes no part in gradients
         with torch.no_grad():
             value = self.value(features)  # (H + 1, B)
-            discount = o.gamma * dream.going_on
+            discount = o.gamma * dream.continue_
             ahead = torch.cat([torch.ones_like(discount[:1]), discount[:-1]])
             weight = ahead.cumprod(0)
         return_ = torch.from_numpy(

@@ -21,7 +21,7 @@ from ..observations import Observation
 from ..optim.adam import FlatAdam
 from ..optim.parallel import one_thread_each
 from .mixture_head import MixtureHead
-from .protocol import Dream, Outcome, OutcomeHeads, Policy, before, imagine, tensors
+from .protocol import ImaginedTrajectory, Outcome, OutcomeHeads, Policy, before, imagine, tensors
 
 
 @component("model", "mdn-gru")
@@ -105,7 +105,7 @@ class MdnGru:
         z = p.mode() if generator is None else p.sample(generator, self.config.temperature)
         return {"h": h, "z": z}, self.net["heads"].outcome(h)
 
-    def imagine(self, state: State, policy: Policy, steps: int, generator: torch.Generator) -> Dream:
+    def imagine(self, state: State, policy: Policy, steps: int, generator: torch.Generator) -> ImaginedTrajectory:
         return imagine(self, state, policy, steps, generator)
 
     def decode(self, belief: Tensor) -> Tensor:
@@ -143,7 +143,7 @@ class MdnGru:
         self.optimiser.zero_grad()
         loss.backward()
         norm = self.optimiser.step(rate * o.learning_rate, o.max_grad_norm)
-        found = {"loss": loss, "loss/mixture": mixture_loss, "loss/reward": reward_loss, "loss/going_on": going_loss}
+        found = {"loss": loss, "loss/mixture": mixture_loss, "loss/reward": reward_loss, "loss/continue": going_loss}
         metrics |= {name: value.item() for name, value in found.items()} | {"grad_norm": norm}
         return metrics, {"h": torch.stack(kept, 1).detach(), "z": z}
 

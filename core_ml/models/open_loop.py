@@ -29,7 +29,7 @@ class OpenLoop(NamedTuple):
     context: int
     running: Tensor  # bool (B, L): the episode that is going at step K - 1 is going at this step
     reward: Tensor  # (B, H): foreseen of the action at step K - 1, K, ..
-    going_on: Tensor  # (B, H): likewise, the probability that the rules do not end the episode there
+    continue_: Tensor  # (B, H): likewise, the probability that the rules do not end the episode there
     true_reward: Tensor  # (B, H)
     true_going_on: Tensor  # float (B, H): 1 or 0
 
@@ -58,7 +58,7 @@ def open_loop(model: WorldModel, batch: Sequences, context: int, generator: torc
     episode = is_first.long().cumsum(1)
     return OpenLoop(
         obs, torch.stack(decoded, 1), context, episode == episode[:, context - 1 : context],
-        said.reward, said.going_on, reward[:, foreseen],
+        said.reward, said.continue_, reward[:, foreseen],
         1.0 - terminated[:, foreseen].float(),
     )  # fmt: skip
 
@@ -66,7 +66,7 @@ def open_loop(model: WorldModel, batch: Sequences, context: int, generator: torc
 def calibration(model: WorldModel, batch: Sequences, horizon: int, generator: torch.Generator) -> dict[str, list[float]]:
     """By horizon k = 1 .. H, after the model saw the first L - H steps of sequences (B, L); c, r: what it says of each step.
 
-    going_on, true_going_on: mean of c_1 .. c_k, the probability that the rules have not ended the episode by then, and how
+    continue_, true_going_on: mean of c_1 .. c_k, the probability that the rules have not ended the episode by then, and how
     often that was so;  reward, true_reward: mean of c_1 .. c_{k-1} r_k, and of what the k-th action earned, 0 after an end;
     brier: mean squared difference of that probability and what happened, 1 or 0;  brier_constant: what saying `true_going_on`
     of every sequence would have;  rows: how many sequences are known so far.
@@ -83,7 +83,7 @@ def calibration(model: WorldModel, batch: Sequences, horizon: int, generator: to
     left = torch.cat([torch.ones(1), 1 - cut[:-1]]).double().cumprod(0)  # share not cut before the k-th action
     then = torch.minimum(torch.arange(horizon), torch.where(over.any(1), over.int().argmax(1), horizon).unsqueeze(1))
     weight = (still | over) / left[then].clamp_min(1e-12)  # (B, H)
-    foreseen, goes = found.going_on.double().cumprod(1), (~over).double()
+    foreseen, goes = found.continue_.double().cumprod(1), (~over).double()
     reached = torch.cat([torch.ones_like(foreseen[:, :1]), foreseen[:, :-1]], 1)
 
     def mean(x: Tensor) -> Tensor:
@@ -91,7 +91,7 @@ def calibration(model: WorldModel, batch: Sequences, horizon: int, generator: to
 
     share = mean(goes)
     figures = {
-        "rows": (still | over).sum(0).double(), "going_on": mean(foreseen), "true_going_on": share,
+        "rows": (still | over).sum(0).double(), "continue_": mean(foreseen), "true_going_on": share,
         "reward": mean(reached * found.reward), "true_reward": mean(found.true_reward * still),
         "brier": mean((foreseen - goes).square()), "brier_constant": share * (1 - share),
     }  # fmt: skip

@@ -31,21 +31,21 @@ class Outcome(NamedTuple):
 
     reward_on: Tensor  # (B,): expectation of the reward if the episode goes on
     reward_over: Tensor  # (B,): likewise if the step terminates it
-    going_on: Tensor  # (B,): probability that it does not
+    continue_: Tensor  # (B,): probability that it does not
 
     @property
     def reward(self) -> Tensor:
         """(B,): the expectation, whether the episode goes on or not."""
-        return torch.lerp(self.reward_over, self.reward_on, self.going_on)
+        return torch.lerp(self.reward_over, self.reward_on, self.continue_)
 
 
-class Dream(NamedTuple):
+class ImaginedTrajectory(NamedTuple):
     """H imagined steps of B rows."""
 
     features: Tensor  # (H + 1, B, size): before each step, and after the last
     action: Tensor  # (H, B, K)
     reward: Tensor  # (H, B): expectations
-    going_on: Tensor  # (H, B)
+    continue_: Tensor  # (H, B)
 
 
 class WorldModel(Protocol):
@@ -86,7 +86,7 @@ class WorldModel(Protocol):
         """One step in imagination: action (B, K) -> state, outcome. Changes no argument."""
         ...
 
-    def imagine(self, state: State, policy: Policy, steps: int, generator: torch.Generator) -> Dream:
+    def imagine(self, state: State, policy: Policy, steps: int, generator: torch.Generator) -> ImaginedTrajectory:
         """`steps` steps of every row from `state`, with the actions of `policy`; without gradients."""
         ...
 
@@ -125,7 +125,7 @@ class OutcomeHeads(nn.Module):
         super().__init__()
         self.two_hot, bins = two_hot, len(two_hot.values)
         self.reward = nn.Sequential(*mlp([inputs + 1, width], activation), nn.Linear(width, bins))  # 1: over, or not
-        self.going_on = nn.Sequential(*mlp([inputs, width], activation), nn.Linear(width, 1))
+        self.continue_ = nn.Sequential(*mlp([inputs, width], activation), nn.Linear(width, 1))
 
     def begin(self) -> None:
         """Rewards begin near 0, going on near one half; whoever made the module gave all layers their first values."""
@@ -133,24 +133,24 @@ class OutcomeHeads(nn.Module):
         with torch.no_grad():
             last.weight.zero_()
             last.bias.copy_(-self.two_hot.values.abs())
-            self.going_on[-1].weight.mul_(0.1)  # type: ignore[operator]
+            self.continue_[-1].weight.mul_(0.1)  # type: ignore[operator]
 
     def outcome(self, h: Tensor) -> Outcome:
         first: Any
         first, act, last = self.reward
         on = linear(h, first.weight[:, :-1], first.bias)  # what both cases have in common is computed once
         reward_on, reward_over = (self.two_hot.decode(last(act(hidden))) for hidden in (on, on + first.weight[:, -1]))
-        return Outcome(reward_on, reward_over, self.going_on(h).squeeze(-1).sigmoid())
+        return Outcome(reward_on, reward_over, self.continue_(h).squeeze(-1).sigmoid())
 
     def loss(self, h: Tensor, reward: Tensor, terminated: Tensor) -> tuple[Tensor, Tensor]:
         """-ln p(reward | goes on or not, h) and -ln p(goes on or not | h), (...) each, for h (..., H), reward (...), terminated
         bool (...)."""
-        goes = binary_cross_entropy_with_logits(self.going_on(h).squeeze(-1), 1.0 - terminated.float(), reduction="none")
+        goes = binary_cross_entropy_with_logits(self.continue_(h).squeeze(-1), 1.0 - terminated.float(), reduction="none")
         said = self.reward(torch.cat([h, terminated.unsqueeze(-1).to(h.dtype)], -1))
         return self.two_hot.loss(said, reward), goes
 
 
-def imagine(model: WorldModel, state: State, policy: Policy, steps: int, generator: torch.Generator) -> Dream:
+def imagine(model: WorldModel, state: State, policy: Policy, steps: int, generator: torch.Generator) -> ImaginedTrajectory:
     """`WorldModel.imagine` by steps of `model`."""
     one_thread_each()
     with torch.inference_mode():
@@ -162,7 +162,7 @@ def imagine(model: WorldModel, state: State, policy: Policy, steps: int, generat
             outcomes.append(outcome)
     # Outside again: what inference mode made takes no part in gradients.
     found = stacked(outcomes, 0)
-    return Dream(torch.stack(features), torch.stack(actions), found.reward, found.going_on)
+    return ImaginedTrajectory(torch.stack(features), torch.stack(actions), found.reward, found.continue_)
 
 
 def stacked(outcomes: list[Outcome], dim: int) -> Outcome:

@@ -15,7 +15,7 @@ from ...store.arrays import Array, check_arrays
 from ..beliefs.protocol import State
 from ..component import component
 from ..data.sequences import Sequences
-from ..encoders.autoencoding import Coder, CoderConfig
+from ..encoders.autoencoding import AutoencoderModule, CoderConfig
 from ..encoders.cells import Cells
 from ..maths.two_hot import TwoHot
 from ..nets.layers import ACTIVATIONS, last_layer, mlp
@@ -23,7 +23,7 @@ from ..nets.modules import fresh
 from ..observations import Observation
 from ..optim.adam import FlatAdam
 from ..optim.parallel import one_thread_each
-from .protocol import Dream, Outcome, OutcomeHeads, Policy, before, imagine, tensors
+from .protocol import ImaginedTrajectory, Outcome, OutcomeHeads, Policy, before, imagine, tensors
 
 
 class _Straight(torch.autograd.Function):
@@ -103,7 +103,9 @@ class RSSM:
         self.alone = o.posterior == "observation" or bool(self.cells)
         self.certain = o.latent in ("levels", "cells")  # its posterior leaves nothing to chance
         self.chained = o.chain and self.discrete and self.groups > 1
-        self.coder = None if self.cells else Coder(o, observation, self.stoch if self.alone else self.size, o.code, seed)
+        self.coder = (
+            None if self.cells else AutoencoderModule(o, observation, self.stoch if self.alone else self.size, o.code, seed)
+        )
 
         two_hot = TwoHot(o.reward_bins, o.reward_limit)
 
@@ -170,7 +172,7 @@ class RSSM:
         h = self._forward(state["h"], state["z"], action)
         return {"h": h, "z": self._foresee(h, generator)}, self.net["heads"].outcome(h)
 
-    def imagine(self, state: State, policy: Policy, steps: int, generator: torch.Generator) -> Dream:
+    def imagine(self, state: State, policy: Policy, steps: int, generator: torch.Generator) -> ImaginedTrajectory:
         """`steps` steps of every row from `state`, with the actions of `policy`; without gradients."""
         return imagine(self, state, policy, steps, generator)
 
@@ -241,7 +243,7 @@ class RSSM:
         loss.backward()
         norms = [optimiser.step(rate * o.learning_rate, o.max_grad_norm) for optimiser in optimisers]
         found = {
-            "loss": loss, "log_likelihood": likelihood, "kl": dynamics, "loss/reward": reward_loss, "loss/going_on": going_loss,
+            "loss": loss, "log_likelihood": likelihood, "kl": dynamics, "loss/reward": reward_loss, "loss/continue": going_loss,
         }  # fmt: skip
         metrics = {name: value.item() for name, value in found.items()} | {"grad_norm": math.hypot(*norms)}
         return metrics, {"h": h.detach(), "z": z.detach()}

@@ -23,7 +23,7 @@ from ..nets.modules import fresh
 from ..observations import Observation
 from ..optim.adam import FlatAdam
 from ..optim.parallel import one_thread_each
-from .protocol import Dream, Outcome, OutcomeHeads, Policy, before, imagine, tensors
+from .protocol import ImaginedTrajectory, Outcome, OutcomeHeads, Policy, before, imagine, tensors
 
 
 @component("model", "tokens")
@@ -130,7 +130,7 @@ class TokenModel:
             outcome = self.net["heads"].outcome(h)
         return {"h": h, "tokens": torch.stack(tokens, 1), **kept}, outcome
 
-    def imagine(self, state: State, policy: Policy, steps: int, generator: torch.Generator) -> Dream:
+    def imagine(self, state: State, policy: Policy, steps: int, generator: torch.Generator) -> ImaginedTrajectory:
         return imagine(self, state, policy, steps, generator)
 
     def decode(self, belief: Tensor) -> Tensor:
@@ -166,7 +166,7 @@ class TokenModel:
         self.optimiser.zero_grad()
         loss.backward()
         norm = self.optimiser.step(rate * o.learning_rate, o.max_grad_norm)
-        found = {"loss": loss, "loss/tokens": token_loss, "loss/reward": reward_loss, "loss/going_on": going_loss}
+        found = {"loss": loss, "loss/tokens": token_loss, "loss/reward": reward_loss, "loss/continue": going_loss}
         return metrics | {name: value.item() for name, value in found.items()} | {"grad_norm": norm}
 
     def learn(self, batch: Sequences, generator: torch.Generator, rate: float = 1.0) -> tuple[dict[str, float], State]:

@@ -15,7 +15,7 @@ from torch.nn.functional import one_hot
 from ..beliefs.protocol import State
 from ..component import ComponentConfig
 from ..distributions import Categorical
-from ..models.protocol import Dream, WorldModel
+from ..models.protocol import ImaginedTrajectory, WorldModel
 
 
 class Plan(NamedTuple):
@@ -87,9 +87,9 @@ class Planner:
         return returns(dream, o.gamma, value).view(*sequences.shape[:2], o.samples).mean(-1)
 
 
-def returns(dream: Dream, gamma: float, value: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+def returns(dream: ImaginedTrajectory, gamma: float, value: Callable[[Tensor], Tensor] | None = None) -> Tensor:
     """Expected discounted returns (B,) of dreams, by their probabilities of going on: with w_t = gamma^t c_0 .. c_{t-1},
     sum_{t < H} w_t r_t + w_H v(features at H)."""
-    weight = torch.cat([torch.ones_like(dream.going_on[:1]), (gamma * dream.going_on).cumprod(0)])  # (H + 1, B)
+    weight = torch.cat([torch.ones_like(dream.continue_[:1]), (gamma * dream.continue_).cumprod(0)])  # (H + 1, B)
     total = (weight[:-1] * dream.reward).sum(0)
     return total if value is None else total + weight[-1] * value(dream.features[-1])

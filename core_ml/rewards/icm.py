@@ -21,7 +21,7 @@ from ..optim.parallel import keep_memory, one_thread_each
 from ..optim.parameters import Parameters
 
 
-@component("bonus", "inverse-dynamics")
+@component("bonus", "icm")
 class ICM:
     """Bonus for steps whose outcome a forward model did not foresee, in features phi that tell actions apart.
 
@@ -48,7 +48,7 @@ class ICM:
         learning_rate: float = Field(1e-3, gt=0, le=10, description="of Adam")
         forward_share: float = Field(0.2, gt=0, lt=1, description="of the forward model in the loss (the paper's beta)")
         batch: int = Field(256, ge=1, le=1_000_000, description="steps of the world in a step of Adam")
-        epochs: int = Field(1, ge=1, le=100, description="passes over what an update is given")
+        update_epochs: int = Field(1, ge=1, le=100, description="passes over what an update is given")
         clip: float = Field(5.0, gt=0, le=100, description="of standardised numbers")
         normalise: bool = Field(True, description="divide the bonus by its root mean square so far")
         grid_input: Literal["one-hot", "scaled"] = Field(
@@ -108,7 +108,7 @@ class ICM:
         rows, next_rows, acted = self._rows(obs), self._rows(next_obs), torch.from_numpy(np.ascontiguousarray(action))
         parts, o = -(-len(rows) // self.config.batch), self.config
         means = np.zeros(3)
-        for _ in range(o.epochs):
+        for _ in range(o.update_epochs):
             for k in range(parts):
                 inverse, forward, right = self.losses(rows[k::parts], acted[k::parts], next_rows[k::parts])
                 self.optimiser.zero_grad()
@@ -117,7 +117,7 @@ class ICM:
                 means += inverse.item(), forward.item(), right
         if len(self.visits):  # by the features as they are now
             np.add.at(self.visits, self._codes(next_rows), 1)
-        inverse_loss, forward_loss, accuracy = (means / (parts * o.epochs)).tolist()
+        inverse_loss, forward_loss, accuracy = (means / (parts * o.update_epochs)).tolist()
         metrics = {"inverse_loss": inverse_loss, "scale": float(np.sqrt(self.square / self.count))}
         if len(self.visits):
             metrics["codes"] = float((self.visits > 0).sum())
@@ -189,7 +189,7 @@ class ICM:
         return {name: array.copy() for name, array in self._state().items()}
 
     def load_state_dict(self, state: dict[str, Array]) -> None:
-        check_arrays(state, self.state_dict(), "reward inverse-dynamics")
+        check_arrays(state, self.state_dict(), "reward icm")
         self.memory.load(state)
         self.normaliser.load({name.removeprefix("normaliser."): array for name, array in state.items()})
         self.count[...], self.square[...] = state["bonuses.count"], state["bonuses.square"]

@@ -37,7 +37,7 @@ class RND:
         hidden: tuple[int, ...] = Field((128,), description="full layers of both networks")
         learning_rate: float = Field(1e-3, gt=0, le=10, description="of Adam; smaller: novelty lasts longer")
         batch: int = Field(256, ge=1, le=1_000_000, description="observations in a step of Adam")
-        epochs: int = Field(1, ge=1, le=100, description="passes over what an update is given")
+        update_epochs: int = Field(1, ge=1, le=100, description="passes over what an update is given")
         clip: float = Field(5.0, gt=0, le=100, description="of standardised numbers")
         normalise: bool = Field(True, description="divide the bonus by its root mean square so far")
         grid_input: Literal["one-hot", "scaled"] = Field(
@@ -92,14 +92,14 @@ class RND:
         with torch.no_grad():
             wanted = self.target(rows)
         parts, norms = -(-len(rows) // self.config.batch), 0.0
-        for _ in range(self.config.epochs):
+        for _ in range(self.config.update_epochs):
             for k in range(parts):
                 self.optimiser.zero_grad()
                 loss = (self.predictor(rows[k::parts]) - wanted[k::parts]).square().mean()
                 loss.backward()
                 norms += self.optimiser.step(self.config.learning_rate, 0.0)
         rms = float(np.sqrt(self.square / self.count))
-        return {"error": float(error.mean()), "scale": rms, "grad_norm": norms / (parts * self.config.epochs)}
+        return {"error": float(error.mean()), "scale": rms, "grad_norm": norms / (parts * self.config.update_epochs)}
 
     def _numbers(self, obs: Array) -> Tensor:
         """(B, *shape) -> float32 (B, D), before they are standardised."""

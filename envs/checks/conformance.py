@@ -25,10 +25,10 @@ from ..constants import plain
 from ..draw import render
 from ..engine.engine import THREAD_FROM, Engine
 from ..external.apart import probe
-from ..external.batch import ForeignBatch, ReplayMismatch
+from ..external.batch import ExternalBatch, ReplayMismatch
 from ..external.loop import CopyFailed, where_failed
-from ..external.make import make_foreign, own_options
-from ..names import is_foreign
+from ..external.make import make_external, own_options
+from ..names import is_external
 from ..registry import make_world
 from ..rng import copy_seeds, fresh_streams
 from ..world import World
@@ -163,7 +163,7 @@ def require_same(a: Trace, b: Trace, what: str, way_out: str) -> None:
 
 def _way_out(env: BatchEnv, ours: str, theirs: str) -> str:
     """What to mend: in a world's rules, or in a foreign environment."""
-    return theirs if isinstance(env, ForeignBatch) else ours
+    return theirs if isinstance(env, ExternalBatch) else ours
 
 
 def _part(t: Trace, copies: slice) -> Trace:
@@ -406,7 +406,7 @@ def check_all_written(world: World) -> str:
 
 def check_model_agrees(world: World) -> str:
     """Where there is an exact model: rules and model are the same world."""
-    from . import agreement
+    from . import model_check
 
     one = Engine(world, 1, seed=7)
     model = world.model(one.state, 0)
@@ -414,16 +414,16 @@ def check_model_agrees(world: World) -> str:
         return "there is none"
     if world.solver == "Bayes":
         return "a model of beliefs: one copy's episode cannot be held against it"
-    seen = agreement.run(world, one, model, repeats=100)
-    found = agreement.faults(model, seen, alpha=1e-6)
+    seen = model_check.run(world, one, model, repeats=100)
+    found = model_check.faults(model, seen, alpha=1e-6)
     if found:
         raise Fault(f"rules and model disagree in {found[0]}: correct model() or step()")
     return f"{len(seen.state):,} steps from known states went where the model of {len(model.next_state):,} states says"
 
 
 def check_raw(id: str, options: dict[str, Any]) -> str:
-    """What a foreign environment itself returns, before `ForeignBatch` casts it."""
-    env = make_foreign(id, options)
+    """What a foreign environment itself returns, before `ExternalBatch` casts it."""
+    env = make_external(id, options)
     single = isinstance(env, gymnasium.Env)
     spaces = {"": env.observation_space} if single else {a: env.observation_space(a) for a in env.possible_agents}
     actions = {"": env.action_space} if single else {a: env.action_space(a) for a in env.possible_agents}
@@ -469,7 +469,7 @@ def _require_raw(place: str, space: Any, seen: Any) -> None:
 
 def check_by_its_library(id: str, options: dict[str, Any]) -> str:
     """Gymnasium's `check_env` or PettingZoo's `parallel_api_test`: what they assert must hold, their warnings are listed."""
-    env = make_foreign(id, options)
+    env = make_external(id, options)
     remarks: list[str] = []
     try:
         with warnings.catch_warnings(record=True) as caught, contextlib.redirect_stdout(io.StringIO()):
@@ -520,10 +520,10 @@ def _apart(check: Callable[[str, dict[str, Any]], str], id: str, options: dict[s
 
 def check_foreign(id: str, options: dict[str, Any], check: Callable[[Make], str]) -> str:
     """A check of `BatchEnv` on a foreign environment; what it makes is closed again, worker processes too."""
-    made: list[ForeignBatch] = []
+    made: list[ExternalBatch] = []
 
     def make(n: int) -> BatchEnv:
-        made.append(ForeignBatch(id, options, num_envs=n))
+        made.append(ExternalBatch(id, options, num_envs=n))
         return made[-1]
 
     try:
@@ -545,7 +545,7 @@ def _checks(id: str, options: dict[str, Any]) -> Iterator[tuple[str, Callable[[]
         "state": check_state,
         "illegal actions": check_illegal_actions,
     }
-    if is_foreign(id):
+    if is_external(id):
         library = probe(id, options)
         yield "raw observation", lambda: _apart(check_raw, id, options)
         for name, check in common.items():

@@ -25,9 +25,9 @@ from ...native.cache import keep_on_disk
 from ...store.arrays import Array
 from ..constants import plain
 from ..world import World
-from . import packing, specialise
+from . import packing, partial_evaluation
 from .packing import Layout, packed_sizes, unpacking
-from .specialise import Static, specialised
+from .partial_evaluation import Static, partially_evaluated
 
 if "NUMBA_THREADING_LAYER" not in os.environ:
     try:  # needs the system's libgomp; its loops start three times faster than those of numba's own pool
@@ -36,7 +36,7 @@ if "NUMBA_THREADING_LAYER" not in os.environ:
     except ImportError:
         numba.config.THREADING_LAYER = "workqueue"
 
-_FILES = (__file__, packing.__file__, specialise.__file__)
+_FILES = (__file__, packing.__file__, partial_evaluation.__file__)
 OURS = "".join(Path(str(file)).read_text() for file in _FILES)  # a kernel on disk is valid for this code only
 # Called from compiled code only: the entries for Python and C would double the time to compile. And no reference counts.
 INNER = {"_nrt": False, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
@@ -145,7 +145,7 @@ _COMPILED: dict[Any, Any] = {}  # helpers that several kernels use are typed onc
 
 def _compiled(function: Any, static: Static) -> Any:
     """`function` cut down to `static` and compiled, and first the helpers that it calls."""
-    function = specialised(function, static)
+    function = partially_evaluated(function, static)
     meanings = {name: _compiled(value, static) for name, value in referenced(function).items() if is_helper(value)}
     fixed = [(n, _spelling(v, function)) for n, v in referenced(function).items() if not is_helper(v)]
     key = (function, repr(fixed), *meanings.values())
@@ -188,7 +188,7 @@ def _digest(functions: list[Callable[..., Any]], static: Static, extra: str) -> 
                 sha.update(repr(constant).encode())
 
     def add(function: Any) -> None:
-        function = specialised(function, static)  # what is compiled is what counts
+        function = partially_evaluated(function, static)  # what is compiled is what counts
         if function in seen:
             return
         seen.add(function)

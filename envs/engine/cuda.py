@@ -25,7 +25,7 @@ from ..batch import Step
 from ..world import World
 from .compile import Spans, binder, is_helper, kernel_key, make_spans, rebound, referenced
 from .engine import COUNTERS, Engine
-from .specialise import Static, specialised
+from .partial_evaluation import Static, partially_evaluated
 
 THREADS = 128  # of a block
 RESULTS = ("obs", "reward", "terminated", "truncated")  # what every step changes and callers read
@@ -114,7 +114,7 @@ def _on_device(function: Any, made: dict[Any, Any], static: Static = ()) -> Any:
     """
     if config.ENABLE_CUDASIM:
         return function
-    function = specialised(function, static)
+    function = partially_evaluated(function, static)
     if function not in made:
         made[function] = cuda.jit(device=True)(rebound(function, _substitutes(function, made, static)))
     return made[function]

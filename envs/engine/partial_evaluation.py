@@ -147,7 +147,7 @@ def _rewritten(function: Any, static: dict[str, Any], names: dict[str, Any]) -> 
     return again
 
 
-def specialised(function: Callable[..., Any], static: Static) -> Callable[..., Any]:
+def partially_evaluated(function: Callable[..., Any], static: Static) -> Callable[..., Any]:
     """`function` for static constants `static`; itself where it reads none, has no source, or is no plain function of them.
 
     The constants are the attributes of the parameter named `c`: rules have it, and helpers that they hand it to.

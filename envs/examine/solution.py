@@ -30,7 +30,7 @@ from ..solvers.mdp import (
 )
 from ..solvers.yardstick import MEANING, MEANING_GAME, StateIndex, index_of, yardstick
 from ..world import Game, Model
-from . import value_map as portrait
+from . import value_map as value_map
 
 __all__ = [
     "MEANING", "MEANING_GAME", "SWEEPS", "Solution", "Solved", "StateIndex", "check_model", "evaluate_policy", "examine",
@@ -43,7 +43,7 @@ class Solved(NamedTuple):
     """A solved environment: plain figures, and a picture of them where there is one to draw."""
 
     document: dict[str, Any]  # plain numbers, lists and text, ready for JSON: what `solve_world` returns
-    picture: portrait.Map | portrait.Rows | None
+    picture: value_map.Map | value_map.Rows | None
 
 
 def solve_world(
@@ -63,12 +63,12 @@ def solve_world(
 def examine(
     id: str, options: dict[str, Any] | None = None, seed: int = 0, gamma: float = 1.0, progress: Progress | None = None
 ) -> Solved:
-    """`solve_world`, with what `portrait.save` draws."""
-    from ..names import is_foreign
+    """`solve_world`, with what `value_map.save` draws."""
+    from ..names import is_external
     from ..registry import make_world
 
     mdp.check_gamma(gamma)
-    if is_foreign(id):
+    if is_external(id):
         return _examine_table(id, options, gamma, progress)
     world = make_world(id, options)
     state = world.allocate(1)
@@ -99,8 +99,8 @@ def examine(
     if own is None:
         known |= {"random": float(random[model.start]), "optimal": float(solution.value[model.start])}
         known["meaning"] = _discounted(MEANING, gamma)
-    picture = portrait.map_of(world, state, model, solution, q) or portrait.rows_of(model, solution)
-    return Solved(known | _values(solution, portrait.text(picture)), picture)
+    picture = value_map.map_of(world, state, model, solution, q) or value_map.rows_of(model, solution)
+    return Solved(known | _values(solution, value_map.text(picture)), picture)
 
 
 def _discounted(meaning: str, gamma: float) -> str:
@@ -143,7 +143,7 @@ def _examine_game(known: dict[str, Any], game: Game, horizon: int, gamma: float,
         f"player {k}, first step: " + "  ".join(f"{a}: {p:.3f}" for a, p in enumerate(strategy) if p > 5e-4)
         for k, strategy in enumerate(players)
     )
-    picture = portrait.rows_of(games.joint(game), Solution(value, row))
+    picture = value_map.rows_of(games.joint(game), Solution(value, row))
     return Solved(known | {"strategies": players} | _values(Solution(value, row), text), picture)
 
 
@@ -171,5 +171,5 @@ def _examine_table(id: str, options: dict[str, Any] | None, gamma: float, progre
     share = np.asarray(first, np.float64)
     known = {"id": id, "horizon": horizon, "actions": model.next_state.shape[1]} | ({"gamma": gamma} if gamma < 1 else {})
     known |= {"random": float(share @ random), "optimal": float(share @ solution.value), "meaning": _discounted(MEANING, gamma)}
-    picture = portrait.rows_of(model, solution)
-    return Solved(known | _values(solution, portrait.text(picture)), picture)
+    picture = value_map.rows_of(model, solution)
+    return Solved(known | _values(solution, value_map.text(picture)), picture)

@@ -11,7 +11,7 @@ import gymnasium
 
 from .copies import adapt
 from .loop import where_failed
-from .make import make_foreign, own_options
+from .make import make_external, own_options
 from .process import PATIENCE, START, _register, _registration, _settle, signals_held_back
 
 
@@ -25,7 +25,7 @@ def probe(id: str, options: dict[str, Any]) -> str:
         pass
 
         return call_apart(probe, id, theirs, timeout)
-    env = make_foreign(id, options)
+    env = make_external(id, options)
     try:
         adapt(id, env)
     except ValueError:

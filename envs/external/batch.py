@@ -23,7 +23,7 @@ from ..rng import copy_seeds
 from ..world import Scene, Yardstick
 from .copies import adapt
 from .loop import Buffers, Loop, layout
-from .make import make_foreign, own_options
+from .make import make_external, own_options
 
 FIRST_CAPACITY = 64  # actions that the log holds before it grows
 
@@ -32,7 +32,7 @@ class ReplayMismatch(UserWarning):
     """A replayed episode led elsewhere: the environment is not deterministic, this is another run."""
 
 
-class ForeignBatch:
+class ExternalBatch:
     """N copies of a Gymnasium or a PettingZoo parallel environment behind `BatchEnv`; a `Step` holds its buffers.
 
     `id` is what `gymnasium.make` takes (`CartPole-v1`, `module:Id`), or `module:function` where the function returns a
@@ -71,7 +71,7 @@ class ForeignBatch:
             self._loop = Workers(id, self.options, num_envs, self.workers, timeout)
             facts, self._b = self._loop.facts, self._loop.buffers
         else:
-            copies = [adapt(id, make_foreign(id, self.options)) for _ in range(num_envs)]
+            copies = [adapt(id, make_external(id, self.options)) for _ in range(num_envs)]
             facts = copies[0].facts
             self._b = Buffers(*(np.zeros(shape, dtype) for shape, dtype in layout(facts, num_envs, 1)))
             self._loop = Loop(id, self.options, copies, self._b)
@@ -214,4 +214,4 @@ class ForeignBatch:
 
     def __repr__(self) -> str:
         workers = f", workers={self.workers}" if self.workers else ""
-        return f"ForeignBatch({self.id!r}, num_envs={self.num_envs}, options={self.options!r}{workers})"
+        return f"ExternalBatch({self.id!r}, num_envs={self.num_envs}, options={self.options!r}{workers})"

@@ -66,7 +66,7 @@ def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
-def make_foreign(id: str, options: dict[str, Any]) -> Any:
+def make_external(id: str, options: dict[str, Any]) -> Any:
     """One environment, a `gymnasium.Env` without the passive checker or a PettingZoo `ParallelEnv`.
 
     `workers` and `timeout` in `options` are not its constructor's. Raises UnknownName or ValueError, one line each.

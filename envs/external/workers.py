@@ -28,7 +28,7 @@ from ...store.arrays import Array
 from ..names import UnknownName
 from .copies import Facts, adapt
 from .loop import DOING, IDLE, MAKE, Buffers, CopyFailed, Loop, layout, where_failed
-from .make import make_foreign
+from .make import make_external
 from .process import PATIENCE, START, _end_with_caller, _register, _registration, _settle, signals_held_back
 
 ALIGN = 64  # bytes: each array begins on a cache line of its own
@@ -302,7 +302,7 @@ def _made(conn: Any, number: int, share: range, id: str, options: dict[str, Any]
     """Make the copies: the first says what there is to share, the others are made when that is there."""
     i = share.start
     try:
-        copies = [adapt(id, make_foreign(id, options))]
+        copies = [adapt(id, make_external(id, options))]
         conn.send(("done", copies[0].facts))
         places = conn.recv()
         file = reduction.recv_handle(conn)
@@ -311,10 +311,10 @@ def _made(conn: Any, number: int, share: range, id: str, options: dict[str, Any]
         b = Buffers._make([*(x[share.start : share.stop] for x in b[:-1]), b.mark[number : number + 1]])
         for i in share[1:]:
             b.mark[0, 0] = i - share.start
-            copies.append(adapt(id, make_foreign(id, options)))
+            copies.append(adapt(id, make_external(id, options)))
     except (EOFError, OSError, ValueError):
         raise
-    except BaseException as error:  # make_foreign turns errors into one line; this ends the process, as sys.exit does
+    except BaseException as error:  # make_external turns errors into one line; this ends the process, as sys.exit does
         what, trace = where_failed(error)
         raise CopyFailed(f"environment {id}: copy {i} failed {DOING[MAKE]}: {what}", i, trace) from None
     b.mark[0] = 0, IDLE, 0

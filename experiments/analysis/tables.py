@@ -9,7 +9,7 @@ import numpy as np
 
 from ...agents.tabular.plan import Plan, see
 from ...agents.tabular.table import UNKNOWN, Table
-from ...envs.examine import value_map as portrait
+from ...envs.examine import value_map as value_map
 from ...envs.solvers import mdp
 from ...envs.solvers.mdp import Solution
 from ...store.arrays import Array
@@ -19,7 +19,7 @@ class Shown(NamedTuple):
     """A trained run's agent: plain figures and text, and a picture where there is one to draw."""
 
     document: dict[str, Any]
-    picture: portrait.Map | portrait.Rows | None
+    picture: value_map.Map | value_map.Rows | None
 
 
 def is_tabular(agent: Any) -> bool:
@@ -33,7 +33,7 @@ def show(folder: Path) -> Shown:
     action there. The board is that of the run's first episode.
     """
     from ...agents.saved import load_run
-    from ...envs.names import is_foreign
+    from ...envs.names import is_external
     from ...envs.registry import make_world
 
     agent, config, _ = load_run(folder)
@@ -42,7 +42,7 @@ def show(folder: Path) -> Shown:
         return Shown(known, None)
     if hasattr(agent, "table"):
         known["met"] = agent.table.count
-    if is_foreign(config.env_id):
+    if is_external(config.env_id):
         return Shown(known | {"text": "no board: the environment is not ours, so it has no exact model"}, None)
     world = make_world(config.env_id, config.env_options)
     try:
@@ -50,12 +50,12 @@ def show(folder: Path) -> Shown:
     except ValueError as error:
         return Shown(known | {"text": f"no board: {error}"}, None)
     solution, q = learned(agent, seen.obs, seen.model)
-    picture = portrait.map_of(world, seen.state, seen.model, solution, q.T)
+    picture = value_map.map_of(world, seen.state, seen.model, solution, q.T)
     if picture is not None:
         unmet = np.isnan(picture.value) & (picture.mark != picture.cells) & (picture.mark != " ")
         picture = picture._replace(mark=np.where(unmet, "?", picture.mark), move=np.where(unmet[..., None], 0, picture.move))
-    shown = picture or portrait.rows_of(seen.model, solution)
-    text = portrait.text(shown, "learned value")
+    shown = picture or value_map.rows_of(seen.model, solution)
+    text = value_map.text(shown, "learned value")
     if picture is not None and (picture.mark == "?").any():
         text += "\n?: never met"
     met = ~np.isnan(solution.value)

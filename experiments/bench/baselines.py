@@ -1,6 +1,6 @@
 """Other people's environments under random actions, for `gumdrop bench env --vs`: what is compared, and how it steps.
 
-Each peer does what its own documentation shows for speed, with its own automatic resets. None is a dependency.
+Each baseline does what its own documentation shows for speed, with its own automatic resets. None is a dependency.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ T = TypeVar("T")
 BURST = 64  # steps of a single environment, or of a batch, between two looks at the clock
 
 
-class Peer(NamedTuple):
+class Baseline(NamedTuple):
     package: str
     what: str  # environment, and how it is stepped
     copies: int
@@ -55,42 +55,42 @@ def _batch(step: Callable[[Any], Any], actions: int, copies: int, dtype: Any) ->
     return burst
 
 
-def minigrid(copies: int) -> Iterator[Peer]:
+def minigrid(copies: int) -> Iterator[Baseline]:
     import gymnasium
     import minigrid  # noqa: F401  # registers its ids
 
     for id in ("MiniGrid-Empty-8x8-v0", "MiniGrid-FourRooms-v0"):
-        yield Peer("minigrid", id, 1, single(gymnasium.make(id, disable_env_checker=True).unwrapped))
+        yield Baseline("minigrid", id, 1, single(gymnasium.make(id, disable_env_checker=True).unwrapped))
 
 
-def gymnasium(copies: int) -> Iterator[Peer]:
+def gymnasium(copies: int) -> Iterator[Baseline]:
     import gymnasium as theirs
 
     lake = theirs.make("FrozenLake-v1", is_slippery=True, disable_env_checker=True)
-    yield Peer("gymnasium", "FrozenLake-v1", 1, single(lake))
+    yield Baseline("gymnasium", "FrozenLake-v1", 1, single(lake))
     pole = theirs.make_vec("CartPole-v1", num_envs=copies, vectorization_mode="vector_entry_point")
     pole.reset(seed=0)
-    yield Peer("gymnasium", "CartPole-v1, vector entry point", copies, _batch(pole.step, 2, copies, np.int64))
+    yield Baseline("gymnasium", "CartPole-v1, vector entry point", copies, _batch(pole.step, 2, copies, np.int64))
 
 
-def envpool(copies: int) -> Iterator[Peer]:
+def envpool(copies: int) -> Iterator[Baseline]:
     import envpool as theirs
 
     for id in ("MiniGrid-Empty-8x8-v0", "CartPole-v1"):
         env = theirs.make(id, env_type="gymnasium", num_envs=copies)
         env.reset()
-        yield Peer("envpool", id, copies, _batch(env.step, int(env.action_space.n), copies, np.int32))
+        yield Baseline("envpool", id, copies, _batch(env.step, int(env.action_space.n), copies, np.int32))
 
 
-def pufferlib(copies: int) -> Iterator[Peer]:
+def pufferlib(copies: int) -> Iterator[Baseline]:
     from pufferlib.ocean.squared.squared import Squared
 
     env = Squared(num_envs=copies)
     env.reset()
-    yield Peer("pufferlib", "Squared 11x11", copies, _batch(env.step, 5, copies, np.int32))
+    yield Baseline("pufferlib", "Squared 11x11", copies, _batch(env.step, 5, copies, np.int32))
 
 
-def gymnax(copies: int) -> Iterator[Peer]:
+def gymnax(copies: int) -> Iterator[Baseline]:
     import gymnax as theirs
     import jax
 
@@ -118,14 +118,16 @@ def gymnax(copies: int) -> Iterator[Peer]:
             jax.block_until_ready(seen)
             return BURST * copies
 
-        yield Peer("gymnax", f"{id}, scan of {BURST} steps", copies, burst)
+        yield Baseline("gymnax", f"{id}, scan of {BURST} steps", copies, burst)
 
 
-PEERS: dict[str, Callable[[int], Iterator[Peer]]] = {f.__name__: f for f in (minigrid, gymnasium, envpool, pufferlib, gymnax)}
+BASELINES: dict[str, Callable[[int], Iterator[Baseline]]] = {
+    f.__name__: f for f in (minigrid, gymnasium, envpool, pufferlib, gymnax)
+}
 
 
 def find(makers: Mapping[str, Callable[[T], Iterator[P]]], names: list[str], task: T) -> tuple[list[P], dict[str, str]]:
-    """The peers that `makers` give of the packages `names`, and for each package that does not run here the reason."""
+    """The baselines that `makers` give of the packages `names`, and for each package that does not run here the reason."""
     found: list[P] = []
     missing: dict[str, str] = {}
     for name in names:

@@ -1,6 +1,6 @@
 """Other people's PPO, for `gumdrop bench train`: what is compared, and how it learns.
 
-Those of `PEERS` collect from our engine, through their own environment interface, as many copies and steps as ours, and
+Those of `BASELINES` collect from our engine, through their own environment interface, as many copies and steps as ours, and
 learn with as many epochs, minibatches and units; all else is as they come. None is a dependency.
 """
 
@@ -20,7 +20,7 @@ from ..run.machine import cores
 if TYPE_CHECKING:
     from torch import Tensor
 
-FUSED, TWO_TRUNKS = "fused", "fused, two trunks"  # those of our learners that peers are compared with
+FUSED, TWO_TRUNKS = "fused", "fused, two trunks"  # those of our learners that baselines are compared with
 
 
 class Task(NamedTuple):
@@ -32,7 +32,7 @@ class Task(NamedTuple):
     ppo: dict[str, Any]
 
 
-class Peer(NamedTuple):
+class Baseline(NamedTuple):
     package: str
     version: str
     what: str  # how it collects and learns
@@ -50,7 +50,7 @@ class _Copies:
         self.obs = self._rows(self.env.reset(0))
 
     def _rows(self, obs: Array) -> Tensor:
-        """The engine writes into the same array at each step, and peers keep what they are shown: a copy."""
+        """The engine writes into the same array at each step, and baselines keep what they are shown: a copy."""
         import torch
 
         return torch.from_numpy(obs).view(len(obs), self.width).to(torch.float32, copy=True)
@@ -64,7 +64,7 @@ class _Copies:
         return torch.from_numpy(step.reward)[:, 0], torch.from_numpy(step.terminated), torch.from_numpy(step.truncated)
 
 
-def skrl(task: Task) -> Iterator[Peer]:
+def skrl(task: Task) -> Iterator[Baseline]:
     """One trunk for policy and value, as its documentation builds shared models."""
     import torch
     from skrl.agents.torch.ppo import PPO
@@ -120,17 +120,17 @@ def skrl(task: Task) -> Iterator[Peer]:
         memory=RandomMemory(memory_size=o["num_steps"], num_envs=task.copies, device="cpu"),
         **spaces,
         cfg={
-            "rollouts": o["num_steps"], "learning_epochs": o["epochs"], "mini_batches": o["minibatches"],
+            "rollouts": o["num_steps"], "learning_epochs": o["update_epochs"], "mini_batches": o["num_minibatches"],
             "experiment": {"write_interval": 0, "checkpoint_interval": 0},
         },
     )  # fmt: skip
     quiet = {"timesteps": o["num_steps"], "disable_progressbar": True, "headless": True, "close_environment_at_exit": False}
     trainer = SequentialTrainer(env=Env(copies.env), agents=agent, cfg=quiet)
     what = "PPO, one trunk, SequentialTrainer, RandomMemory"
-    yield _warm(Peer("skrl", version("skrl"), what, FUSED, _either(), _updates(trainer.train, task)))
+    yield _warm(Baseline("skrl", version("skrl"), what, FUSED, _either(), _updates(trainer.train, task)))
 
 
-def rsl_rl(task: Task) -> Iterator[Peer]:
+def rsl_rl(task: Task) -> Iterator[Baseline]:
     """Two networks: it shares no trunk. It knows continuous actions only, so the categorical distribution is ours."""
     import torch
     from rsl_rl.env import VecEnv
@@ -183,7 +183,7 @@ def rsl_rl(task: Task) -> Iterator[Peer]:
 
     network = {"class_name": "MLPModel", "hidden_dims": list(o["hidden"]), "activation": "tanh"}
     config = {
-        "algorithm": {"class_name": "PPO", "num_learning_epochs": o["epochs"], "num_mini_batches": o["minibatches"]},
+        "algorithm": {"class_name": "PPO", "num_learning_epochs": o["update_epochs"], "num_mini_batches": o["num_minibatches"]},
         "actor": network | {"distribution_cfg": {"class_name": Categorical}}, "critic": network,
         "obs_groups": {"actor": ["policy"], "critic": ["policy"]}, "num_steps_per_env": o["num_steps"], "save_interval": 1,
     }  # fmt: skip
@@ -191,10 +191,10 @@ def rsl_rl(task: Task) -> Iterator[Peer]:
         runner = OnPolicyRunner(Env(), config, device="cpu")
     what = "PPO, two networks, OnPolicyRunner, a categorical distribution of ours"
     burst = _updates(lambda: runner.learn(1), task)
-    yield _warm(Peer("rsl_rl", version("rsl-rl-lib"), what, TWO_TRUNKS, _either(), burst))
+    yield _warm(Baseline("rsl_rl", version("rsl-rl-lib"), what, TWO_TRUNKS, _either(), burst))
 
 
-def stable_baselines3(task: Task, steps: int = 16_384) -> Peer:
+def stable_baselines3(task: Task, steps: int = 16_384) -> Baseline:
     """As most people use it: 8 copies through our Gymnasium view, its own defaults throughout. Batches are too small for
     a second thread."""
     import gymnasium
@@ -211,10 +211,10 @@ def stable_baselines3(task: Task, steps: int = 16_384) -> Peer:
         return steps
 
     what = "PPO, 8 copies through the Gymnasium view, its defaults"
-    return Peer("stable_baselines3", version("stable_baselines3"), what, FUSED, (1,), burst)
+    return Baseline("stable_baselines3", version("stable_baselines3"), what, FUSED, (1,), burst)
 
 
-PEERS: dict[str, Callable[[Task], Iterator[Peer]]] = {f.__name__: f for f in (skrl, rsl_rl)}
+BASELINES: dict[str, Callable[[Task], Iterator[Baseline]]] = {f.__name__: f for f in (skrl, rsl_rl)}
 
 
 def _trunk(inputs: int, hidden: tuple[int, ...]) -> Any:
@@ -239,7 +239,7 @@ def _updates(update: Callable[[], Any], task: Task) -> Callable[[], int]:
     return burst
 
 
-def _warm(peer: Peer) -> Peer:
-    """The peer after its first update: one that cannot learn here raises before anything is measured."""
-    peer.burst()
-    return peer
+def _warm(baseline: Baseline) -> Baseline:
+    """The baseline after its first update: one that cannot learn here raises before anything is measured."""
+    baseline.burst()
+    return baseline

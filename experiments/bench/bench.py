@@ -17,15 +17,15 @@ from ...envs.views.gym_view import GymView
 from ...store.arrays import Array
 from ..run.collect.make import collector_of
 from ..run.machine import choose_threads, cores, git_commit, processor, versions, where
-from . import peers_train
-from .peers import PEERS, find, single
-from .peers_train import FUSED, TWO_TRUNKS
+from . import baselines_train
+from .baselines import BASELINES, find, single
+from .baselines_train import FUSED, TWO_TRUNKS
 
 MAZE = {"size": 11, "slip": 0.1, "view": 7}  # the maze of the tables: fresh mazes, 7 x 7 byte view, auto-reset
 PPO: dict[str, Any] = {
     "num_steps": 32,
-    "epochs": 4,
-    "minibatches": 4,
+    "update_epochs": 4,
+    "num_minibatches": 4,
     "hidden": (64, 64),
     "activation": "tanh",
     "shared_trunk": True,
@@ -34,7 +34,7 @@ COPIES = 4096
 ROUNDS = 5
 LAUNCHED = int(numba.config.NUMBA_NUM_THREADS)  # threads that numba has, at most
 GPU_WAYS = ("cuda, results brought to the host", "cuda, results left on the device")
-SINGLE = ("maze", "bandit")  # whose single-copy Gymnasium views are measured beside the peers
+SINGLE = ("maze", "bandit")  # whose single-copy Gymnasium views are measured beside the baselines
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("maze", MAZE),
     ("maze", MAZE | {"fresh": False}),
@@ -51,12 +51,12 @@ def rate(burst: Callable[[], int], seconds: float) -> float:
     return units / spent
 
 
-def in_turns(contenders: dict[str, Callable[[], int]], seconds: float) -> dict[str, Array]:
-    """Units per second of each contender, float64 (ROUNDS,). All take their turn in each round: where the machine slows
+def in_turns(results: dict[str, Callable[[], int]], seconds: float) -> dict[str, Array]:
+    """Units per second of each result_of, float64 (ROUNDS,). All take their turn in each round: where the machine slows
     down, it slows all of them."""
-    out = {name: np.zeros(ROUNDS) for name in contenders}
+    out = {name: np.zeros(ROUNDS) for name in results}
     for r in range(ROUNDS):
-        for name, burst in contenders.items():
+        for name, burst in results.items():
             out[name][r] = rate(burst, seconds / ROUNDS)
     return out
 
@@ -72,7 +72,7 @@ def bench_env(
     """Environment steps per second with random actions drawn beforehand, automatic resets included; medians over rounds.
 
     One row for each of `ids` (without: every family and the settings in CASES) with a figure for each number of threads;
-    several agents are counted in agent steps too. `vs` names packages of `peers.py`: their environments and our own
+    several agents are counted in agent steps too. `vs` names packages of `baselines.py`: their environments and our own
     single-copy views take turns with the rows, and `times_faster` is the median over rounds of ours by theirs.
     On `device` "cuda" the figures are those of GPU_WAYS instead of threads. Raises ValueError where there is no GPU.
     """
@@ -81,22 +81,22 @@ def bench_env(
     )
     cases = [(id, _options(id)) for id in ids] if ids else all_cases()
     rows: list[dict[str, Any]] = []
-    contenders: dict[str, Callable[[], int]] = {}
+    results: dict[str, Callable[[], int]] = {}
     envs = []
     for id, options in cases:
         env: Any = make(id, options, num_envs=copies, device=device)
         envs.append(env)
         own = ways if hasattr(env, "threads") else ["1"]  # a stranger's environment knows no threads of ours
-        contenders |= {f"{len(rows)} {way}": _burst(env, way) for way in own}
+        results |= {f"{len(rows)} {way}": _burst(env, way) for way in own}
         rows.append({"world": id, "options": options, "copies": copies, "agents": env.num_agents})
-    peers, missing = find(PEERS, vs or [], copies)
-    contenders |= {f"peer {k}": peer.burst for k, peer in enumerate(peers)}
+    baselines, missing = find(BASELINES, vs or [], copies)
+    results |= {f"baseline {k}": other.burst for k, other in enumerate(baselines)}
     if vs:
         views = {id: single(GymView(id, **_options(id))) for id in SINGLE}
-        contenders |= {f"view {id}": burst for id, burst in views.items()}
-    for burst in contenders.values():
+        results |= {f"view {id}": burst for id, burst in views.items()}
+    for burst in results.values():
         rate(burst, 0.05)  # episodes out of step with each other, caches warm
-    seen = in_turns(contenders, seconds)
+    seen = in_turns(results, seconds)
     for k, row in enumerate(rows):
         row["steps_per_second"] = {n: float(np.median(seen[f"{k} {n}"])) for n in ("1", *ways) if f"{k} {n}" in seen}
         if row["agents"] > 1:
@@ -105,16 +105,16 @@ def bench_env(
     if vs:
         first = next((k for k, row in enumerate(rows) if row["world"] == "maze"), 0)
         theirs, widest = [], [*rows[first]["steps_per_second"]][-1]
-        for k, peer in enumerate(peers):
-            ours = f"view {SINGLE[0]}" if peer.copies == 1 else f"{first} {widest}"
-            ratio = float(np.median(seen[ours] / seen[f"peer {k}"]))
-            name = f"single-copy view of {SINGLE[0]}" if peer.copies == 1 else f"{rows[first]['world']}, {way_name(widest)}"
+        for k, other in enumerate(baselines):
+            ours = f"view {SINGLE[0]}" if other.copies == 1 else f"{first} {widest}"
+            ratio = float(np.median(seen[ours] / seen[f"baseline {k}"]))
+            name = f"single-copy view of {SINGLE[0]}" if other.copies == 1 else f"{rows[first]['world']}, {way_name(widest)}"
             theirs.append({
-                "package": peer.package, "environment": peer.what, "copies": peer.copies,
-                "steps_per_second": float(np.median(seen[f"peer {k}"])), "ours": name, "times_faster": ratio,
+                "package": other.package, "environment": other.what, "copies": other.copies,
+                "steps_per_second": float(np.median(seen[f"baseline {k}"])), "ours": name, "times_faster": ratio,
             })  # fmt: skip
         single_rates = {id: float(np.median(seen[f"view {id}"])) for id in SINGLE}
-        result |= {"single_copy_view": single_rates, "peers": theirs, "not_measured": missing}
+        result |= {"single_copy_view": single_rates, "baselines": theirs, "not_measured": missing}
     for env in envs:
         env.close()
     if device == "cuda":
@@ -225,14 +225,14 @@ class _Trainee:
         return {"steps_per_second": steps / spent, "world": world / spent, "policy": policy / spent, "learn": learn / spent}
 
 
-def _best_rate(peer: peers_train.Peer, seconds: float) -> tuple[float, int]:
-    """Steps per second of a peer with the number of torch's threads with which it is fastest now, and that number."""
+def _best_rate(other: baselines_train.Baseline, seconds: float) -> tuple[float, int]:
+    """Steps per second of a baseline with the number of torch's threads with which it is fastest now, and that number."""
     import torch
 
     found = []
-    for threads in peer.threads:
+    for threads in other.threads:
         torch.set_num_threads(threads)
-        found.append((rate(peer.burst, seconds / len(peer.threads)), threads))
+        found.append((rate(other.burst, seconds / len(other.threads)), threads))
     return max(found)
 
 
@@ -244,13 +244,13 @@ def bench_train(
     baseline: bool = True,
     vs: list[str] | None = None,
 ) -> dict[str, Any]:
-    """Environment steps per second of PPO, learning included, with the split of time; all contenders in turns.
+    """Environment steps per second of PPO, learning included, with the split of time; all results in turns.
 
     Each of "fused" and "torch" (the two learners), "fused, one epoch", with `baseline` stable-baselines3, and the packages
-    of `peers_train.py` that `vs` names works `seconds` in all, in `rounds` rounds. A peer works as long as an update takes,
-    at least, and its figure is the better one of those with fewer and with more of torch's threads. Ratios are medians over
-    rounds; `times_slower` compares a peer with `ours`, our learner of the same network. In each round the rate of a large
-    matrix product is measured, too, with as many threads: what the processor could do.
+    of `baselines_train.py` that `vs` names works `seconds` in all, in `rounds` rounds. A baseline works as long as an update
+    takes, at least, and its figure is the better one of those with fewer and with more of torch's threads. Ratios are medians
+    over rounds; `times_slower` compares a baseline with `ours`, our learner of the same network. In each round the rate of a
+    large matrix product is measured, too, with as many threads: what the processor could do.
     """
     import torch
 
@@ -258,27 +258,27 @@ def bench_train(
 
     threads = choose_threads(copies)
     options: dict[str, Any] = dict(MAZE) if world == "maze" else {}
-    task = peers_train.Task(world, options, copies, PPO)
-    peers, missing = find(peers_train.PEERS, vs or [], task)
+    task = baselines_train.Task(world, options, copies, PPO)
+    baselines, missing = find(baselines_train.BASELINES, vs or [], task)
     if baseline:
-        peers.insert(0, peers_train.stable_baselines3(task))
+        baselines.insert(0, baselines_train.stable_baselines3(task))
     cases = {FUSED: PPO | {"learner": "fused"}, "torch": PPO | {"learner": "torch"}}
-    cases["fused, one epoch"] = cases[FUSED] | {"epochs": 1}
-    if any(peer.ours == TWO_TRUNKS for peer in peers):
+    cases["fused, one epoch"] = cases[FUSED] | {"update_epochs": 1}
+    if any(other.ours == TWO_TRUNKS for other in baselines):
         cases[TWO_TRUNKS] = cases[FUSED] | {"shared_trunk": False}
     ours = {name: _Trainee(world, options, copies, threads, ppo) for name, ppo in cases.items()}
     for one in ours.values():
         one.run(min(1.0, seconds))  # warm up
     seen: dict[str, list[dict[str, float]]] = {name: [] for name in ours}
-    others: list[list[tuple[float, int]]] = [[] for _ in peers]  # steps per second, threads
+    others: list[list[tuple[float, int]]] = [[] for _ in baselines]  # steps per second, threads
     peaks = []
     for _ in range(rounds):
         for name, one in ours.items():
             seen[name].append(one.run(seconds / rounds))
         torch.set_num_threads(threads)
         peaks.append(matrix_rate(0.3))
-        for peer, found in zip(peers, others, strict=True):
-            found.append(_best_rate(peer, seconds / rounds))
+        for other, found in zip(baselines, others, strict=True):
+            found.append(_best_rate(other, seconds / rounds))
         one_thread_each()
     env = ours[FUSED].env
     assert env.observation_space.shape is not None
@@ -286,7 +286,7 @@ def bench_train(
     learners: dict[str, Any] = {}
     for name, measured in seen.items():
         trunks = 1 if cases[name]["shared_trunk"] else 2
-        flops = useful_flops(inputs, PPO["hidden"], actions, int(cases[name]["epochs"]), trunks)
+        flops = useful_flops(inputs, PPO["hidden"], actions, int(cases[name]["update_epochs"]), trunks)
         shares = [m["steps_per_second"] * flops / peak for m, peak in zip(measured, peaks, strict=True)]
         learners[name] = {
             "steps_per_second": float(np.median([m["steps_per_second"] for m in measured])),
@@ -306,14 +306,14 @@ def bench_train(
     if baseline:
         sb3 = [steps for steps, _ in others[0]]
         result |= {"sb3_steps_per_second": float(np.median(sb3)), "fused_to_sb3": times(FUSED, sb3)}
-    if peers or vs:
-        result |= {"peers": [], "not_measured": missing}
-        for peer, found in zip(peers, others, strict=True):
+    if baselines or vs:
+        result |= {"baselines": [], "not_measured": missing}
+        for other, found in zip(baselines, others, strict=True):
             theirs = [steps for steps, _ in found]
-            result["peers"].append({
-                "package": peer.package, "version": peer.version, "what": peer.what,
+            result["baselines"].append({
+                "package": other.package, "version": other.version, "what": other.what,
                 "steps_per_second": float(np.median(theirs)), "rounds": theirs, "threads": [n for _, n in found],
-                "ours": peer.ours, "times_slower": times(peer.ours, theirs),
+                "ours": other.ours, "times_slower": times(other.ours, theirs),
             })  # fmt: skip
     for one in ours.values():
         one.env.close()

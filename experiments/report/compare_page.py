@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .. import statistics
-from ..study.compare import Contender
+from ..study.compare import Result
 from .charts import Bar, Lines, Series, chart, clock, interval, intervals, percent, show, si, smoothed
 from .pictures import seeds_png
 from .run_page import curve_of, legend, write_comparison
@@ -21,7 +21,7 @@ PROFILES = 6
 HEADER = ("algorithm", "seeds", "IQM", "P(better than the first)", "of optimal", "steps", "time")
 
 
-def draw(found: Sequence[Contender], judged: dict[str, Any], out: Path, title: str = "", seed: int = 0) -> Path:
+def draw(found: Sequence[Result], judged: dict[str, Any], out: Path, title: str = "", seed: int = 0) -> Path:
     """Draw what `compare.judge` found of `found`, in this order, into `out`, an .html page or a .png picture."""
     rng = np.random.Generator(np.random.PCG64(seed))
     rows, notes = judged["algorithms"], list(judged["notes"])
@@ -54,7 +54,7 @@ def draw(found: Sequence[Contender], judged: dict[str, Any], out: Path, title: s
     return out
 
 
-def common_lines(found: Sequence[Contender]) -> Lines | None:
+def common_lines(found: Sequence[Result]) -> Lines | None:
     """Mean returns of random actions and of the optimum over the episodes that all seeds were evaluated on."""
     seeds = [seed for c in found for seed in c.seeds]
     known = [_mean([getattr(seed, name) for seed in seeds]) for name in ("random", "optimal")]
@@ -66,7 +66,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return math.fsum(found) / len(found) if found and len(found) == len(values) else None
 
 
-def _efficiency(c: Contender, color: int, rng: np.random.Generator) -> tuple[list[Series], list[str]]:
+def _efficiency(c: Result, color: int, rng: np.random.Generator) -> tuple[list[Series], list[str]]:
     curves = [curve_of(seed.folder) for seed in c.seeds]
     whole = [(x, smoothed(y)) for x, y in curves if x]
     notes = [f"{c.name}: {len(curves) - len(whole)} seeds have no curve."] if len(whole) < len(curves) else []
@@ -79,7 +79,7 @@ def _efficiency(c: Contender, color: int, rng: np.random.Generator) -> tuple[lis
     return [_series(c.name, color, band)], notes
 
 
-def _profiles(found: Sequence[Contender], rng: np.random.Generator) -> list[Series]:
+def _profiles(found: Sequence[Result], rng: np.random.Generator) -> list[Series]:
     scores = [score for c in found for score in c.scores]
     low, high = min(scores), max(scores)
     if not high > low:

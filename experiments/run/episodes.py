@@ -20,7 +20,7 @@ HELD_OUT = 0x6865_6C64_2D6F_7574  # keeps evaluation seeds apart from training s
 BATCH = 1024  # episodes that run side by side
 
 
-FOREIGN_BATCH = 32
+EXTERNAL_BATCH = 32
 
 
 LONGEST = 100_000  # steps of an episode that nothing ends; what it got until then is its return
@@ -59,7 +59,7 @@ def run_episodes(
     optima: list[Array] = []
     meaning, unfinished = "", 0
     player = agent
-    size = min(BATCH if _native(env_id) else FOREIGN_BATCH, episodes)
+    size = min(BATCH if _native(env_id) else EXTERNAL_BATCH, episodes)
 
     def made(copies: int) -> BatchEnv:
         env = make(env_id, options, num_envs=copies)
@@ -109,6 +109,6 @@ def run_episodes(
 
 
 def _native(env_id: str) -> bool:
-    from ...envs.names import is_foreign
+    from ...envs.names import is_external
 
-    return not is_foreign(env_id)
+    return not is_external(env_id)

@@ -13,7 +13,7 @@ from ...store.json_files import write_json
 from ..run.group import GROUP, check_seeds, train_group
 from ..run.lock import one_process, remove_unused
 from ..run.machine import git_commit, processor, versions
-from .compare import Contender, contender, judge
+from .compare import Result, judge, result_of
 from .groups import check_budget, finished, say_on_stderr
 
 RESULT = "ablation.json"
@@ -64,7 +64,7 @@ def ablate(
     folder: Path,
     live: bool | None = None,
     say: Callable[[str], None] = say_on_stderr,
-) -> tuple[dict[str, Any], list[Contender]]:
+) -> tuple[dict[str, Any], list[Result]]:
     """Train every arm with all `seeds` in `folder`/ARM, evaluate and compare them with the first; write ablation.json.
 
     Call it under `if __name__ == "__main__":`, as `train_group`. A second call goes on where a first one was stopped. Returns
@@ -86,7 +86,7 @@ def ablate(
                 if not finished(path):
                     named = config.model_copy(update={"name": f"{folder.name}-{arm}"[:90]})
                     train_group(named, seeds, path, live, resume=(path / GROUP).exists())
-                found.append(contender(path))
+                found.append(result_of(path))
     finally:
         if fresh:
             remove_unused(folder)

@@ -34,7 +34,7 @@ class Seed(NamedTuple):
     seconds: float
 
 
-class Contender(NamedTuple):
+class Result(NamedTuple):
     """An algorithm: its configuration and all its seeds. A single run is one with one seed."""
 
     name: str
@@ -55,7 +55,7 @@ def is_group(folder: Path) -> bool:
     return (folder / GROUP).is_file()
 
 
-def contender(folder: Path) -> Contender:
+def result_of(folder: Path) -> Result:
     """What a group, or a run, says of its seeds. Raises ValueError, one line, for damaged files and seeds not evaluated."""
     if is_group(folder):
         config, numbers = read_group(folder / GROUP)
@@ -74,7 +74,7 @@ def contender(folder: Path) -> Contender:
     if not seeds:
         what = "none of its seeds is finished" if is_group(folder) else "it is not finished"
         raise ValueError(f"{folder}: {what}: `gumdrop resume {folder}` goes on")
-    return Contender(folder.name, folder, config, seeds, left_out)
+    return Result(folder.name, folder, config, seeds, left_out)
 
 
 def _seed(number: int, run: Path, summary: dict[str, Any]) -> Seed:
@@ -96,9 +96,9 @@ def _seed(number: int, run: Path, summary: dict[str, Any]) -> Seed:
     )  # fmt: skip
 
 
-def contenders(folders: Sequence[Path]) -> list[Contender]:
-    """Read all of them under names that differ. Raises ValueError as `contender`, and where their worlds differ."""
-    found = [contender(folder) for folder in folders]
+def results(folders: Sequence[Path]) -> list[Result]:
+    """Read all of them under names that differ. Raises ValueError as `result_of`, and where their worlds differ."""
+    found = [result_of(folder) for folder in folders]
     first = found[0]
     for other in found[1:]:
         if _world(other.config) != _world(first.config):
@@ -131,7 +131,7 @@ def _shown(config: RunConfig) -> str:
 # ---- judging ----
 
 
-def judge(found: Sequence[Contender], seed: int = 0) -> dict[str, Any]:
+def judge(found: Sequence[Result], seed: int = 0) -> dict[str, Any]:
     """Interquartile means over training seeds with intervals, each beside the first one. All resampling comes from `seed`."""
     rng = np.random.Generator(np.random.PCG64(seed))
     return {
@@ -145,7 +145,7 @@ def judge(found: Sequence[Contender], seed: int = 0) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _judged(c: Contender, first: Contender, rng: np.random.Generator) -> dict[str, Any]:
+def _judged(c: Result, first: Result, rng: np.random.Generator) -> dict[str, Any]:
     shares = [seed.share for seed in c.seeds if seed.share is not None]
     beside = c is not first
     return {
@@ -169,7 +169,7 @@ def _mean(values: Sequence[float]) -> float:
     return math.fsum(values) / len(values)
 
 
-def notes(found: Sequence[Contender]) -> list[str]:
+def notes(found: Sequence[Result]) -> list[str]:
     """What a reader of the table must know before believing it."""
     said = []
     for c in found:

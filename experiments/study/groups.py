@@ -10,7 +10,7 @@ from typing import Any
 from ...configs.loader import read_group
 from ...configs.schema import RunConfig
 from ..run.group import GROUP
-from .compare import contender
+from .compare import result_of
 
 BUDGET = ("env", "agent", "num_envs", "steps", "eval_episodes")  # what has to be equal for figures to be of one board
 
@@ -43,6 +43,6 @@ def _brief(value: Any) -> str:
 def finished(folder: Path) -> bool:
     """Whether all seeds of a group are trained and evaluated."""
     try:
-        return not contender(folder).left_out
+        return not result_of(folder).left_out
     except (OSError, ValueError):
         return False

@@ -15,7 +15,7 @@ from ..run.group import GROUP, check_seeds, train_group
 from ..run.lock import one_process, remove_unused
 from ..run.machine import git_commit, processor, versions
 from ..run.signals import Interrupted
-from .compare import Contender, contender, judge
+from .compare import Result, judge, result_of
 from .groups import check_budget, finished, say_on_stderr
 
 RESULT = "leaderboard.json"
@@ -25,7 +25,7 @@ class Board(NamedTuple):
     """The document of leaderboard.json, and the algorithms in its order, for drawing."""
 
     document: dict[str, Any]
-    ranked: list[Contender]
+    ranked: list[Result]
 
 
 def leaderboard(
@@ -107,7 +107,7 @@ def _play(
     for name, why in skipped.items():
         say(f"skipped {name}: {why}")
     failed: dict[str, str] = {}
-    found: list[Contender] = []
+    found: list[Result] = []
     for k, (name, config) in enumerate(configs.items()):
         path = folder / name
         try:
@@ -117,7 +117,7 @@ def _play(
                 say(f"{k + 1} of {len(configs)}: {name}")
                 config = config.model_copy(update={"name": f"{folder.name}-{name}"[:90]})
                 train_group(config, seeds, path, live, resume=(path / GROUP).exists())
-            found.append(contender(path))
+            found.append(result_of(path))
         except Interrupted:
             raise
         except Exception as error:

@@ -29,14 +29,14 @@ CONTEXT = {"env": {"id": "bandit-contextual", "pulls": 12}}
 OWN: dict[str, dict[str, Any]] = {
     "gp-ucb": {"env": {"id": "bandit-line", "pulls": 12}},
     "lin-ucb": CONTEXT, "linear-thompson": CONTEXT, "neural-linear": CONTEXT,
-    "dqn": {"agent": {"learning_starts": 64, "batch_size": 8, "capacity": 200}},  # learns at once, and overwrites
-    "dreamer": {"agent": {"learning_starts": 64, "updates": 2, "length": 8, "horizon": 5, "capacity": 200}},
+    "dqn": {"agent": {"learning_starts": 64, "batch_size": 8, "buffer_size": 200}},  # learns at once, and overwrites
+    "dreamer": {"agent": {"learning_starts": 64, "updates": 2, "length": 8, "horizon": 5, "buffer_size": 200}},
 }  # fmt: skip
 BUTTONS = {"env": {"id": "t-maze", "size": 3, "time_limit": 7}, "num_envs": 6}  # episodes of unequal length, cut and ended
-SMALL = {"name": "ppo", "num_steps": 8, "hidden": [8], "epochs": 2, "minibatches": 2}
+SMALL = {"name": "ppo", "num_steps": 8, "hidden": [8], "update_epochs": 2, "num_minibatches": 2}
 PARTS: dict[str, dict[str, Any]] = {  # slots filled; what is in them is part of the state
     "ppo+symbols+gru": {"encoder": "symbols", "belief": {"name": "gru", "hidden": 6}},
-    "ppo+vae": {"encoder": {"name": "vae", "size": 3, "hidden": [8], "updates": 2, "batch": 16, "until": 0.6}},
+    "ppo+vae": {"encoder": {"name": "vae", "size": 3, "hidden": [8], "updates": 2, "batch": 16, "freeze_after": 0.6}},
     "ppo+untrained": {
         "encoder": {"name": "pca", "size": 3, "untrained": True}, "belief": {"name": "rnn", "hidden": 6, "untrained": True},
     },

@@ -1,4 +1,4 @@
-"""`bench train`: turns, ratios, peers that are missing, and what a peer is shown of our engine. Nothing about time."""
+"""`bench train`: turns, ratios, baselines that are missing, and what a baseline is shown of our engine. Nothing about time."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ import pytest
 import torch
 
 from gumdrop.envs.make import make
-from gumdrop.experiments.bench import bench, peers_train
-from gumdrop.experiments.bench.peers import find
-from gumdrop.experiments.bench.peers_train import FUSED, PEERS, TWO_TRUNKS, Peer, Task
+from gumdrop.experiments.bench import baselines_train, bench
+from gumdrop.experiments.bench.baselines import find
+from gumdrop.experiments.bench.baselines_train import BASELINES, FUSED, TWO_TRUNKS, Baseline, Task
 from gumdrop.scripts.cli import main
 
 STUB = """
@@ -39,20 +39,20 @@ def turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, in
     monkeypatch.delitem(sys.modules, "candyfloss", raising=False)
     import candyfloss as theirs  # type: ignore[import-not-found]
 
-    def candyfloss(task: Task) -> Iterator[Peer]:
+    def candyfloss(task: Task) -> Iterator[Baseline]:
         def burst() -> int:
             theirs.learn()
             return task.copies * 1000 ** torch.get_num_threads()  # two threads are better
 
         for ours in (FUSED, TWO_TRUNKS):
-            yield Peer("candyfloss", theirs.__version__, "sweet", ours, (1, 2), burst)
+            yield Baseline("candyfloss", theirs.__version__, "sweet", ours, (1, 2), burst)
 
-    def absent(task: Task) -> Iterator[Peer]:
+    def absent(task: Task) -> Iterator[Baseline]:
         import no_such_learner  # type: ignore[import-not-found]  # noqa: F401
 
         yield from ()
 
-    def broken(task: Task) -> Iterator[Peer]:
+    def broken(task: Task) -> Iterator[Baseline]:
         raise RuntimeError("no\n  sugar")
 
     run = bench._Trainee.run
@@ -62,7 +62,7 @@ def turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, in
         return run(self, duration)
 
     for maker in (candyfloss, absent, broken):
-        monkeypatch.setitem(PEERS, maker.__name__, maker)
+        monkeypatch.setitem(BASELINES, maker.__name__, maker)
     monkeypatch.setattr(bench._Trainee, "run", told)
     monkeypatch.setattr(bench, "rate", lambda burst, seconds: float(burst()))  # the clock has no say
     return theirs.turns  # type: ignore[no-any-return]
@@ -82,13 +82,13 @@ def test_peers_take_turns_with_ours(turns: list[tuple[str, int]]) -> None:
         "broken": "does not run here: RuntimeError: no sugar",
     }
     assert [*result["learners"]] == [*OURS, TWO_TRUNKS]
-    assert [peer["ours"] for peer in result["peers"]] == [FUSED, TWO_TRUNKS]
-    for peer in result["peers"]:
-        assert (peer["package"], peer["version"], peer["what"]) == ("candyfloss", "1.2", "sweet")
-        assert peer["threads"] == [2, 2]
-        assert peer["steps_per_second"] == statistics.median(peer["rounds"]) > 0
-        ratios = [a / b for a, b in zip(result["learners"][peer["ours"]]["rounds"], peer["rounds"], strict=True)]
-        assert len(ratios) == 2 and peer["times_slower"] == pytest.approx(statistics.median(ratios))
+    assert [baseline["ours"] for baseline in result["baselines"]] == [FUSED, TWO_TRUNKS]
+    for baseline in result["baselines"]:
+        assert (baseline["package"], baseline["version"], baseline["what"]) == ("candyfloss", "1.2", "sweet")
+        assert baseline["threads"] == [2, 2]
+        assert baseline["steps_per_second"] == statistics.median(baseline["rounds"]) > 0
+        ratios = [a / b for a, b in zip(result["learners"][baseline["ours"]]["rounds"], baseline["rounds"], strict=True)]
+        assert len(ratios) == 2 and baseline["times_slower"] == pytest.approx(statistics.median(ratios))
     assert "fused_to_sb3" not in result
     json.dumps(result, allow_nan=False)
 
@@ -96,16 +96,16 @@ def test_peers_take_turns_with_ours(turns: list[tuple[str, int]]) -> None:
 def test_without_peers_there_is_nothing_about_them(turns: list[tuple[str, int]]) -> None:
     result = bench.bench_train(copies=16, seconds=0.01, rounds=1, baseline=False)
     assert [*result["learners"]] == OURS
-    assert not {"peers", "not_measured", "sb3_steps_per_second", "fused_to_sb3"} & result.keys()
+    assert not {"baselines", "not_measured", "sb3_steps_per_second", "fused_to_sb3"} & result.keys()
 
 
 def test_the_baseline_is_a_peer_like_others(turns: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch) -> None:
-    sb3 = next(PEERS["candyfloss"](Task("maze", {}, 16, {})))
-    monkeypatch.setattr(peers_train, "stable_baselines3", lambda task: sb3._replace(package="stable_baselines3"))
+    sb3 = next(BASELINES["candyfloss"](Task("maze", {}, 16, {})))
+    monkeypatch.setattr(baselines_train, "stable_baselines3", lambda task: sb3._replace(package="stable_baselines3"))
     result = bench.bench_train(copies=16, seconds=0.01, rounds=1)
-    (peer,) = result["peers"]
-    assert peer["package"] == "stable_baselines3"
-    assert result["sb3_steps_per_second"] == peer["steps_per_second"] and result["fused_to_sb3"] == peer["times_slower"]
+    (baseline,) = result["baselines"]
+    assert baseline["package"] == "stable_baselines3"
+    assert result["sb3_steps_per_second"] == baseline["steps_per_second"] and result["fused_to_sb3"] == baseline["times_slower"]
 
 
 def test_two_trunks_need_more() -> None:
@@ -129,7 +129,7 @@ def test_the_command_passes_names_on(monkeypatch: pytest.MonkeyPatch, capsys: py
 def test_what_a_peer_is_shown_is_the_engine(world: str, options: dict[str, Any]) -> None:
     """The same numbers as the engine's, bytes or floats, in torch; observations stay as they were when the engine goes on."""
     task = Task(world, options | {"time_limit": 20}, 32, {})
-    copies, env = peers_train._Copies(task), make(task.world, task.options, num_envs=32)
+    copies, env = baselines_train._Copies(task), make(task.world, task.options, num_envs=32)
     obs, rng = env.reset(0), np.random.default_rng(0)
     shown, kept = copies.obs, torch.from_numpy(obs.reshape(32, -1).astype(np.float32))
     ended = np.zeros(2)
@@ -146,21 +146,21 @@ def test_what_a_peer_is_shown_is_the_engine(world: str, options: dict[str, Any])
     assert ended.all()  # both kinds of end were seen
 
 
-@pytest.mark.parametrize("name", [*PEERS])
+@pytest.mark.parametrize("name", [*BASELINES])
 def test_peers_that_are_installed_learn(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """They reach the goal of a small maze more often: they are shown the right things at the right time."""
-    step, rewards = peers_train._Copies.step, []
+    step, rewards = baselines_train._Copies.step, []
 
     def told(self: Any, actions: Any) -> Any:
         seen = step(self, actions)
         rewards.append(float(seen[0].sum()))
         return seen
 
-    monkeypatch.setattr(peers_train._Copies, "step", told)
+    monkeypatch.setattr(baselines_train._Copies, "step", told)
     torch.manual_seed(0)
-    found, missing = find(PEERS, [name], Task("maze", {"size": 5, "view": 3}, 256, bench.PPO))
+    found, missing = find(BASELINES, [name], Task("maze", {"size": 5, "view": 3}, 256, bench.PPO))
     if missing.get(name, "").startswith("not installed"):
         pytest.skip(missing[name])
-    (peer,) = found
-    assert [peer.burst() for _ in range(30)] == 30 * [256 * 32]
+    (baseline,) = found
+    assert [baseline.burst() for _ in range(30)] == 30 * [256 * 32]
     assert sum(rewards[-160:]) > 1.2 * sum(rewards[:160])  # 1.4 and 3.6 were seen

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gumdrop.agents.protocol import Kept
+from gumdrop.agents.protocol import RolloutBuffer
 from gumdrop.agents.registry import make_agent
 from gumdrop.envs.batch import Episodes
 from gumdrop.envs.engine.engine import Engine
 from gumdrop.envs.make import make
 from gumdrop.experiments.run.collect.host import Collector
-from gumdrop.experiments.run.collect.make import practise
+from gumdrop.experiments.run.collect.make import fit
 
 STEPS = 12
 CASES: dict[str, tuple[str, dict[str, Any], int, dict[str, Any]]] = {
@@ -31,7 +31,7 @@ def played(case: tuple[str, dict[str, Any], int, dict[str, Any]], threads: int, 
     """Everything that two rollouts with learning between them hand out, and what is left in agent and world."""
     id, options, copies, ppo = case
     env = make(id, options, num_envs=copies, seed=3, threads=1)
-    agent = make_agent("ppo", {"num_steps": STEPS, "learner": "fused", "epochs": 1, **ppo}, env, 1, threads)
+    agent = make_agent("ppo", {"num_steps": STEPS, "learner": "fused", "update_epochs": 1, **ppo}, env, 1, threads)
     collector = Collector(env, agent)
     if not explore:
         collector._native = None
@@ -73,16 +73,16 @@ def test_memory_of_another_shape_is_refused_before_anything_is_written() -> None
     world = env.native()  # type: ignore[attr-defined]
     shapes = [(obs := env.obs.shape), (6, 1), (6, 1), (6,), (6,), obs, (6, 1), (6,)]
     dtypes = [np.uint8, np.int64, np.float32, np.bool_, np.bool_, np.uint8, np.float64, np.int64]
-    good = Kept(*(np.zeros((3, *shape), dtype) for shape, dtype in zip(shapes, dtypes, strict=True)))
+    good = RolloutBuffer(*(np.zeros((3, *shape), dtype) for shape, dtype in zip(shapes, dtypes, strict=True)))
     for bad in (
         good._replace(action=np.zeros((2, 6, 1), np.int64)), good._replace(action=np.zeros((3, 6, 1), np.int32)),
         good._replace(final_obs=good.obs[:2]), good._replace(ended_length=np.zeros((3, 6), np.int32)),
     ):  # fmt: skip
         before = env.get_state()
         with pytest.raises(ValueError, match="memory for"):
-            agent.explore(world, bad, None)
+            agent.collect_natively(world, bad, None)
         assert all((before[name] == array).all() for name, array in env.get_state().items())
-    assert agent.explore(world, good, None) is not None
+    assert agent.collect_natively(world, good, None) is not None
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -152,8 +152,8 @@ def test_practice_goes_through_its_share_of_a_run() -> None:
     met: list[tuple[int, float]] = []
     agent.learn = lambda batch, progress: met.append((batch.reward.size, progress)) or {"lessons": 1.0}
     said: list[dict[str, float]] = []
-    practise(agent, env, 2, said.append)
-    practise(agent, env, 4, progress=(0.5, 0.9))
+    fit(agent, env, 2, said.append)
+    fit(agent, env, 4, progress=(0.5, 0.9))
     assert [size for size, _ in met] == 6 * [3 * agent.num_steps]
     assert [progress for _, progress in met] == pytest.approx([0.0, 0.5, 0.5, 0.6, 0.7, 0.8])
     assert len(said) == 2 and all(row["lessons"] == 1.0 and "episodes" in row for row in said)

@@ -19,7 +19,7 @@ from gumdrop.experiments.report import compare_page
 from gumdrop.experiments.report.charts import Bar, Lines, Series, chart, intervals
 from gumdrop.experiments.report.compare_page import draw
 from gumdrop.experiments.report.results_page import headline, write_page
-from gumdrop.experiments.study.compare import contender, contenders, judge
+from gumdrop.experiments.study.compare import judge, result_of, results
 
 
 def make_group(
@@ -53,7 +53,7 @@ def change(path: Path, **changes: Any) -> None:
 def test_figures_by_hand(tmp_path: Path) -> None:
     a = make_group(tmp_path / "a", [1.0, 2, 3, 4, 90])
     b = make_group(tmp_path / "b", [5.0, 6, 7, 8, 9, 3])
-    judged = judge(contenders([a, b]))
+    judged = judge(results([a, b]))
     first, second = judged["algorithms"]
     assert (first["iqm"]["value"], second["iqm"]["value"]) == (3.0, 6.5)
     assert first["mean"]["value"] == 20 and first["scores"] == [1, 2, 3, 4, 90]
@@ -63,13 +63,13 @@ def test_figures_by_hand(tmp_path: Path) -> None:
     assert second["share_of_optimal"]["value"] == pytest.approx(0.65) and first["seconds"] == 3.0
     low, high = second["iqm"]["ci95"]
     assert 3 <= low < 6.5 < high <= 9 and judged["notes"] == []
-    assert judge(contenders([a, b])) == judged and judge(contenders([a, b]), seed=1) != judged
+    assert judge(results([a, b])) == judged and judge(results([a, b]), seed=1) != judged
 
 
 def test_what_a_reader_must_know_is_said(tmp_path: Path) -> None:
     failed = make_group(tmp_path / "failed", [5.0, None, 6, 7, 8, 9])
     short = make_group(tmp_path / "short", [5.0, 6, 7], steps=500)
-    judged = judge(contenders([failed, short, short / "seed-1"]))
+    judged = judge(results([failed, short, short / "seed-1"]))
     assert judged["algorithms"][0]["left_out"] == [{"seed": 1, "why": "failed"}]
     assert [len(row["seeds"]) for row in judged["algorithms"]] == [5, 3, 1]
     said = "\n".join(judged["notes"])
@@ -80,37 +80,37 @@ def test_what_a_reader_must_know_is_said(tmp_path: Path) -> None:
         assert words in said
     assert judged["algorithms"][2]["iqm"] == {"value": 6.0, "ci95": None}
     change(short / "seed-0" / "evaluation.json", episodes=5)
-    assert "not all seeds were evaluated on the same episodes" in "\n".join(judge(contenders([failed, short]))["notes"])
+    assert "not all seeds were evaluated on the same episodes" in "\n".join(judge(results([failed, short]))["notes"])
 
 
 def test_no_share_without_an_optimum(tmp_path: Path) -> None:
     group = make_group(tmp_path / "a", [5.0, 6, 7])
     change(group / "seed-1" / "evaluation.json", share_of_optimal=None, optimal=None)
-    (row,) = judge([contender(group)])["algorithms"]
+    (row,) = judge([result_of(group)])["algorithms"]
     assert row["share_of_optimal"] is None and row["iqm"]["value"] == 6
-    lines = compare_page.common_lines([contender(group)])
+    lines = compare_page.common_lines([result_of(group)])
     assert lines == Lines(2.0, None, "optimum")
 
 
 def test_names_differ(tmp_path: Path) -> None:
     groups = [make_group(tmp_path / g / "same", [5.0, 6]) for g in "ab"]
-    assert [c.name for c in contenders([*groups, groups[0]])] == ["a/same (1)", "b/same", "a/same (3)"]
+    assert [c.name for c in results([*groups, groups[0]])] == ["a/same (1)", "b/same", "a/same (3)"]
 
 
 def test_one_world_or_none(tmp_path: Path) -> None:
     """A default that is written out is the same world; another option, another id and a world that is gone are not."""
     a, b = make_group(tmp_path / "a", [1.0], {"id": "bandit"}), make_group(tmp_path / "b", [1.0], {"id": "bandit", "arms": 10})
-    default = contender(b)
+    default = result_of(b)
     arms = {"id": "bandit", "arms": 3}
     c, gone = make_group(tmp_path / "c", [1.0], arms), make_group(tmp_path / "gone", [1.0], {"id": "atlantis"})
     from gumdrop.envs.registry import make_world
 
     if make_world("bandit", {}).config == make_world("bandit", {"arms": 10}).config:
-        assert [x.name for x in contenders([a, b])] == ["a", default.name]
+        assert [x.name for x in results([a, b])] == ["a", default.name]
     for other, words in ((c, r"bandit, .*c in bandit\(arms=3\)"), (gone, "atlantis")):
         with pytest.raises(ValueError, match=words):
-            contenders([a, other])
-    assert len(contenders([gone, gone])) == 2
+            results([a, other])
+    assert len(results([gone, gone])) == 2
 
 
 @pytest.mark.parametrize(
@@ -135,22 +135,22 @@ def test_damage_costs_a_line(file: str, text: str | bytes | None, words: str, tm
     if text is not None:
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(ValueError, match=words) as caught:
-        contender(group)
+        result_of(group)
     assert "\n" not in str(caught.value)
 
 
 def test_a_group_of_which_nothing_is_finished(tmp_path: Path) -> None:
     group = make_group(tmp_path / "a", [None, None])
     with pytest.raises(ValueError, match="none of its seeds is finished: `gumdrop resume"):
-        contender(group)
+        result_of(group)
     (group / "seed-0" / "summary.json").unlink()
     with pytest.raises(ValueError, match="none of its seeds"):
-        contender(group)
+        result_of(group)
 
 
 def test_curves_with_bands_between_the_lines(tmp_path: Path) -> None:
     groups = [make_group(tmp_path / "a", [4.0, 5, 6, 7, 8]), make_group(tmp_path / "b", [9.0, 9.2, 9.4, 9.6, 9.8])]
-    found = contenders(groups)
+    found = results(groups)
     page = draw(found, judge(found), tmp_path / "c.html").read_text()
     assert not re.search(r"""(src|href)=["']?(?!data:)""", page), "it loads nothing"
     curves, profiles = (json.loads(html.unescape(data)) for data in re.findall(r'data-hover="([^"]*)"', page))
@@ -164,7 +164,7 @@ def test_curves_with_bands_between_the_lines(tmp_path: Path) -> None:
 def test_png_has_every_colour(tmp_path: Path) -> None:
     from PIL import Image
 
-    found = contenders([make_group(tmp_path / name, [4.0, 5, 6]) for name in ("$x_{1", "_hidden")])
+    found = results([make_group(tmp_path / name, [4.0, 5, 6]) for name in ("$x_{1", "_hidden")])
     with Image.open(draw(found, judge(found), tmp_path / "c.png")) as image:
         colors = np.asarray(image.convert("RGB")).reshape(-1, 3)
     for color in ((0x00, 0x72, 0xB2), (0xD5, 0x5E, 0x00)):
@@ -179,12 +179,12 @@ def test_charts_of_odd_seeds(tmp_path: Path) -> None:
     )
     (equal / "seed-1" / "metrics.jsonl").unlink()
     for suffix in ("html", "png"):
-        found = contenders([one, equal])
+        found = results([one, equal])
         text = draw(found, judge(found), tmp_path / f"c.{suffix}").read_bytes()
         if suffix == "html":
             assert b"equal: 1 seeds have no curve" in text and b"no curve: curves: they share no env_steps" in text
     (one / "seed-0" / "metrics.jsonl").write_text("")
-    found = contenders([one, one])
+    found = results([one, one])
     assert b"no curve to draw" in draw(found, judge(found), tmp_path / "d.html").read_bytes()
     draw(found, judge(found), tmp_path / "d.png")
 

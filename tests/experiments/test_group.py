@@ -32,7 +32,7 @@ LONG = 128 * 150  # environment steps of runs that are to be caught half-way
 
 
 def group_config(**changes: Any) -> RunConfig:
-    agent = {"name": "ppo", "num_steps": 16, "epochs": 1, "minibatches": 2}
+    agent = {"name": "ppo", "num_steps": 16, "update_epochs": 1, "num_minibatches": 2}
     base: dict[str, Any] = {"env": {"id": "bandit", "pulls": 10}, "num_envs": 8, "steps": 128 * 6, "eval_episodes": 50}
     return RunConfig(**{**base, "agent": agent, "checkpoint_updates": 1, **changes})
 
@@ -215,7 +215,7 @@ def free(folder: Path) -> bool:
 def test_a_stopped_group_goes_on_to_the_same_bits(signum: int, tmp_path: Path) -> None:
     """Also where the group's own process is killed: then its workers save, and end without it."""
     config = group_config(steps=LONG)
-    options = ["env.pulls=10", "num_envs=8", "agent.num_steps=16", "agent.epochs=1", "agent.minibatches=2"]
+    options = ["env.pulls=10", "num_envs=8", "agent.num_steps=16", "agent.update_epochs=1", "agent.num_minibatches=2"]
     words = ["--env", "bandit", "--agent", "ppo", *options, "checkpoint_updates=1", "eval_episodes=50", "--steps", str(LONG)]
     process = gumdrop("train", *words, "--seed", "3", "--seeds", "3", "--name", "it", "--dir", str(tmp_path))
     folder = tmp_path / "it"
@@ -238,7 +238,7 @@ def test_a_stopped_group_goes_on_to_the_same_bits(signum: int, tmp_path: Path) -
 
 def test_the_second_signal_leaves_no_process_behind(tmp_path: Path) -> None:
     words = ["--env", "bandit", "num_envs=8", "--steps", "1e9", "--seeds", "2", "--name", "it", "--dir", str(tmp_path)]
-    process = gumdrop("train", *words, "agent.num_steps=4096", "agent.epochs=100")  # an update that lasts
+    process = gumdrop("train", *words, "agent.num_steps=4096", "agent.update_epochs=100")  # an update that lasts
     wait_for(lambda: (tmp_path / "it" / "seed-1" / "checkpoints" / "latest").exists())
     process.send_signal(signal.SIGINT)
     time.sleep(0.1)

@@ -29,7 +29,7 @@ RUNS: dict[str, dict[str, Any]] = {
 
 
 def run_config(name: str, **changes: Any) -> RunConfig:
-    agent = {"name": "ppo", "num_steps": 16, "epochs": 2, "minibatches": 2, "normalise_observation": True}
+    agent = {"name": "ppo", "num_steps": 16, "update_epochs": 2, "num_minibatches": 2, "normalise_observation": True}
     return RunConfig(**{**RUNS[name], "agent": agent, "threads": 1, "checkpoint_updates": 1, **changes})
 
 

@@ -24,15 +24,15 @@ DEEP_SEA: dict[str, Any] = {  # 10,000 episodes of 20 steps
     "env": {"id": "deep-sea", "observe": "codes", "view": 0}, "num_envs": 8, "steps": 200_000, "eval_episodes": 20,
 }  # fmt: skip
 SEA_NEWS: dict[str, Any] = {"name": "rnd", "grid_input": "scaled", "weight": 1.0, "learning_rate": 1e-3, "batch": 64}
-DEEP_SEA_AGENT: dict[str, Any] = {"num_steps": 20, "epochs": 8, "minibatches": 2, "ent_coef": 0.005}
+DEEP_SEA_AGENT: dict[str, Any] = {"num_steps": 20, "update_epochs": 8, "num_minibatches": 2, "ent_coef": 0.005}
 MAZE: dict[str, Any] = {  # steps: 10,000 times the shortest way, so 10,000 episodes at most; half of them if none gets there
     "env": {"id": "maze", "size": 15, "fresh": False, "view": 0, "time_limit": 80}, "num_envs": 8, "eval_episodes": 20,
 }  # fmt: skip
 MAZE_AGENT: dict[str, Any] = {
-    "num_steps": 80, "epochs": 8, "gae_lambda": 0.98, "ent_coef": 0.0003, "target_kl": 0.05, "normalise_observation": True,
-    "normalise_advantage": False, "shared_trunk": False, "schedule": "constant",
+    "num_steps": 80, "update_epochs": 8, "gae_lambda": 0.98, "ent_coef": 0.0003, "target_kl": 0.05,
+    "normalise_observation": True, "normalise_advantage": False, "shared_trunk": False, "schedule": "constant",
 }  # fmt: skip
-COUNTS: dict[str, Any] = {"name": "inverse-dynamics", "novelty": "count", "grid_input": "scaled", "weight": 0.005}
+COUNTS: dict[str, Any] = {"name": "icm", "novelty": "count", "grid_input": "scaled", "weight": 0.005}
 MORE_ENTROPY = "entropy alone, ent_coef 0.01"  # PPO's own default: with news to follow it is too much
 # The boards are the sixth to tenth whose shortest way to the goal has so many steps. On the first five, with 330,000 steps and
 # a learning rate that falls to 0, four of five were solved: the last found the goal when hardly anything was learned any more.
@@ -119,4 +119,4 @@ def test_sparse_mazes_of_15_by_15(tmp_path: Path, proof: Proof) -> None:
             table[arm].append(found | {"board": board, "shortest_way": shortest_way(board)})
     facts = {"run": MAZE, "boards": boards, "agent": MAZE_AGENT, "arms": options}
     what = "Maze, 15 x 15, reward at the goal only, 34 to 38 steps away"
-    prove("curiosity-maze", what, "inverse-dynamics", 1.0, table, facts, proof)
+    prove("curiosity-maze", what, "icm", 1.0, table, facts, proof)

@@ -24,9 +24,9 @@ Proof = Callable[[str, dict[str, Any]], None]
 SEEDS = 10
 
 LADDER: dict[str, dict[str, Any]] = {
-    "naive": {"replay": False, "target_every": 0},
-    "replay": {"target_every": 0},
-    "replay and target network": {"target_every": 250},
+    "naive": {"replay": False, "target_update_interval": 0},
+    "replay": {"target_update_interval": 0},
+    "replay and target network": {"target_update_interval": 250},
 }
 # Found with seeds 100 - 105: slower and with tanh, replay alone loses little; faster or with relu, its values run away always.
 LADDER_AGENT: dict[str, Any] = {"activation": "tanh", "learning_rate": 0.0015}
@@ -40,9 +40,13 @@ DEEP_SEA: dict[str, Any] = {
     "num_envs": 8, "steps": 8_000, "eval_episodes": 10,
 }  # fmt: skip
 DEEP_SEA_AGENT: dict[str, Any] = {
-    "num_steps": 10, "hidden": [64], "learning_starts": 100, "update_every": 2, "target_every": 50,
+    "num_steps": 10, "hidden": [64], "learning_starts": 100, "update_every": 2, "target_update_interval": 50,
 }  # fmt: skip
-EXPLORERS: dict[str, dict[str, Any]] = {"epsilon": {}, "noisy": {"noisy": True}, "heads": {"heads": 10, "prior": 1.0}}
+EXPLORERS: dict[str, dict[str, Any]] = {
+    "epsilon": {},
+    "noisy": {"noisy": True},
+    "ensemble_size": {"ensemble_size": 10, "prior_scale": 1.0},
+}
 
 
 def final_return(run: dict[str, Any], agent: dict[str, Any], seed: int, folder: Path) -> float:
@@ -113,7 +117,13 @@ class Trainee:
     """Ours, a rollout and an update at a time, with stable-baselines3's network, batch size and update-to-data ratio."""
 
     def __init__(self, world: str, learner: str) -> None:
-        options = {"batch_size": 32, "update_every": 4, "learning_starts": 100, "learner": learner, "target_every": 2500}
+        options = {
+            "batch_size": 32,
+            "update_every": 4,
+            "learning_starts": 100,
+            "learner": learner,
+            "target_update_interval": 2500,
+        }
         self.env = make(world, {}, num_envs=8)
         self.agent: Any = make_agent("dqn", options, self.env, 0)
         self.collector = Collector(self.env, self.agent)

@@ -15,7 +15,7 @@ from gumdrop.agents.registry import make_agent
 from gumdrop.envs.make import make
 from gumdrop.envs.wrappers import Change, Seen, blank, recolour, zoom
 from gumdrop.experiments.run.collect.host import Collector
-from gumdrop.experiments.run.collect.make import practise
+from gumdrop.experiments.run.collect.make import fit
 from gumdrop.experiments.run.episodes import run_episodes
 from gumdrop.experiments.statistics import over_seeds, welch
 
@@ -27,7 +27,7 @@ WORLD: dict[str, Any] = {
 }  # fmt: skip
 # A cell of 2 x 2 pixels: where 30 % of pixels fail one can still see the agent, in all but 0.8 % of frames.
 DRAWN = WORLD | {"size": 8, "time_limit": 20}
-PPO: dict[str, Any] = {"num_steps": 64, "learning_rate": 3e-3, "epochs": 8, "minibatches": 8, "gamma": 0.97}
+PPO: dict[str, Any] = {"num_steps": 64, "learning_rate": 3e-3, "update_epochs": 8, "num_minibatches": 8, "gamma": 0.97}
 LEARNS = {"size": 32, "updates": 40}
 ARMS: dict[str, Any] = {
     "autoencoder": {"name": "autoencoder", **LEARNS},
@@ -51,7 +51,7 @@ def trained(encoder: Any, seed: int, world: dict[str, Any], *changes: Change) ->
     """PPO that has learned for `STEPS` steps from observations seen through `changes`."""
     env: Any = Seen(make("maze", world, num_envs=COPIES, seed=seed), *changes)
     agent = make_agent("ppo", {**PPO, "encoder": encoder}, env, seed)
-    practise(agent, env, STEPS // (COPIES * agent.num_steps))
+    fit(agent, env, STEPS // (COPIES * agent.num_steps))
     return agent
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from gumdrop.agents.registry import make_agent
 from gumdrop.envs.make import make
-from gumdrop.experiments.run.collect.make import practise
+from gumdrop.experiments.run.collect.make import fit
 from gumdrop.experiments.run.episodes import run_episodes
 from gumdrop.experiments.statistics import over_seeds, welch
 
@@ -50,7 +50,7 @@ class Task(NamedTuple):
 
 # Settings were chosen on seeds from 100 on.
 COMMON: dict[str, Any] = {
-    "encoder": "symbols", "hidden": [32], "gamma": GAMMA, "learning_rate": 3e-3, "ent_coef": 0.02, "minibatches": 8,
+    "encoder": "symbols", "hidden": [32], "gamma": GAMMA, "learning_rate": 3e-3, "ent_coef": 0.02, "num_minibatches": 8,
 }  # fmt: skip
 # Cells of the corridor look alike, so one value stands for all of them. Advantages that mix it in (lambda < 1) reward a walk
 # back from the junction, and so does the value of an episode that is cut; whole returns and a small shaping do not.
@@ -65,7 +65,7 @@ LONG = Task((Lesson(100, 200, 2_000_000, 0.02),), 128, 128, {**COMMON, "ent_coef
 # shares the belief, weighed .5.
 STEADY = {
     **COMMON, "gae_lambda": 0.9, "ent_coef": 0.01, "ent_coef_final": 0.0, "vf_coef": 0.2, "target_kl": 0.02,
-    "learning_rate": 1.5e-3, "minibatches": 4,
+    "learning_rate": 1.5e-3, "num_minibatches": 4,
 }  # fmt: skip
 LESSONS = (
     Lesson(20, 52, 300_000, 0.03, cost=0.02), Lesson(40, 84, 100_000, 0.02, cost=0.02),
@@ -95,8 +95,8 @@ CHUTES = {
 }  # fmt: skip
 MODEL = {"states": 40, "prior": 0.001, "concentration": 0.3}
 FILTER: dict[str, Any] = {
-    "encoder": {"name": "symbols", "size": 8}, "belief": {"name": "hmm", "sweeps": 5, "until": 0.6, **MODEL}, "num_steps": 64,
-    "hidden": [64], "learning_rate": 5e-3, "gae_lambda": 1.0, "ent_coef": 0.02, "ent_coef_final": 0.0,
+    "encoder": {"name": "symbols", "size": 8}, "belief": {"name": "hmm", "sweeps": 5, "freeze_after": 0.6, **MODEL},
+    "num_steps": 64, "hidden": [64], "learning_rate": 5e-3, "gae_lambda": 1.0, "ent_coef": 0.02, "ent_coef_final": 0.0,
 }  # fmt: skip
 
 
@@ -131,7 +131,7 @@ def trained(
         env = make(id, world, num_envs=copies, seed=seed)
         agent = agent or make_agent("ppo", ppo, env, seed)
         progress, last = (done / budget, (done + steps) / budget), 0 < k == len(lessons) - 1
-        practise(agent, env, steps // (copies * agent.num_steps), say=look if last else None, progress=progress)
+        fit(agent, env, steps // (copies * agent.num_steps), say=look if last else None, progress=progress)
         done += steps
     if kept:
         agent.load_state_dict(kept)

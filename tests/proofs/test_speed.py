@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from gumdrop.envs.registry import presets, worlds
-from gumdrop.experiments.bench import peers_train
+from gumdrop.experiments.bench import baselines_train
+from gumdrop.experiments.bench.baselines import BASELINES
 from gumdrop.experiments.bench.bench import bench_env, bench_train
-from gumdrop.experiments.bench.peers import PEERS
 
 pytestmark = pytest.mark.slow
 
@@ -32,12 +32,12 @@ def test_start(proof: Callable[[str, dict[str, Any]], None]) -> None:
 
 
 def test_worlds(proof: Callable[[str, dict[str, Any]], None]) -> None:
-    """Every family, in turns with the peers that are installed here."""
-    result = bench_env(seconds=5.0, vs=[*PEERS])
+    """Every family, in turns with the baselines that are installed here."""
+    result = bench_env(seconds=5.0, vs=[*BASELINES])
     proof("bench-env", result)
     assert {row["world"] for row in result["worlds"]} == set(worlds())
-    assert {peer["package"] for peer in result["peers"]} >= {"gymnasium", "minigrid"}
-    assert all(peer["times_faster"] > 1 for peer in result["peers"])
+    assert {baseline["package"] for baseline in result["baselines"]} >= {"gymnasium", "minigrid"}
+    assert all(baseline["times_faster"] > 1 for baseline in result["baselines"])
 
 
 def test_presets(proof: Callable[[str, dict[str, Any]], None]) -> None:
@@ -47,9 +47,9 @@ def test_presets(proof: Callable[[str, dict[str, Any]], None]) -> None:
 
 
 def test_training(proof: Callable[[str, dict[str, Any]], None]) -> None:
-    """Both learners, in turns with the peers that are installed here."""
-    result = bench_train(seconds=30.0, vs=[*peers_train.PEERS])
+    """Both learners, in turns with the baselines that are installed here."""
+    result = bench_train(seconds=30.0, vs=[*baselines_train.BASELINES])
     proof("bench-train", result)
     assert result["fused_to_torch"] > 1 and result["fused_to_sb3"] > 1
-    assert result["peers"][0]["package"] == "stable_baselines3"
-    assert all(peer["times_slower"] > 1 for peer in result["peers"])
+    assert result["baselines"][0]["package"] == "stable_baselines3"
+    assert all(baseline["times_slower"] > 1 for baseline in result["baselines"])

@@ -20,8 +20,8 @@ import pytest
 import torch
 
 from gumdrop.agents.model_based.controllers import Deciding, Planning
-from gumdrop.agents.model_based.dream_agent import Awake
-from gumdrop.agents.model_based.dream_env import DreamEnv
+from gumdrop.agents.model_based.world_model_env import WorldModelEnv
+from gumdrop.agents.model_based.world_model_policy import WorldModelPolicy
 from gumdrop.agents.registry import make_agent
 from gumdrop.core_ml.models.open_loop import calibration
 from gumdrop.core_ml.models.rssm import RSSM
@@ -31,7 +31,7 @@ from gumdrop.core_ml.planners.cma_controller import CmaController
 from gumdrop.envs.make import make
 from gumdrop.experiments.analysis.prediction import wandering
 from gumdrop.experiments.run.collect.host import Collector
-from gumdrop.experiments.run.collect.make import practise
+from gumdrop.experiments.run.collect.make import fit
 from gumdrop.experiments.run.episodes import run_episodes
 from gumdrop.experiments.statistics import over_seeds, welch
 
@@ -54,8 +54,8 @@ class Task(NamedTuple):
 LAKE = Task(
     "frozenlake", {}, 100_000,
     {
-        "updates": 32, "length": 4, "batch_size": 256, "dreams": 128, "horizon": 10, "learning_starts": 10_000,
-        "ent_coef": 0.05, "ent_coef_final": 0.003, "rate_final": 0.1, "behaviour": {"slow": 0.05, "limit": 1.0},
+        "updates": 32, "length": 4, "batch_size": 256, "imagined_batch_size": 128, "horizon": 10, "learning_starts": 10_000,
+        "ent_coef": 0.05, "ent_coef_final": 0.003, "learning_rate_final": 0.1, "actor_critic": {"slow": 0.05, "limit": 1.0},
         "model": {"name": "rssm", "groups": 6, "commitment": 1.0, "reward_limit": 1.0, "learning_rate": 4e-3},
     },
     {"ent_coef": 0.01, "learning_rate": 3e-3, "num_steps": 64}, 100,
@@ -64,7 +64,7 @@ MAZE = Task(
     "maze", {"size": 9, "fresh": False, "view": 3, "start": "random", "time_limit": 60}, 60_000,
     {
         "updates": 24, "length": 24, "batch_size": 24, "horizon": 12, "learning_starts": 8000, "ent_coef": 0.01, "gamma": 0.97,
-        "rate_final": 0.2, "behaviour": {"slow": 0.05, "limit": 1.0},
+        "learning_rate_final": 0.2, "actor_critic": {"slow": 0.05, "limit": 1.0},
         "model": {"name": "rssm", "groups": 6, "commitment": 1.0, "reward_limit": 1.0, "learning_rate": 3e-3},
     },
     {**MEMORY, "ent_coef": 0.01}, 60,
@@ -73,7 +73,7 @@ CANDY = Task(
     "candy", {"size": 4, "candies": 3, "deadline": 10, "view": 3}, 30_000,
     {
         "updates": 32, "length": 10, "batch_size": 64, "horizon": 8, "learning_starts": 4000, "ent_coef": 0.01,
-        "rate_final": 0.2, "behaviour": {"slow": 0.05, "limit": 3.0},
+        "learning_rate_final": 0.2, "actor_critic": {"slow": 0.05, "limit": 3.0},
         "model": {"name": "rssm", "latent": "cells", "width": 128, "reward_limit": 2.0, "learning_rate": 3e-3},
     },
     {**MEMORY, "ent_coef": 0.01}, 10,
@@ -122,7 +122,7 @@ def test_imagination_is_fast(proof: Proof) -> None:
             wall = max(wall, 20 * rows / (time.perf_counter() - clock))
         speeds[rows], walls[rows] = round(best), round(wall)
         # Nothing is asserted of time; what was timed must have been whole dreams.
-        assert dream.features.shape == (21, rows, model.size) and dream.reward.shape == dream.going_on.shape == (20, rows)
+        assert dream.features.shape == (21, rows, model.size) and dream.reward.shape == dream.continue_.shape == (20, rows)
         assert all(part.isfinite().all() for part in dream)
     o = model.config
     width = f"h of {o.deter}, {o.groups} numbers of {o.classes} levels, heads of {o.width}"
@@ -174,7 +174,7 @@ def test_collecting_costs_what_acting_costs(proof: Proof) -> None:
 def trained(task: Task, name: str, options: dict[str, Any], steps: int, seed: int) -> Any:
     env = make(task.id, task.world, num_envs=COPIES, seed=seed)
     agent = make_agent(name, options, env, seed)
-    practise(agent, env, steps // (COPIES * agent.num_steps))
+    fit(agent, env, steps // (COPIES * agent.num_steps))
     return agent
 
 
@@ -190,13 +190,13 @@ def begins(agent: Any, seed: int, steps: int = 4) -> dict[str, Any]:
 
 def dreamt(task: Task, agent: Any, seed: int) -> float:
     """Mean return of the greedy policy in dreams that begin as real episodes did."""
-    env = DreamEnv(
+    env = WorldModelEnv(
         agent.model, agent.spaces.action, begins(agent, seed), num_envs=EPISODES, seed=seed, horizon=task.longest
     )  # fmt: skip
     total, running = np.zeros(EPISODES), np.ones(EPISODES, np.bool_)
     for _ in range(task.longest):
         with torch.inference_mode():
-            action = agent.behaviour.policy(torch.from_numpy(env.obs[:, 0])).mode().numpy()
+            action = agent.actor_critic.policy(torch.from_numpy(env.obs[:, 0])).mode().numpy()
         step = env.step(action[:, None])
         total += running * step.reward[:, 0]
         running &= ~(step.terminated | step.truncated)
@@ -269,16 +269,19 @@ def controllers(seed: int) -> dict[str, float]:
     task = LAKE
     agent = trained(task, "dreamer", task.dreamer, task.steps, seed)
     model, starts = agent.model, {name: part.flatten(0, 1).numpy() for name, part in states(agent, seed).items()}
-    dreams = DreamEnv(model, agent.spaces.action, starts, num_envs=64, seed=seed, horizon=task.longest)
+    dreams = WorldModelEnv(model, agent.spaces.action, starts, num_envs=64, seed=seed, horizon=task.longest)
     ppo = make_agent("ppo", {"ent_coef": 0.01, "learning_rate": 2e-3, "num_steps": 64, "hidden": [64]}, dreams, seed)
-    practise(ppo, dreams, updates=150)
+    fit(ppo, dreams, updates=150)
     evolved = CmaController(CmaController.Config(horizon=30, episodes=32), model.size, agent.actions)
     generator = torch.Generator().manual_seed(seed)
     for _ in range(200):
         evolved.update(model, {name: torch.from_numpy(part) for name, part in starts.items()}, generator)
     planner = Planner(Planner.Config(horizon=3, population=32, elites=4, iterations=2, samples=4), agent.actions)
-    planning = Planning(model, planner, seed, agent.behaviour.value)
-    played = {"ppo": Awake(model, ppo, agent.actions), "cma-es": Awake(model, Deciding(evolved.act), agent.actions)}
+    planning = Planning(model, planner, seed, agent.actor_critic.value)
+    played = {
+        "ppo": WorldModelPolicy(model, ppo, agent.actions),
+        "cma-es": WorldModelPolicy(model, Deciding(evolved.act), agent.actions),
+    }
     found = {"actor-critic": real(task, agent)} | {name: real(task, player) for name, player in played.items()}
     few = run_episodes(planning, task.id, task.world, 100, HELD_OUT, lines=False)
     return found | {"planner, 100 episodes": float(few.returns.mean())}

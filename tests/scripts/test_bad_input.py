@@ -150,7 +150,7 @@ TRAIN = [
         (["candy-ppo", "agent.hidden=[0]"], "hidden"),
         (["candy-ppo", "agent.hidden=64"], "hidden"),
         (["candy-ppo", "agent.schedule=cosin"], "cosine"),
-        (["candy-ppo", "agent.epochs=0"], "epochs"),
+        (["candy-ppo", "agent.update_epochs=0"], "epochs"),
         (["--env", "candy", "--agent", "random", "agent.gamma=0.9"], "no option 'gamma'"),
         # ids
         (["--env", "cndy"], "did you mean candy?"),

@@ -105,8 +105,8 @@ class Memory(NamedTuple):
 class DeviceActorCritic:
     """`model` at a `Place`, with its parameters in `memory`, all zero at first.
 
-    For acting: `outputs` and `act`, as `eager.EagerActorCritic` has them. For a rollout that stays on the device: `reserve`,
-    then `begin`, `choose` and `appraise` at each step; for learning from it `advantages`, `epoch` and `report`.
+    For acting: `outputs` and `act`, as `eager.TorchActorCritic` has them. For a rollout that stays on the device: `reserve`,
+    then `begin`, `choose` and `bootstrap_value` at each step; for learning from it `advantages`, `epoch` and `report`.
     `bounds`, float32 (2, *action shape): what the world gets is cut to these.
     """
 
@@ -185,7 +185,7 @@ class DeviceActorCritic:
         action.copy_(self.legal(kept.action[t]))
 
     @torch.no_grad()
-    def appraise(self, t: int, final_obs: Tensor) -> None:
+    def bootstrap_value(self, t: int, final_obs: Tensor) -> None:
         """After step `t`: values of `final_obs` (N, A, ...). Of all rows, because how many count is for the data to say."""
         kept = self._kept()
         outputs = self.model.outputs(_features(final_obs.flatten(0, 1)))
@@ -231,7 +231,7 @@ class DeviceActorCritic:
     def epoch(
         self, seed: int, size: int, coefs: Coefs, learning_rate: float, max_grad_norm: float, normalise: bool = True
     ) -> None:
-        """One pass over the rows in random order, in minibatches of `size`, as `eager.EagerActorCritic.epoch`.
+        """One pass over the rows in random order, in minibatches of `size`, as `eager.TorchActorCritic.epoch`.
 
         A graph holds one minibatch; there are at most two sizes of them. Outside of it are the sort that shuffles, which
         allocates as it likes, and the numbers that come from the host.
@@ -298,7 +298,7 @@ class DeviceActorCritic:
 class Report(NamedTuple):
     """An update in numbers."""
 
-    sums: Array  # float64 (5,): as `eager.EagerActorCritic.epoch` gives them, of the last epoch
+    sums: Array  # float64 (5,): as `eager.TorchActorCritic.epoch` gives them, of the last epoch
     norms: float  # gradients' norms before clipping, summed over minibatches: not finite where a gradient was bad
     explained_variance: float  # of the value targets, by the values when acting
 

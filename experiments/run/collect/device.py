@@ -90,7 +90,7 @@ class DeviceCollector(Collector):
             kept.truncated[t].copy_(world.truncated)
             self._ended_return[t].copy_(world.ended_return)
             self._ended_length[t].copy_(world.ended_length)
-            learner.appraise(t, world.final_obs)
+            learner.bootstrap_value(t, world.final_obs)
         kept.last_obs.copy_(world.obs)
         facts = [kept.reward]
         if self._float_obs:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ....agents.protocol import Agent, Appraising, Carry, Exploring, Kept, NonFinite, Rollout, restart
+from ....agents.protocol import Agent, Bootstrapping, Carry, CollectsNatively, NonFinite, Rollout, RolloutBuffer, restart
 from ....envs.batch import BatchEnv, Episodes, Native
 from ....store.arrays import Array, check_arrays
 
@@ -33,7 +33,10 @@ class Collector:
         self._returns, self._lengths = np.zeros(n), np.zeros(n)
         self._store: dict[str, Array] = {}
         # Where agent and world can, they work together without coming back here at each step.
-        native, able = getattr(env, "native", None), isinstance(agent, Exploring) and agent.explores(env.num_agents)
+        native, able = (
+            getattr(env, "native", None),
+            isinstance(agent, CollectsNatively) and agent.can_collect_natively(env.num_agents),
+        )
         self._native: Native | None = native() if native and able else None
         self._float_obs = np.issubdtype(env.observation_space.dtype or np.float32, np.floating)
 
@@ -49,11 +52,11 @@ class Collector:
 
     def rollout(self, steps: int) -> Rollout:
         """`steps` steps of every copy. Raises NonFinite naming the copy, and the step, of a bad observation or reward."""
-        rollout = self._explore(self._native, steps) if self._native else self._step_by_step(steps)
+        rollout = self._collect_natively(self._native, steps) if self._native else self._step_by_step(steps)
         self._check(rollout)
         return rollout
 
-    def _explore(self, world: Native, steps: int) -> Rollout:
+    def _collect_natively(self, world: Native, steps: int) -> Rollout:
         """By the agent and the world themselves; the time is shared out as they say."""
         (n, a), shape, obs = world.reward.shape, self.obs.shape[1:], world.obs.dtype
         shapes = {
@@ -61,10 +64,10 @@ class Collector:
             "reward": ((n, a), np.float32), "terminated": ((n,), np.bool_), "truncated": ((n,), np.bool_),
             "final_obs": ((n, *shape), obs), "ended_return": ((n, a), np.float64), "ended_length": ((n,), np.int64),
         }  # fmt: skip
-        kept = Kept(**{name: self._buffer(name, steps, *kind) for name, kind in shapes.items()})
+        kept = RolloutBuffer(**{name: self._buffer(name, steps, *kind) for name, kind in shapes.items()})
         began = time.perf_counter()
         before = self.carry
-        extras, share, self.carry = self.agent.explore(world, kept, before)  # type: ignore[attr-defined]
+        extras, share, self.carry = self.agent.collect_natively(world, kept, before)  # type: ignore[attr-defined]
         spent = time.perf_counter() - began
         self.world_seconds += spent * share
         self.policy_seconds += spent * (1 - share)
@@ -81,7 +84,7 @@ class Collector:
         when: list[int] = []
         before = None if self.carry is None else {name: array.copy() for name, array in self.carry.items()}
         obs = self._buffer("obs", steps, self.obs.shape, self.obs.dtype)
-        kept, appraising = dict[str, Array](), isinstance(self.agent, Appraising)
+        kept, bootstrapping = dict[str, Array](), isinstance(self.agent, Bootstrapping)
         for t in range(steps):
             t0 = clock()
             action, self.carry, extras = self.agent.act(self.obs, self.carry, "sample")
@@ -90,11 +93,11 @@ class Collector:
             step = self.env.step(action)
             cut = step.truncated.any()
             if self.carry is not None:
-                if appraising:  # before it forgets the episode
+                if bootstrapping:  # before it forgets the episode
                     values = np.zeros_like(step.reward)
                     if cut:
                         remembered = {name: array[step.truncated] for name, array in self.carry.items()}
-                        values[step.truncated] = self.agent.appraise(step.final_obs[step.truncated], remembered)  # type: ignore[attr-defined]
+                        values[step.truncated] = self.agent.bootstrap_value(step.final_obs[step.truncated], remembered)  # type: ignore[attr-defined]
                     extras = {**extras, "final_value": values}
                 restart(self.agent, self.carry, step)
             facts = {"action": action, "reward": step.reward, "terminated": step.terminated, "truncated": step.truncated}

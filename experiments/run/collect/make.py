@@ -23,7 +23,7 @@ def collector_of(env: BatchEnv, agent: Agent, device: str = "cpu", budget: float
     return DeviceCollector(env, agent)
 
 
-def practise(
+def fit(
     agent: Agent, env: BatchEnv, updates: int, say: Callable[[dict[str, float]], None] | None = None,
     progress: tuple[float, float] = (0.0, 1.0),
 ) -> None:  # fmt: skip

@@ -280,7 +280,7 @@ def test_neural_linear_learns() -> None:
 def test_neural_linear_learns_from_each_arms_own_rewards(weights: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from gumdrop.experiments.run.collect.host import Collector
 
-    options = {"epochs": 1, "minibatches": 1}
+    options = {"update_epochs": 1, "num_minibatches": 1}
     agent, env = agent_in("neural-linear", options, "bandit-contextual", 5, pulls=6, arms=3, features=2, weights=weights)
     collector, given = Collector(env, agent), []
     monkeypatch.setattr(agent.model, "train", lambda *parts: given.append(parts) or (0.0, 0.0))

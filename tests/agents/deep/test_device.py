@@ -34,7 +34,7 @@ from gumdrop.envs.make import make
 from gumdrop.experiments.run.collect.host import Collector
 from gumdrop.experiments.run.group import train_group
 
-TINY = {"num_steps": 8, "epochs": 2, "minibatches": 3, "hidden": (16,)}
+TINY = {"num_steps": 8, "update_epochs": 2, "num_minibatches": 3, "hidden": (16,)}
 HOST = {"_local_scalar_dense", "nonzero", "masked_select", "equal", "lift_fresh", "_unique2", "is_nonzero"}
 
 
@@ -122,7 +122,7 @@ def test_one_update_is_that_of_the_eager_learner(
 ) -> None:
     """With one minibatch the order of rows means nothing: the same rollout leads to the same parameters, up to rounding."""
     env = make(world, {"time_limit": 7}, num_envs=24, seed=3)
-    chosen = {"minibatches": 1, "epochs": 3, "num_steps": 20, **options}
+    chosen = {"num_minibatches": 1, "update_epochs": 3, "num_steps": 20, **options}
     eager, there = make_agent("ppo", {**chosen, "learner": "torch"}, env, 5), on_device(chosen, env, 5)
     if not graphs:
         monkeypatch.setattr(graphs, "capture", lambda work, place: work)
@@ -168,7 +168,7 @@ def test_adam_is_flat_adam_and_a_bad_gradient_changes_nothing() -> None:
 
 def test_the_first_bad_gradient_ends_the_update_and_is_named(on_device: Any) -> None:
     env = make("maze", {"time_limit": 7}, num_envs=8, seed=0)
-    agent, host = on_device({**TINY, "minibatches": 4, "epochs": 1}, env, 0), make_agent("ppo", TINY, env, 0)
+    agent, host = on_device({**TINY, "num_minibatches": 4, "update_epochs": 1}, env, 0), make_agent("ppo", TINY, env, 0)
     collector = Collector(env, host)
     collector.begin(env.reset(0))
     batch = as_tensors(collector.rollout(8), lambda obs: host.actor.values(obs))  # type: ignore[attr-defined]
@@ -295,7 +295,7 @@ def on_host(batch: Rollout) -> Rollout:
 
 def _rollouts(world: str) -> dict[str, Any]:
     """Rollouts on the device, the last ones as graphs, against the CPU's world."""
-    from gumdrop.core_ml.learners.torch_actor_critic import EagerActorCritic
+    from gumdrop.core_ml.learners.torch_actor_critic import TorchActorCritic
     from gumdrop.experiments.run.collect.device import DeviceCollector
 
     options = {"time_limit": 11}
@@ -303,7 +303,7 @@ def _rollouts(world: str) -> dict[str, Any]:
     host = make(world, options, num_envs=24, seed=3)
     agent: Any = make_agent("ppo", TINY, env, 0, device="cuda")
     plain: Any = make_agent("ppo", {**TINY, "learner": "torch"}, host, 9)
-    assert isinstance(plain.learner, EagerActorCritic)
+    assert isinstance(plain.learner, TorchActorCritic)
     plain.load_state_dict(agent.state_dict())
     ours, theirs = DeviceCollector(env, agent), Collector(host, plain)
     ours.begin(env.obs)

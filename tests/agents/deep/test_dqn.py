@@ -56,7 +56,7 @@ def batch_of(agent: Any, t: int, n: int, a: int, seed: int = 0) -> Rollout:
 def test_what_is_stored() -> None:
     """Two agents a copy: each is a stream; a truncated step leads to its episode's last observation."""
     env = make("matrix", {}, num_envs=3)
-    agent: Any = make_agent("dqn", {"capacity": 100}, env, 0)
+    agent: Any = make_agent("dqn", {"buffer_size": 100}, env, 0)
     batch = batch_of(agent, 5, 3, 2)
     agent._store(batch)
     replay, k = agent.replay, 0
@@ -77,7 +77,7 @@ def test_what_is_stored() -> None:
 def test_gradient_steps_follow_the_environment_steps() -> None:
     """64 steps a rollout, one gradient step for every 24 of those after the first 100: remainders are carried."""
     env = make("cartpole", {}, num_envs=4)
-    options = {"update_every": 24, "learning_starts": 100, "batch_size": 4, "target_every": 3}
+    options = {"update_every": 24, "learning_starts": 100, "batch_size": 4, "target_update_interval": 3}
     agent: Any = make_agent("dqn", options, env, 0)
     seen = []
     for k in range(10):
@@ -94,7 +94,10 @@ def test_gradient_steps_follow_the_environment_steps() -> None:
 def test_the_target_network_is_copied_when_it_is_due(learner: str) -> None:
     env = make("cartpole", {}, num_envs=4)
     agent: Any = make_agent(
-        "dqn", {"update_every": 16, "learning_starts": 0, "batch_size": 4, "target_every": 4, "learner": learner}, env, 0
+        "dqn",
+        {"update_every": 16, "learning_starts": 0, "batch_size": 4, "target_update_interval": 4, "learner": learner},
+        env,
+        0,
     )
     agent.learn(batch_of(agent, 16, 4, 1), 0.0)
     assert agent.gradient_steps == 4 and np.array_equal(agent.learner.target, agent.learner.memory.flat)
@@ -106,7 +109,7 @@ def test_the_target_network_is_copied_when_it_is_due(learner: str) -> None:
 
 def test_epsilon() -> None:
     """Random actions as often as they should be, uniform; from 1 to the last value, and none when greedy."""
-    env, agent, _ = started("cartpole", {}, {"epsilon": 0.8, "epsilon_final": 0.2, "epsilon_share": 0.5}, n=4)
+    env, agent, _ = started("cartpole", {}, {"epsilon": 0.8, "epsilon_final": 0.2, "exploration_fraction": 0.5}, n=4)
     obs = np.repeat(env.reset(0)[:1], 20_000, 0)
     for progress, epsilon in ((0.0, 0.8), (0.25, 0.5), (0.5, 0.2), (1.0, 0.2)):
         agent.learn(batch_of(agent, 1, 4, 1), progress)
@@ -133,7 +136,7 @@ def test_noise_lasts_for_an_episode_and_differs_between_copies() -> None:
 
 
 def test_a_head_acts_for_an_episode() -> None:
-    env, agent, _ = started("cartpole", {}, {"heads": 6, "prior": 20.0}, n=64)
+    env, agent, _ = started("cartpole", {}, {"ensemble_size": 6, "prior_scale": 20.0}, n=64)
     obs = np.repeat(env.reset(0)[:1], 64, 0)
     first, carry, _ = agent.act(obs, agent.initial(64), "sample")
     again, carry, _ = agent.act(obs, carry, "sample")
@@ -143,11 +146,11 @@ def test_a_head_acts_for_an_episode() -> None:
 
 
 VARIANTS: dict[str, dict[str, Any]] = {
-    "naive": {"replay": False, "target_every": 0},
+    "naive": {"replay": False, "target_update_interval": 0},
     "fused": {"learner": "fused", "n_step": 3, "double": True, "prioritised": True},
     "rainbow": {"n_step": 3, "double": True, "prioritised": True, "noisy": True, "quantiles": 8, "dueling": True},
     "torch": {"learner": "torch"},
-    "heads": {"heads": 4},
+    "ensemble_size": {"ensemble_size": 4},
     "cnn": {"network": "cnn", "channels": 2},
 }
 
@@ -155,7 +158,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("options", VARIANTS.values(), ids=VARIANTS.keys())
 def test_every_variant_goes_on_exactly(options: dict[str, Any]) -> None:
     """Five rollouts, or two, a state that is put into another agent, and three: the same bits."""
-    options = {"learning_starts": 64, "batch_size": 8, "capacity": 150, "num_steps": 8, "target_every": 5, **options}
+    options = {
+        "learning_starts": 64,
+        "batch_size": 8,
+        "buffer_size": 150,
+        "num_steps": 8,
+        "target_update_interval": 5,
+        **options,
+    }
     world, n = ("maze", 4) if options.get("network") == "cnn" else ("cartpole", 4)
 
     def run(agent: Any, collector: Collector, first: int, last: int) -> None:
@@ -192,15 +202,15 @@ def test_faults_are_named() -> None:
         ({"learner": "fused", "dueling": True}, "dueling is torch's"),
         ({"learner": "fused", "hidden": (300,)}, "hidden widths"),
         ({"prioritised": True, "replay": False}, "needs replay"),
-        ({"heads": 4, "noisy": True}, "heads go without"),
+        ({"ensemble_size": 4, "noisy": True}, "heads go without"),
         ({"network": "cnn"}, "a cnn needs"),
     ):
         with pytest.raises(ValueError, match=match):
             make_agent("dqn", options, env, 0)
-    with pytest.raises(ValueError, match="target_every"):
+    with pytest.raises(ValueError, match="target_update_interval"):
         agent_config("dqn", {"target_evry": 3})
-    _, agent, collector = started("cartpole", {}, {"capacity": 60})
-    with pytest.raises(ValueError, match=r"raise agent.capacity to 68"):
+    _, agent, collector = started("cartpole", {}, {"buffer_size": 60})
+    with pytest.raises(ValueError, match=r"raise agent.buffer_size to 68"):
         agent.learn(collector.rollout(16), 0.0)
     _, agent, collector = started("cartpole", {}, {"learning_starts": 0})
     batch = collector.rollout(16)
@@ -213,7 +223,14 @@ def test_faults_are_named() -> None:
 @pytest.mark.parametrize("learner", ["fused", "torch"])
 def test_it_learns(learner: str) -> None:
     """To match a cue among 16 numbers that mean nothing: 1/2 without learning, 1 with."""
-    options = {"learner": learner, "n_step": 3, "epsilon_share": 0.6, "update_every": 8, "hidden": (32,), "target_every": 20}
+    options = {
+        "learner": learner,
+        "n_step": 3,
+        "exploration_fraction": 0.6,
+        "update_every": 8,
+        "hidden": (32,),
+        "target_update_interval": 20,
+    }
     env, agent, collector = started("distractors", {}, options, n=16)
     for k in range(60):
         agent.learn(collector.rollout(agent.num_steps), k / 60)

@@ -138,7 +138,7 @@ def test_it_is_ppo_with_one_epoch_one_minibatch_and_no_clipping(world: str, lear
     env = make(world, {"time_limit": 7}, num_envs=8, seed=3)
     shared = {"num_steps": 10, "gamma": GAMMA, "gae_lambda": LAMBDA, "learner": learner, "shared_trunk": False}
     ours: Any = make_agent("policy-gradient", {**shared, "learning_rate": 1e-3, "ent_coef": 0.01}, env, 5)
-    ppo: Any = make_agent("ppo", {**shared, "epochs": 1, "minibatches": 1, "normalise_advantage": False}, env, 5)
+    ppo: Any = make_agent("ppo", {**shared, "update_epochs": 1, "num_minibatches": 1, "normalise_advantage": False}, env, 5)
     np.testing.assert_array_equal(ours.learner.memory.flat, ppo.learner.memory.flat)
     before = ours.learner.memory.flat.copy()
     batch = next(batches(ppo, env))

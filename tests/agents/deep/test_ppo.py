@@ -149,7 +149,7 @@ def test_explained_variance_and_schedule() -> None:
 def learned(options: dict[str, Any], **env: Any) -> tuple[Any, dict[str, float]]:
     torch.set_num_threads(1)
     world = make("maze", {"layout": "two-rooms", "time_limit": 40, **env}, num_envs=16, seed=0)
-    agent = make_agent("ppo", {"num_steps": 16, "epochs": 2, "minibatches": 2, **options}, world, 0)
+    agent = make_agent("ppo", {"num_steps": 16, "update_epochs": 2, "num_minibatches": 2, **options}, world, 0)
     collector = Collector(world, agent)
     collector.begin(world.reset(0))
     metrics = agent.learn(collector.rollout(16), 0.0)
@@ -161,7 +161,7 @@ def learned(options: dict[str, Any], **env: Any) -> tuple[Any, dict[str, float]]
     [
         {"network": "cnn"}, {"network": "cnn", "hidden": (32, 16)}, {"shared_trunk": False}, {"activation": "relu"},
         {"value_clip": 0.2}, {"normalise_advantage": False}, {"normalise_observation": True}, {"schedule": "cosine"},
-        {"hidden": (32,)}, {"max_grad_norm": 0}, {"ent_coef_final": 0.0}, {"minibatches": 1}, {"minibatches": 1000},
+        {"hidden": (32,)}, {"max_grad_norm": 0}, {"ent_coef_final": 0.0}, {"num_minibatches": 1}, {"num_minibatches": 1000},
     ],
     ids=str,
 )  # fmt: skip
@@ -198,7 +198,7 @@ def test_chunks_change_speed_not_gradients() -> None:
 def test_both_learners_take_the_same_step(world: str, options: dict[str, Any]) -> None:
     """With one minibatch the order of rows means nothing: the same rollout leads to the same parameters, up to rounding."""
     env = make(world, {"time_limit": 7}, num_envs=24, seed=3)
-    chosen = {"minibatches": 1, "epochs": 3, "num_steps": 20, **options}
+    chosen = {"num_minibatches": 1, "update_epochs": 3, "num_steps": 20, **options}
     torchs, fused = (make_agent("ppo", {**chosen, "learner": name}, env, 5) for name in ("torch", "fused"))
     collector = Collector(env, torchs)
     collector.begin(env.reset(1))
@@ -232,10 +232,10 @@ def test_who_learns_is_said_and_a_wish_that_cannot_be_met_is_refused() -> None:
 
 
 def test_target_kl_stops_the_epochs() -> None:
-    _, metrics = learned({"epochs": 10, "target_kl": 1e-9, "learning_rate": 0.01})
-    assert metrics["epochs"] == 1
-    _, metrics = learned({"epochs": 3, "target_kl": 1e9})
-    assert metrics["epochs"] == 3
+    _, metrics = learned({"update_epochs": 10, "target_kl": 1e-9, "learning_rate": 0.01})
+    assert metrics["update_epochs"] == 1
+    _, metrics = learned({"update_epochs": 3, "target_kl": 1e9})
+    assert metrics["update_epochs"] == 3
 
 
 def test_truncation_bootstraps_and_termination_does_not() -> None:
@@ -284,7 +284,7 @@ def test_box_actions_of_any_shape(shape: tuple[int, ...]) -> None:
 
     box = gymnasium.spaces.Box
     spaces = Spaces(box(-1, 1, (3,), np.float32), box(-1, 1, shape, np.float32), 1)
-    agent = PPO(PPO.Config(epochs=1, minibatches=1), spaces, 0)
+    agent = PPO(PPO.Config(update_epochs=1, num_minibatches=1), spaces, 0)
     rng = np.random.default_rng(0)
     obs = rng.normal(size=(4, 5, 1, 3)).astype(np.float32)
     steps = [agent.act(o, None, "sample") for o in obs]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gumdrop.agents.protocol import Kept
+from gumdrop.agents.protocol import RolloutBuffer
 from gumdrop.core_ml.learners.fused import FusedRecurrent, GRUSpec
 from gumdrop.envs.batch import flat_size
 from gumdrop.envs.make import make
@@ -42,7 +42,7 @@ def test_exploring_gives_the_bits_of_acting_and_stepping_in_turns(case: Any) -> 
     seeds = np.arange(STEPS) + 5
     env = make(id, options, num_envs=copies, seed=3, threads=1)
     net, agents = learner(env, remembers, 1), env.num_agents
-    assert net.explores(agents)
+    assert net.can_collect_natively(agents)
     obs, bounds, count = env.reset(5), bounds_of(env), copies * agents
     start, state, fresh = net.initial(count), net.initial(count), net.initial(1)
     turns: dict[str, list[Any]] = {name: [] for name in ("obs", "action", "reward", "log_prob", "value", "truncated")}
@@ -69,13 +69,13 @@ def test_exploring_gives_the_bits_of_acting_and_stepping_in_turns(case: Any) -> 
         native, net = other.native(), learner(other, remembers, threads)
         shown, kind = native.obs.shape[1:], native.obs.dtype
         flags, numbers = (STEPS, copies), (STEPS, copies, agents)
-        kept = Kept(
+        kept = RolloutBuffer(
             np.zeros((STEPS, copies, *shown), kind), np.zeros((*flags, *native.action_shape), native.action_dtype),
             np.zeros(numbers, np.float32), np.zeros(flags, np.bool_), np.zeros(flags, np.bool_),
             np.zeros((STEPS, copies, *shown), kind), np.zeros(numbers), np.zeros(flags, np.int64),
         )  # fmt: skip
         buffers = net.buffers(STEPS * count)
-        share, after, lost = net.explore(native, kept, seeds, buffers, start, bounds=bounds)
+        share, after, lost = net.collect_natively(native, kept, seeds, buffers, start, bounds=bounds)
         assert 0 < share < 1
         same = {"obs": kept.obs, "action": kept.action, "reward": kept.reward, "truncated": kept.truncated}
         same |= {name: getattr(buffers, name).reshape(STEPS, count) for name in ("log_prob", "value")}
@@ -86,5 +86,5 @@ def test_exploring_gives_the_bits_of_acting_and_stepping_in_turns(case: Any) -> 
             assert after[name].tobytes() == part.tobytes() and after[name].shape == part.shape, name
         assert np.concatenate(held).tobytes() == lost[np.repeat(kept.truncated, agents, 1)].tobytes()
         assert not start["h"].any()
-        again = net.explore(native, kept, seeds, buffers, after, bounds=bounds, held=lost)[2]
+        again = net.collect_natively(native, kept, seeds, buffers, after, bounds=bounds, held=lost)[2]
         assert again is lost

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from gumdrop.agents.model_based.controllers import Deciding, Planning
-from gumdrop.agents.model_based.dream_agent import Awake
+from gumdrop.agents.model_based.world_model_policy import WorldModelPolicy
 from gumdrop.agents.protocol import restart
 from gumdrop.core_ml.beliefs.protocol import State
-from gumdrop.core_ml.models.protocol import Dream, Outcome, imagine
+from gumdrop.core_ml.models.protocol import ImaginedTrajectory, Outcome, imagine
 from gumdrop.core_ml.observations import Observation
 from gumdrop.core_ml.planners.cem import Planner
 from gumdrop.core_ml.planners.cma_controller import CmaController
@@ -56,7 +56,7 @@ class Lake:
         goal, plain = (torch.tensor([float(t == kind) for t in tile]) for kind in "G.")
         return {"cell": cell}, Outcome(torch.zeros_like(goal), goal, plain)
 
-    def imagine(self, state: State, policy: Any, steps: int, generator: torch.Generator) -> Dream:
+    def imagine(self, state: State, policy: Any, steps: int, generator: torch.Generator) -> ImaginedTrajectory:
         return imagine(self, state, policy, steps, generator)  # type: ignore[arg-type]
 
 
@@ -72,7 +72,7 @@ def test_a_value_makes_short_plans_suffice() -> None:
     for _ in range(12):
         cell = torch.arange(16).repeat_interleave(4)
         after, outcome = model.step({"cell": cell}, torch.eye(4).repeat(16, 1))
-        value = (outcome.reward + 0.9 * outcome.going_on * value[after["cell"]]).view(16, 4).amax(1)
+        value = (outcome.reward + 0.9 * outcome.continue_ * value[after["cell"]]).view(16, 4).amax(1)
     planner = Planner(Planner.Config(horizon=2, population=40, elites=4, gamma=0.9), 4)
     result = run_episodes(
         Planning(model, planner, value=lambda f: f @ value), "frozenlake", {"slip": 0.0}, 6, 0, lines=False
@@ -104,7 +104,7 @@ def test_an_evolved_controller_acts_awake() -> None:
     generator = torch.Generator().manual_seed(0)
     for _ in range(60):
         controller.update(model, floor, generator)
-    awake = Awake(model, Deciding(controller.act), 4)  # type: ignore[arg-type]
+    awake = WorldModelPolicy(model, Deciding(controller.act), 4)  # type: ignore[arg-type]
     result = run_episodes(awake, "frozenlake", {"slip": 0.0}, 4, 0, lines=False)
     assert (result.returns == 1.0).all() and (result.lengths == 6).all()
     with pytest.raises(ValueError, match="does not learn"):

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from gumdrop.agents.model_based.dream_agent import Awake
-from gumdrop.agents.model_based.dream_env import DreamEnv
+from gumdrop.agents.model_based.world_model_env import WorldModelEnv
+from gumdrop.agents.model_based.world_model_policy import WorldModelPolicy
 from gumdrop.agents.registry import make_agent
 from gumdrop.core_ml.models.protocol import Outcome
 from gumdrop.core_ml.models.rssm import RSSM
 from gumdrop.core_ml.observations import Observation
 from gumdrop.envs.make import make
-from gumdrop.experiments.run.collect.make import practise
+from gumdrop.experiments.run.collect.make import fit
 from gumdrop.experiments.run.episodes import run_episodes
 
 SMALL = {"deter": 8, "groups": 2, "classes": 4, "width": 8, "hidden": [8], "code": 8}
@@ -69,9 +69,9 @@ class Named:
         return self.features(after), after
 
 
-def dreams(model: Any, n: int, **options: Any) -> DreamEnv:
+def dreams(model: Any, n: int, **options: Any) -> WorldModelEnv:
     starts = {"h": np.array([[0.0], [10.0]]), "z": np.zeros((2, 2))}
-    return DreamEnv(model, gymnasium.spaces.Discrete(2), starts, n, **options)
+    return WorldModelEnv(model, gymnasium.spaces.Discrete(2), starts, n, **options)
 
 
 def test_a_dream_is_the_models_steps_and_is_cut_at_the_horizon() -> None:
@@ -130,7 +130,7 @@ def test_states_of_any_names_and_types_are_dreamt_from() -> None:
     starts = {
         "age": np.array([[3, 4]]), "keys": np.arange(8.0).reshape(1, 2, 2, 2), "even": np.array([[False, True]]),
     }  # fmt: skip
-    one, two = (DreamEnv(model, gymnasium.spaces.Discrete(2), starts, 16, seed=seed, horizon=5) for seed in (1, 2))
+    one, two = (WorldModelEnv(model, gymnasium.spaces.Discrete(2), starts, 16, seed=seed, horizon=5) for seed in (1, 2))
     begun = {(2.0, 4.0, 30.0), (10.0, 12.0, 41.0)}
     assert set(map(tuple, one.obs[:, 0].tolist())) == begun
     action = np.zeros((16, 1), np.int64)
@@ -144,14 +144,14 @@ def test_states_of_any_names_and_types_are_dreamt_from() -> None:
         assert all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
     for fault, words in (({"age": starts["age"]}, "states of this model"), ({**starts, "age": np.array([3])}, "whole states")):
         with pytest.raises(ValueError, match=words):
-            DreamEnv(model, gymnasium.spaces.Discrete(2), fault, 2)
+            WorldModelEnv(model, gymnasium.spaces.Discrete(2), fault, 2)
     with pytest.raises(ValueError, match="no states"):
-        DreamEnv(model, gymnasium.spaces.Discrete(2), {name: part[:, :0] for name, part in starts.items()}, 2)
+        WorldModelEnv(model, gymnasium.spaces.Discrete(2), {name: part[:, :0] for name, part in starts.items()}, 2)
 
 
 def test_awake_carries_a_state_of_any_names() -> None:
-    env = DreamEnv(Named(), gymnasium.spaces.Discrete(2), {name: p.numpy() for name, p in Named().initial(1).items()}, 3)
-    awake = Awake(Named(), make_agent("random", {}, env, 0), 2)
+    env = WorldModelEnv(Named(), gymnasium.spaces.Discrete(2), {name: p.numpy() for name, p in Named().initial(1).items()}, 3)
+    awake = WorldModelPolicy(Named(), make_agent("random", {}, env, 0), 2)
     carry: Any = awake.initial(3)
     for t in range(1, 4):
         _, carry, _ = awake.act(np.full((3, 1, 1), t, np.float32), carry, "sample")
@@ -166,7 +166,7 @@ def test_awake_carries_a_state_of_any_names() -> None:
             return {"first": torch.zeros(n)}
 
     with pytest.raises(ValueError, match="another thing's name"):
-        Awake(Bad(), make_agent("random", {}, env, 0), 2).initial(1)
+        WorldModelPolicy(Bad(), make_agent("random", {}, env, 0), 2).initial(1)
 
 
 @pytest.mark.parametrize("name,options", [("ppo", {}), ("dqn", {"learning_starts": 32}), ("sb3-ppo", {"num_steps": 8})])
@@ -174,15 +174,15 @@ def test_any_agent_trains_asleep_and_acts_awake(name: str, options: dict[str, An
     world = make("frozenlake", {}, num_envs=4)
     model = RSSM(RSSM.Config(**SMALL), Observation.of((7, 7), np.uint8, 3), 4, 0)
     starts = {part: array.numpy() for part, array in model.initial(1).items()}
-    env = DreamEnv(model, world.action_space, starts, num_envs=8, horizon=5)
+    env = WorldModelEnv(model, world.action_space, starts, num_envs=8, horizon=5)
     agent = make_agent(name, options, env, seed=0)
     before = {key: array.copy() for key, array in agent.state_dict().items()}
     seen: list[dict[str, float]] = []
-    practise(agent, env, 6, seen.append)
+    fit(agent, env, 6, seen.append)
     assert sum(row["episodes"] for row in seen) > 0
     assert any(not np.array_equal(before[key], array) for key, array in agent.state_dict().items())
-    awake = Awake(model, agent, 4)
-    with pytest.raises(ValueError, match="train the agent in a DreamEnv"):
+    awake = WorldModelPolicy(model, agent, 4)
+    with pytest.raises(ValueError, match="train the agent in a WorldModelEnv"):
         awake.learn(None, 0.0)  # type: ignore[arg-type]
     result = run_episodes(awake, "frozenlake", {}, 8, 0, "greedy", lines=False)
     assert (result.lengths > 0).all()
@@ -206,16 +206,16 @@ def test_every_model_is_dreamt_in_from_real_steps(kind: str) -> None:
         replay.add(obs[None], action.T, step.reward.T, step.terminated[None], step.truncated[None])
     model.update(replay.draw(rng, 8, 4), torch.Generator().manual_seed(0))
     starts = {part: array.numpy() for part, array in model.posterior(replay.draw(rng, 8, 4)).items()}
-    env = DreamEnv(model, world.action_space, starts, num_envs=8, horizon=5, seed=1)
+    env = WorldModelEnv(model, world.action_space, starts, num_envs=8, horizon=5, seed=1)
     agent = make_agent("ppo", {"num_steps": 8}, env, seed=0)
-    practise(agent, env, 2)
+    fit(agent, env, 2)
     kept = env.get_state()
-    again = DreamEnv(model, world.action_space, starts, num_envs=8, horizon=5, seed=2)
+    again = WorldModelEnv(model, world.action_space, starts, num_envs=8, horizon=5, seed=2)
     again.set_state(kept)
     for _ in range(6):
         a, b = (e.step(np.ones((8, 1), np.int64)) for e in (env, again))
         assert all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
-    result = run_episodes(Awake(model, agent, 4), "frozenlake", {}, 4, 0, "greedy", lines=False)
+    result = run_episodes(WorldModelPolicy(model, agent, 4), "frozenlake", {}, 4, 0, "greedy", lines=False)
     assert (result.lengths > 0).all()
     world.close()
 
@@ -226,7 +226,7 @@ def test_awake_sees_what_the_model_makes_of_the_episode() -> None:
 
     model = RSSM(RSSM.Config(**SMALL), Observation.of((7, 7), np.uint8, 3), 4, 0)
     world = make("frozenlake", {"time_limit": 4}, num_envs=3, seed=0)
-    awake = Awake(model, make_agent("random", {}, world, 0), 4)
+    awake = WorldModelPolicy(model, make_agent("random", {}, world, 0), 4)
     carry, obs, actions, firsts, held = awake.initial(3), [], [], [], []
     first = np.ones(3, np.bool_)
     for _ in range(10):
@@ -249,7 +249,7 @@ def test_awake_sees_what_the_model_makes_of_the_episode() -> None:
 def test_the_dreamer_acts_on_the_beliefs_of_its_model() -> None:
     env = make("frozenlake", {}, num_envs=3, seed=0)
     agent: Any = make_agent("dreamer", {"model": {"name": "rssm", **SMALL}}, env, 0)
-    awake = Awake(agent.model, make_agent("random", {}, env, 0), 4)
+    awake = WorldModelPolicy(agent.model, make_agent("random", {}, env, 0), 4)
     one, two = agent.initial(3), awake.initial(3)
     for _ in range(5):
         action, one, _ = agent.act(env.obs, one, "sample")
@@ -269,13 +269,13 @@ def test_an_untrained_model_stays_as_it_was() -> None:
         agent: Any = make_agent(
             "dreamer", {**options, "model": {"name": "rssm", **SMALL, "untrained": kind == "untrained"}}, env, 0
         )
-        model, behaviour = agent.model.state_dict(), agent.behaviour.state_dict()
+        model, behaviour = agent.model.state_dict(), agent.actor_critic.state_dict()
         collector = Collector(env, agent)
         collector.begin(env.obs)
         agent.learn(collector.rollout(8), 0.0)
         same = all(np.array_equal(array, model[name]) for name, array in agent.model.state_dict().items())
         assert same == (kind == "untrained")
-        assert any(not np.array_equal(array, behaviour[name]) for name, array in agent.behaviour.state_dict().items())
+        assert any(not np.array_equal(array, behaviour[name]) for name, array in agent.actor_critic.state_dict().items())
 
 
 def test_the_dreamer_dreams_as_often_and_as_freely_as_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -284,11 +284,11 @@ def test_the_dreamer_dreams_as_often_and_as_freely_as_told(monkeypatch: pytest.M
 
     env = make("frozenlake", {}, num_envs=4, seed=0)
     options = {"learning_starts": 0, "updates": 1, "num_steps": 8, "length": 4, "model": {"name": "rssm", **SMALL}}
-    told = {"dreams": 10, "ent_coef": 0.4, "ent_coef_final": 0.2, "rate_final": 0.5}
+    told = {"imagined_batch_size": 10, "ent_coef": 0.4, "ent_coef_final": 0.2, "learning_rate_final": 0.5}
     for more, rows, want in ((told, 10, (0.75, 0.3)), ({}, 32 * 4, (1.0, 3e-3))):
         agent: Any = make_agent("dreamer", {**options, **more}, env, 0)
         seen: list[Any] = []
-        monkeypatch.setattr(agent.behaviour, "update", lambda dream, *rest, s=seen: s.append((dream, rest)) or {})  # type: ignore[misc]
+        monkeypatch.setattr(agent.actor_critic, "update", lambda dream, *rest, s=seen: s.append((dream, rest)) or {})  # type: ignore[misc]
         collector = Collector(env, agent)
         collector.begin(env.obs)
         agent.learn(collector.rollout(8), 0.5)

@@ -29,7 +29,7 @@ from gumdrop.store import checkpoint
 WORLD: dict[str, Any] = {"layout": "S..G", "observe": "coordinates", "time_limit": 6}
 SMALL = {"name": "rnd", "hidden": [8], "size": 4}
 OPTIONS: dict[str, dict[str, Any]] = {
-    "ppo": {}, "policy-gradient": {}, "dqn": {"learning_starts": 16, "batch_size": 8, "capacity": 200},
+    "ppo": {}, "policy-gradient": {}, "dqn": {"learning_starts": 16, "batch_size": 8, "buffer_size": 200},
 }  # fmt: skip
 
 
@@ -161,7 +161,7 @@ def test_a_plugins_bonus_is_made_as_the_others_are(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_agents_resume_exactly_and_report_the_worlds_return(name: str, tmp_path: Path, stop_after: Callable[..., Any]) -> None:
-    parts = [SMALL, {"name": "inverse-dynamics", "hidden": [8], "size": 4, "weight": 100.0}]
+    parts = [SMALL, {"name": "icm", "hidden": [8], "size": 4, "weight": 100.0}]
     agent = {"name": name, "num_steps": 8, "bonus": parts} | OPTIONS[name]
     config = RunConfig(
         env={"id": "maze", **WORLD}, agent=agent, num_envs=4, steps=6 * 32, seed=3, threads=1, checkpoint_updates=1
@@ -181,7 +181,9 @@ def test_agents_resume_exactly_and_report_the_worlds_return(name: str, tmp_path:
 def test_the_agent_learns_from_reward_and_bonus() -> None:
     """PPO's advantages are those of the sum: without a world's reward a constant bonus is what the critic learns."""
     env = make("maze", WORLD | {"goal_reward": 0}, num_envs=8)
-    agent: Any = make_agent("ppo", {"num_steps": 16, "bonus": [SMALL], "gamma": 0.0, "gae_lambda": 0.0, "epochs": 8}, env, 0)
+    agent: Any = make_agent(
+        "ppo", {"num_steps": 16, "bonus": [SMALL], "gamma": 0.0, "gae_lambda": 0.0, "update_epochs": 8}, env, 0
+    )
     agent.rewards.parts = [Fixed(3.0)]
     collector = Collector(env, agent)
     collector.begin(env.reset(0))

@@ -19,11 +19,11 @@ from gumdrop.configs.schema import RunConfig
 from gumdrop.envs.make import make
 from gumdrop.experiments.run.collect.host import Collector
 from gumdrop.experiments.run.episodes import run_episodes
-from gumdrop.experiments.study.ablate import ablate, arms_of, slots_of
+from gumdrop.experiments.update_auxiliary.ablate import ablate, arms_of, slots_of
 from gumdrop.scripts.cli import main
 
 T_MAZE = {"size": 3, "time_limit": 7}
-SMALL: dict[str, Any] = {"num_steps": 8, "hidden": [8], "epochs": 2, "minibatches": 2, "encoder": "one-hot"}
+SMALL: dict[str, Any] = {"num_steps": 8, "hidden": [8], "update_epochs": 2, "num_minibatches": 2, "encoder": "one-hot"}
 GRU = {"name": "gru", "hidden": 6}
 
 
@@ -42,7 +42,7 @@ def test_a_slot_is_filled_by_a_name_or_a_mapping_or_not_at_all() -> None:
         ({"belief": {"name": "gru", "hidden": 0}}, r"belief gru: hidden: input should be greater than or equal to 1"),
         ({"belief": {"name": "gru", "cell": "lstm"}}, r"belief gru has cell=gru: leave cell out"),
         ({"belief": {"hidden": 3}}, r"belief.name: field required"),
-        ({"encoder": {"name": "vae", "until": 2}}, r"encoder.until: input should be less than or equal to 1"),
+        ({"encoder": {"name": "vae", "freeze_after": 2}}, r"encoder.freeze_after: input should be less than or equal to 1"),
         ({"encoder": 3}, r"encoder: input should be"),
     ],
     ids=str,
@@ -94,7 +94,7 @@ def test_an_untrained_part_stays_as_it_was_made() -> None:
     assert changed(before, after, "encoder.") == {False} and "encoder/elbo" not in metrics
     before, after, metrics = updated({"encoder": vae})
     assert True in changed(before, after, "encoder.model") and "encoder/elbo" in metrics
-    before, after, metrics = updated({"encoder": {**vae, "until": 0.1}}, of=10)  # learns in the first update only
+    before, after, metrics = updated({"encoder": {**vae, "freeze_after": 0.1}}, of=10)  # learns in the first update only
     assert True in changed(before, after, "encoder.model") and "encoder/elbo" not in metrics
     hmm = {"encoder": {"name": "symbols", "size": 12}, "belief": {"name": "hmm", "states": 4, "prior": 0.1}}
     before, after, metrics = updated(hmm)
@@ -127,7 +127,7 @@ def test_values_of_episodes_that_were_cut_are_those_of_who_remembers_them(belief
                 order = np.argwhere(batch.truncated).tolist().index([t, copy])
                 nxt, cut = batch.final_obs[order], cut + 1
             if not batch.terminated[t, copy]:
-                wanted = agent.appraise(nxt[None], after)[0, 0]
+                wanted = agent.bootstrap_value(nxt[None], after)[0, 0]
                 assert found[t, copy, 0] == pytest.approx(wanted, abs=1e-5), (t, copy)
             carry = agent.initial(1) if batch.truncated[t, copy] or batch.terminated[t, copy] else after
 
@@ -140,7 +140,7 @@ def test_rollouts_in_one_call_are_those_step_by_step(world: str, actions: bool) 
     made = []
     for together in (True, False):
         env = make(world, {"time_limit": 7} | ({"size": 3} if world == "t-maze" else {}), num_envs=6, seed=0)
-        options = {"num_steps": 20, "belief": {**GRU, "actions": actions}, "hidden": [], "minibatches": 2}
+        options = {"num_steps": 20, "belief": {**GRU, "actions": actions}, "hidden": [], "num_minibatches": 2}
         agent: Any = make_agent("ppo", options, env, 0)
         collector = Collector(env, agent)
         assert collector._native is not None
@@ -180,9 +180,9 @@ def test_codes_are_what_the_policy_reads() -> None:
     obs = env.reset(0)
     codes = agent.actor.rows(obs)
     assert codes.shape == (4, 9 * 18) and (codes.reshape(4, 18, 9).argmax(1) == obs.reshape(4, 9)).all()
-    assert not agent.explores(1)  # kernels read observations as they are
+    assert not agent.can_collect_natively(1)  # kernels read observations as they are
     plain: Any = make_agent("ppo", {}, env, 0)
-    assert plain.explores(1)
+    assert plain.can_collect_natively(1)
 
 
 def test_symbols_are_numbered_as_they_are_met() -> None:

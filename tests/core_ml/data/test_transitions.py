@@ -189,7 +189,7 @@ def test_state_comes_back() -> None:
 
 def test_faults_are_named() -> None:
     replay = Replay(20, 3, np.uint8, 3)
-    with pytest.raises(ValueError, match=r"raise agent.capacity to 22 or more"):
+    with pytest.raises(ValueError, match=r"raise agent.buffer_size to 22 or more"):
         replay.add(*Stream(2).rollout(8))
     replay.add(*Stream(2).rollout(4))
     with pytest.raises(ValueError, match="2 streams cannot take 3"):

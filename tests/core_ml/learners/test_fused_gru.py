@@ -21,7 +21,7 @@ from gumdrop.core_ml.beliefs.recurrent import Recurrent
 from gumdrop.core_ml.distributions import Categorical, Gaussian
 from gumdrop.core_ml.learners.fused import Coefs, FusedRecurrent, GRUSpec
 from gumdrop.core_ml.learners.fused.gru.network import Sequences
-from gumdrop.core_ml.learners.torch_recurrent import EagerRecurrent
+from gumdrop.core_ml.learners.torch_recurrent import TorchRecurrent
 from gumdrop.core_ml.maths.losses import ppo_policy, value_error
 
 Array = Any
@@ -231,7 +231,7 @@ def test_it_is_the_torch_learner() -> None:
     """The same parameters at first, the same states, gradients and steps of Adam."""
     spec = replace(BASE, inputs=7, hidden=24, remembers=True)
     for span in (None, 20):
-        eager = EagerRecurrent(Recurrent(Recurrent.Config(hidden=24, span=span), 7, 4, 3), 4, False, seed=5, remembers=True)
+        eager = TorchRecurrent(Recurrent(Recurrent.Config(hidden=24, span=span), 7, 4, 3), 4, False, seed=5, remembers=True)
         case = Case(spec, 50, 8)
         case.net.initialise(3, 5, span)
         assert case.net.memory.shapes == eager.memory.shapes == spec.shapes

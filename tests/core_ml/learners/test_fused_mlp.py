@@ -21,7 +21,7 @@ from scipy import stats
 from gumdrop.core_ml.distributions import Categorical, Gaussian
 from gumdrop.core_ml.learners.fused import Coefs, FusedActorCritic, MLPSpec, Records
 from gumdrop.core_ml.learners.fused.mlp.plan import TILE
-from gumdrop.core_ml.learners.torch_actor_critic import EagerActorCritic
+from gumdrop.core_ml.learners.torch_actor_critic import TorchActorCritic
 from gumdrop.core_ml.maths.losses import ppo_policy, value_error
 from gumdrop.core_ml.maths.normalise import RunningNormaliser
 from gumdrop.core_ml.nets.actor_critic import actor_critic
@@ -301,7 +301,7 @@ def test_orders_are_random_and_can_be_repeated() -> None:
     seen = np.unique(orders @ 10 ** np.arange(5), return_counts=True)[1]
     assert len(seen) == 120 and stats.chisquare(seen).pvalue > 1e-3
     assert (net.order(5, 3, 35) == orders[7]).all() and len(net.order(0, 3, 0)) == 0
-    for runs in (net.order(50, 3, 0, block=8), EagerActorCritic(case.model).order(50, 3, block=8)):
+    for runs in (net.order(50, 3, 0, block=8), TorchActorCritic(case.model).order(50, 3, block=8)):
         assert runs.dtype == np.int64 and (np.sort(runs) == np.arange(50)).all() and 2 <= (np.diff(runs) != 1).sum() <= 6
 
 

@@ -14,7 +14,7 @@ import torch
 
 from gumdrop.core_ml.data.transitions import Replay, Sample
 from gumdrop.core_ml.learners.fused import FusedActorCritic, FusedQ, MLPSpec
-from gumdrop.core_ml.learners.torch_q import EagerQ
+from gumdrop.core_ml.learners.torch_q import TorchQ
 from gumdrop.core_ml.maths.losses import huber, quantile_huber, td_target
 from gumdrop.core_ml.nets.layers import NoisyLinear
 from gumdrop.core_ml.nets.q_network import QNetwork, q_network
@@ -122,7 +122,7 @@ def test_a_noisy_layer_is_the_layer_with_the_noise_in_its_weights() -> None:
 @pytest.mark.parametrize("dueling", [False, True])
 def test_noise_moves_every_layer_and_its_size_is_right(dueling: bool) -> None:
     model = QNetwork((3,), 2, "mlp", (8, 6), 1, "relu", dueling, True, 4)
-    learner = EagerQ(q_network((3,), 2, "mlp", (8, 6), 1, "relu", dueling, True, 4))
+    learner = TorchQ(q_network((3,), 2, "mlp", (8, 6), 1, "relu", dueling, True, 4))
     learner.initialise(np.random.default_rng(0))
     obs, rng = np.ones((2, 3), np.float32), np.random.default_rng(1)
     noise = rng.standard_normal((2, learner.noises), np.float32)
@@ -154,7 +154,7 @@ class Case:
         return_ = (1.5 * np.abs(rng.normal(size=(parts, rows))) + 0.3).astype(np.float32)
         discount = (0.9 * (rng.random((parts, rows)) < 0.8)).astype(np.float32)
         self.sample = Sample(row, next_row, action, return_, discount, rng.random((parts, rows), np.float32) + 0.5)
-        self.fused, self.eager = FusedQ(spec, frozen), EagerQ(q_network(*self.arguments), frozen)
+        self.fused, self.eager = FusedQ(spec, frozen), TorchQ(q_network(*self.arguments), frozen)
         for learner in (self.fused, self.eager):
             learner.initialise(np.random.default_rng(1))
             noise = np.random.default_rng(2).standard_normal((2, spec.parameters)).astype(np.float32)
@@ -250,7 +250,7 @@ def test_heads_by_hand() -> None:
     return_, discount = torch.tensor([1.0]), torch.tensor([0.5])
     assert td_target(return_, discount, following, following, True).tolist() == [[1 + 2, 1 + 4]]
     assert td_target(return_, discount, following, chooser, True).tolist() == [[1 + 0.5, 1 + 1]]
-    learner = EagerQ(q_network((5,), 4, "mlp", (16,), 1, "relu", False, False, 0, 3, 2.0))
+    learner = TorchQ(q_network((5,), 4, "mlp", (16,), 1, "relu", False, False, 0, 3, 2.0))
     learner.initialise(np.random.default_rng(0))
     case = Case(replace(BASE, hidden=(16,)), 32, 20)
     prior = {name: array.copy() for name, array in learner.memory.state().items() if name.startswith("model.prior")}
@@ -272,7 +272,7 @@ def test_heads_by_hand() -> None:
 def test_options_of_torch_learn(options: tuple[Any, ...]) -> None:
     """A fixed batch of terminated steps: the error goes down."""
     spec = replace(BASE, activation="relu")
-    learner = EagerQ(q_network((5,), 4, "mlp", (16, 16), 1, "relu", *options))
+    learner = TorchQ(q_network((5,), 4, "mlp", (16, 16), 1, "relu", *options))
     learner.initialise(np.random.default_rng(0), 0.1)
     case = Case(spec, 64, 1)
     sample = Sample(*(np.repeat(x, 300, 0) for x in case.sample))._replace(discount=np.zeros((300, 64), np.float32))

@@ -19,7 +19,7 @@ from gumdrop.core_ml.beliefs.tcn import TCN
 from gumdrop.core_ml.beliefs.transformer import Transformer
 from gumdrop.core_ml.distributions import Categorical, Gaussian
 from gumdrop.core_ml.learners.fused import Coefs
-from gumdrop.core_ml.learners.torch_recurrent import EagerRecurrent, Sequences, States
+from gumdrop.core_ml.learners.torch_recurrent import Sequences, States, TorchRecurrent
 
 Array = Any
 D, ACTIONS, B, T = 5, 3, 7, 9
@@ -40,7 +40,7 @@ def make(name: str, continuous: bool = False, encoder: bool = False, threads: in
     code, module = (4, nn.Sequential(nn.Linear(D, 4), nn.Tanh())) if encoder else (D, None)
     belief = BELIEFS[name](code, ACTIONS * remembers, 0)
     hidden = (6,) if name in ("tcn", "gru") else ()
-    learner = EagerRecurrent(
+    learner = TorchRecurrent(
         belief, ACTIONS, continuous, hidden, encoder=module, seed=1, threads=threads, chunk=2 * T, remembers=remembers
     )
     rng = np.random.default_rng(2)

@@ -136,8 +136,8 @@ def test_shapes(name: str, observation: Observation) -> None:
     assert torch.equal(model.features(last), all_[:, -1])
     for state in (after, last, dreamt):
         assert {part: (tuple(t.shape), t.dtype) for part, t in state.items()} == kinds
-    assert outcome.reward.shape == outcome.going_on.shape == (B,)
-    assert ((outcome.going_on > 0) & (outcome.going_on < 1)).all()
+    assert outcome.reward.shape == outcome.continue_.shape == (B,)
+    assert ((outcome.continue_ > 0) & (outcome.continue_ < 1)).all()
     seen = model.decode(model.features(dreamt))
     assert seen.shape == obs[:, 0].shape and seen.dtype == obs.dtype
     metrics, states = model.learn(found, torch.Generator().manual_seed(0))
@@ -234,7 +234,7 @@ def test_a_row_alone_is_that_row_of_a_batch(name: str) -> None:
             later, mine = model.step(rows(end, i), action[row, 0])
             same(rows(dreamt, i), later, 1e-5)
             torch.testing.assert_close(mine.reward, outcome.reward[row], rtol=0, atol=1e-5)
-            torch.testing.assert_close(mine.going_on, outcome.going_on[row], rtol=0, atol=1e-5)
+            torch.testing.assert_close(mine.continue_, outcome.continue_[row], rtol=0, atol=1e-5)
 
 
 @every
@@ -263,7 +263,7 @@ def test_a_dream_is_its_steps(name: str) -> None:
         assert torch.equal(dream.features[t], model.features(state))
         with torch.no_grad():
             state, outcome = model.step(state, policy(dream.features[t]), generator)
-        assert torch.equal(dream.reward[t], outcome.reward) and torch.equal(dream.going_on[t], outcome.going_on)
+        assert torch.equal(dream.reward[t], outcome.reward) and torch.equal(dream.continue_[t], outcome.continue_)
 
 
 @every
@@ -346,7 +346,7 @@ def play(seed: int, kind: str, count: int = 24, steps: int = 6) -> Sequences:
 def test_it_learns_what_a_step_brings_and_that_a_time_limit_is_no_end(name: str) -> None:
     """The same world twice, where episodes end by the rules and where they are cut at the same places: everything alike, but
     going on. Dreams of two steps tell where they lead and what they pay."""
-    going_on = {}
+    continue_ = {}
     for kind in ("terminated", "truncated"):
         cls = MODELS[name][0]
         model = cls(cls.Config(**LEARNERS[name]), GRID, K, 0)
@@ -358,14 +358,14 @@ def test_it_learns_what_a_step_brings_and_that_a_time_limit_is_no_end(name: str)
         with torch.no_grad():
             _, state = model.observe(obs, torch.zeros(9, K), torch.ones(9, dtype=torch.bool), model.initial(9))
             state, outcome = model.step(state, torch.eye(K)[action])
-            going_on[kind] = outcome.going_on
+            continue_[kind] = outcome.continue_
             assert (outcome.reward - ((place == 1) & (action == 2)).float()).abs().max() < 0.2
             inner = action != 0  # where the episode goes on, and one knows where
             assert torch.equal(model.decode(model.features(state))[inner, 0, 0].long(), action[inner])
             _, outcome = model.step(state, torch.eye(K)[torch.full((9,), 2)])
             assert (outcome.reward - (action == 1).float())[inner].abs().max() < 0.3
-    assert (going_on["truncated"] > 0.9).all()
-    assert (going_on["terminated"][action != 0] > 0.9).all() and (going_on["terminated"][action == 0] < 0.1).all()
+    assert (continue_["truncated"] > 0.9).all()
+    assert (continue_["terminated"][action != 0] > 0.9).all() and (continue_["terminated"][action == 0] < 0.1).all()
 
 
 @pytest.mark.parametrize("name", [name for name in MODELS if name != "rssm-gaussian"])  # one peak cannot say two places
@@ -402,7 +402,7 @@ def test_outcome_heads_are_a_cross_entropy_each() -> None:
     torch.testing.assert_close(loss, -(heads.two_hot.encode(reward) * p.log()).sum(-1))
     torch.testing.assert_close(outcome.reward_on, (on * heads.two_hot.values).sum(-1), rtol=0, atol=1e-5)
     torch.testing.assert_close(outcome.reward_over, (over * heads.two_hot.values).sum(-1), rtol=0, atol=1e-5)
-    chance = outcome.going_on
+    chance = outcome.continue_
     torch.testing.assert_close(outcome.reward, chance * outcome.reward_on + (1 - chance) * outcome.reward_over)
     torch.testing.assert_close(goes, -torch.where(terminated, 1 - chance, chance).log())
 
@@ -420,4 +420,4 @@ def test_what_is_paid_at_an_end_is_dreamt_at_ends_alone() -> None:
         optimiser.step()
     outcome = heads.outcome(torch.ones(1, 1))
     assert abs(outcome.reward_on.item()) < 0.05 and abs(outcome.reward_over.item() - 1) < 0.05
-    assert abs(outcome.reward.item() - 0.5) < 0.1 and abs(outcome.going_on.item() - 0.5) < 0.1
+    assert abs(outcome.reward.item() - 0.5) < 0.1 and abs(outcome.continue_.item() - 0.5) < 0.1

@@ -38,7 +38,7 @@ def test_states_and_loss_are_the_formulas() -> None:
         eps = torch.randn(1, 6, 3, generator=torch.Generator().manual_seed(3))[0]
         z = q.mean + q.log_std.exp() * eps
         a, cell = torch.eye(K)[torch.from_numpy(found.action[0])], model.net["cell"]
-        h, mixture, reward, going_on, states = torch.zeros(6), [], [], [], []
+        h, mixture, reward, continue_, states = torch.zeros(6), [], [], [], []
         for t in range(6):
             if found.is_first[0, t]:
                 h = torch.zeros(6)
@@ -52,10 +52,10 @@ def test_states_and_loss_are_the_formulas() -> None:
                 mixture.append(-model.mixture(h).log_prob(z[t + 1]))
             pay, goes = model.net["heads"].loss(h, torch.tensor(found.reward[0, t]), torch.tensor(found.terminated[0, t]))
             reward.append(pay)
-            going_on.append(goes)
+            continue_.append(goes)
     assert len(mixture) == 3
     metrics, kept = model.learn(found, torch.Generator().manual_seed(3))
-    for name, parts in (("loss/mixture", mixture), ("loss/reward", reward), ("loss/going_on", going_on)):
+    for name, parts in (("loss/mixture", mixture), ("loss/reward", reward), ("loss/continue", continue_)):
         assert metrics[name] == pytest.approx(float(torch.stack(parts).mean()), abs=1e-5)
     torch.testing.assert_close(kept["h"][0], torch.stack(states), rtol=0, atol=1e-5)
     torch.testing.assert_close(kept["z"][0], z, rtol=0, atol=1e-5)

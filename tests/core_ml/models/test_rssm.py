@@ -11,8 +11,8 @@ from torch import Tensor
 
 from gumdrop.core_ml.data.sequences import Sequences
 from gumdrop.core_ml.encoders.cells import Cells
-from gumdrop.core_ml.models.imagined_actor_critic import Behaviour
-from gumdrop.core_ml.models.protocol import Dream
+from gumdrop.core_ml.models.imagined_actor_critic import ImaginedActorCritic
+from gumdrop.core_ml.models.protocol import ImaginedTrajectory
 from gumdrop.core_ml.models.rssm import RSSM
 from gumdrop.core_ml.observations import Observation
 
@@ -219,7 +219,7 @@ def test_it_learns_the_chances_of_a_world(latent: str) -> None:
     assert metrics["log_likelihood"] > -0.15
     found = coin_flips(rng, 2000, 3)
     state = {name: part[:, 2] for name, part in model.posterior(found).items()}
-    for action, (move, reward, going_on) in enumerate(((0.0, 0.0, 1.0), (0.7, 1.0, 0.75))):
+    for action, (move, reward, continue_) in enumerate(((0.0, 0.0, 1.0), (0.7, 1.0, 0.75))):
         after, outcome = model.step(state, torch.eye(2)[[action]].expand(2000, 2), generator)
         seen = model.decode(model.features(after))
         assert float((seen.sum(1) == 1).float().mean()) > 0.98
@@ -227,7 +227,7 @@ def test_it_learns_the_chances_of_a_world(latent: str) -> None:
         before = found.obs[:, 2].argmax(1)
         assert abs(float((cell != before).mean()) - move) < 0.07
         assert abs(outcome.reward.mean().item() - reward) < 0.12
-        assert abs(outcome.going_on.mean().item() - going_on) < 0.05
+        assert abs(outcome.continue_.mean().item() - continue_) < 0.05
 
 
 def test_usage_keeps_classes_alive() -> None:
@@ -244,14 +244,14 @@ def test_usage_keeps_classes_alive() -> None:
 
 def test_behaviour_learns_the_better_action_and_its_worth() -> None:
     """Two arms, episodes of one step: .2 and .8. The policy goes to the second, the value to .8."""
-    behaviour = Behaviour(Behaviour.Config(learning_rate=3e-3, slow=0.1), 4, 2, 0)
+    behaviour = ImaginedActorCritic(ImaginedActorCritic.Config(learning_rate=3e-3, slow=0.1), 4, 2, 0)
     generator = torch.Generator().manual_seed(0)
     features = torch.ones(2, 64, 4)
     assert abs(behaviour.policy(features[0]).log_p.exp() - 0.5).max() < 0.01
     for _ in range(300):
         action = behaviour.sample(features[0], generator)
         reward = action @ torch.tensor([0.2, 0.8])
-        behaviour.update(Dream(features, action[None], reward[None], torch.zeros(1, 64)), ent_coef=1e-3)
+        behaviour.update(ImaginedTrajectory(features, action[None], reward[None], torch.zeros(1, 64)), ent_coef=1e-3)
     assert behaviour.policy(features[0]).log_p.exp()[0, 1] > 0.95
     assert abs(behaviour.value(features[0])[0].item() - 0.8) < 0.05
 
@@ -260,10 +260,10 @@ def test_behaviour_does_not_learn_from_what_comes_after_the_end() -> None:
     """Where the first step surely ends the dream, the later ones change nothing but the running range."""
     after = []
     for later in (0.0, 50.0):
-        behaviour = Behaviour(Behaviour.Config(least_scale=1e3), 4, 2, 0)
+        behaviour = ImaginedActorCritic(ImaginedActorCritic.Config(least_scale=1e3), 4, 2, 0)
         features = torch.randn(3, 8, 4, generator=torch.Generator().manual_seed(1))
         action = torch.eye(2)[torch.randint(2, (2, 8), generator=torch.Generator().manual_seed(2))]
         reward = torch.stack([torch.ones(8), torch.full((8,), later)])
-        behaviour.update(Dream(features, action, reward, torch.stack([torch.zeros(8), torch.ones(8)])))
+        behaviour.update(ImaginedTrajectory(features, action, reward, torch.stack([torch.zeros(8), torch.ones(8)])))
         after.append(behaviour.optimiser.flat.clone())
     assert torch.equal(*after)

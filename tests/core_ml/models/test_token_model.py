@@ -48,7 +48,7 @@ def test_the_loss_is_that_of_reading_word_by_word() -> None:
     model, found = make(settle=1), batch()
     model.update(batch(1), torch.Generator().manual_seed(0))  # from here on the words stay
     tokens = model.vq.tokens(torch.from_numpy(found.obs).flatten(0, 1)).view(4, 7, 2)
-    said, reward, going_on, empty, no = [], [], [], torch.zeros(1, 0), torch.tensor([False])
+    said, reward, continue_, empty, no = [], [], [], torch.zeros(1, 0), torch.tensor([False])
     out = torch.zeros(1, 8)
     with torch.no_grad():
         for row in range(4):
@@ -66,13 +66,13 @@ def test_the_loss_is_that_of_reading_word_by_word() -> None:
                     out, torch.tensor([found.reward[row, t]]), torch.tensor([found.terminated[row, t]])
                 )  # fmt: skip
                 reward.append(pay)
-                going_on.append(goes)
+                continue_.append(goes)
     pairs = int((~found.is_first[:, 1:]).sum())
     metrics = model.update(found, torch.Generator())
     assert len(said) == 2 * pairs and 0 < pairs < 24
     assert metrics["loss/tokens"] == pytest.approx(float(torch.stack(said).sum()) / pairs, abs=1e-4)
     assert metrics["loss/reward"] == pytest.approx(float(torch.cat(reward).mean()), abs=1e-4)
-    assert metrics["loss/going_on"] == pytest.approx(float(torch.cat(going_on).mean()), abs=1e-4)
+    assert metrics["loss/continue"] == pytest.approx(float(torch.cat(continue_).mean()), abs=1e-4)
     assert "vq/loss" not in metrics
 
 

@@ -11,15 +11,15 @@ import torch
 from torch import Tensor
 
 from gumdrop.core_ml.beliefs.protocol import State
-from gumdrop.core_ml.models.protocol import Dream, Outcome, imagine
+from gumdrop.core_ml.models.protocol import ImaginedTrajectory, Outcome, imagine
 from gumdrop.core_ml.planners.cem import Planner, returns
 
 
 class Table:
     """A finite world as a world model: probability and reward (S, A, S), ends (S, A); features are one-hot states."""
 
-    def __init__(self, p: Tensor, reward: Tensor, going_on: Tensor) -> None:
-        self.p, self.reward, self.going_on = p, reward, going_on
+    def __init__(self, p: Tensor, reward: Tensor, continue_: Tensor) -> None:
+        self.p, self.reward, self.continue_ = p, reward, continue_
         self.size, self.actions = p.shape[0], p.shape[1]
 
     def features(self, state: State) -> Tensor:
@@ -29,9 +29,9 @@ class Table:
         s, a = state["s"], action.argmax(-1)
         after = torch.multinomial(self.p[s, a], 1, generator=generator)[:, 0]
         reward = (self.p[s, a] * self.reward[s, a]).sum(-1)
-        return {"s": after}, Outcome(reward, reward, self.going_on[s, a])
+        return {"s": after}, Outcome(reward, reward, self.continue_[s, a])
 
-    def imagine(self, state: State, policy: Any, steps: int, generator: torch.Generator) -> Dream:
+    def imagine(self, state: State, policy: Any, steps: int, generator: torch.Generator) -> ImaginedTrajectory:
         return imagine(self, state, policy, steps, generator)  # type: ignore[arg-type]
 
     def worth(self, start: int, plan: tuple[int, ...], gamma: float, value: Tensor | None = None) -> float:
@@ -40,7 +40,7 @@ class Table:
         for t, a in enumerate(plan):
             step = self.p[:, a].double()
             total += gamma**t * float(now @ (step * self.reward[:, a].double()).sum(1))
-            now = (now * self.going_on[:, a].double()) @ step
+            now = (now * self.continue_[:, a].double()) @ step
         return total + (0.0 if value is None else gamma ** len(plan) * float(now @ value.double()))
 
 
@@ -117,7 +117,7 @@ def test_the_value_of_the_end_decides_where_rewards_do_not() -> None:
 
 
 def test_what_comes_after_an_end_does_not_count() -> None:
-    dream = Dream(
+    dream = ImaginedTrajectory(
         torch.tensor([[[0.0]], [[0.0]], [[3.0]]]),
         torch.zeros(2, 1, 1),
         torch.tensor([[1.0], [10.0]]),

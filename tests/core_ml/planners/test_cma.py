@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gumdrop.core_ml.beliefs.protocol import State
 from gumdrop.core_ml.maths.cma_es import CMAES
-from gumdrop.core_ml.models.protocol import Dream, Outcome, imagine
+from gumdrop.core_ml.models.protocol import ImaginedTrajectory, Outcome, imagine
 from gumdrop.core_ml.planners.cma_controller import CmaController
 from gumdrop.store.arrays import Array
 
@@ -157,7 +157,7 @@ class Line:
         reward = -(x - state["goal"]).abs()
         return {"x": x, "goal": state["goal"], "noise": noise[:, 1:]}, Outcome(reward, reward, torch.ones(len(action)))
 
-    def imagine(self, state: State, policy: Any, steps: int, generator: torch.Generator) -> Dream:
+    def imagine(self, state: State, policy: Any, steps: int, generator: torch.Generator) -> ImaginedTrajectory:
         return imagine(self, state, policy, steps, generator)  # type: ignore[arg-type]
 
 

@@ -31,7 +31,7 @@ def steps(seed: int, n: int = 64, observation: Observation = VECTOR, ends: float
 
 
 PARTS = {
-    "rnd": lambda o, seed: RND(RND.Config(hidden=(16,), size=8, batch=32, epochs=2), Facts(o), seed),
+    "rnd": lambda o, seed: RND(RND.Config(hidden=(16,), size=8, batch=32, update_epochs=2), Facts(o), seed),
     "icm": lambda o, seed: ICM(ICM.Config(hidden=(16,), size=8, batch=32), Facts(o, 4), seed),
     "icm count": lambda o, seed: ICM(ICM.Config(hidden=(16,), size=8, batch=32, novelty="count", bits=8), Facts(o, 4), seed),
 }
@@ -150,7 +150,7 @@ def test_rnd_bonus_equals_a_slow_reference() -> None:
 
 
 def test_rnd_bonus_falls_with_visits_and_the_target_stays() -> None:
-    config = RND.Config(hidden=(64,), size=16, batch=8, normalise=False, epochs=10)
+    config = RND.Config(hidden=(64,), size=16, batch=8, normalise=False, update_epochs=10)
     part = RND(config, Facts(GRID), 0)
     often, seldom, never = (np.tile(np.array([cell], np.uint8), (8, 1)) for cell in ([0, 1], [3, 2], [5, 5]))
     target, no = part.fixed.flat.copy(), np.zeros(8, np.bool_)

@@ -221,7 +221,7 @@ def test_unknown_ids_and_options_raise_one_line() -> None:
 
 
 class Float64(gymnasium.Env[Any, Any]):
-    """Says float32, gives float64: what `ForeignBatch` casts in silence, a check tells the author."""
+    """Says float32, gives float64: what `ExternalBatch` casts in silence, a check tells the author."""
 
     observation_space = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
     action_space = gymnasium.spaces.Discrete(2)

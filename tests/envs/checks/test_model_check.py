@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gumdrop.envs.checks.agreement import REPEATS, Transitions, faults, model_arrays, run
+from gumdrop.envs.checks.model_check import REPEATS, Transitions, faults, model_arrays, run
 from gumdrop.envs.engine.engine import Engine
 from gumdrop.envs.examine import solution as solve
 from gumdrop.envs.registry import make_world, presets, worlds

@@ -12,9 +12,8 @@ import pytest
 from gymnasium.error import DependencyNotInstalled
 
 from gumdrop.envs import registry
-
-from gumdrop.envs.make import make
 from gumdrop.envs.draw import render, window
+from gumdrop.envs.make import make
 from gumdrop.envs.views.gym_view import GymView
 from gumdrop.envs.views.parallel_view import ParallelView
 from gumdrop.envs.views.vector_view import VectorView
@@ -88,9 +87,9 @@ def test_a_closed_window_stays_closed_and_the_game_goes_on() -> None:
 
 def test_without_pygame_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     monkeypatch.setitem(sys.modules, "pygame", None)
-    for make in (lambda: GymView("maze", render_mode="human"), lambda: ParallelView("candy", render_mode="human")):
+    for made in (lambda: GymView("maze", render_mode="human"), lambda: ParallelView("candy", render_mode="human")):
         with pytest.raises(DependencyNotInstalled, match=r"pip install 'gumdrop\[play\]'$"):
-            make()
+            made()
     assert cli.main(["env", "play", "maze", "--window"]) == 2
     assert capsys.readouterr().err == "gumdrop: a window needs pygame: pip install 'gumdrop[play]'\n"
 

@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 
 from gumdrop.envs import registry
-
-from gumdrop.envs.make import make
 from gumdrop.envs.draw import render
 from gumdrop.envs.draw.sprites import AGENT, CANDY, CHECK, FLOOR, INK, WALL
+from gumdrop.envs.make import make
 from gumdrop.envs.world import Entity, Scene
 
 CELL, PAD = 48, 12

@@ -17,7 +17,7 @@ import pytest
 from gumdrop.envs.constants import plain
 from gumdrop.envs.engine.engine import Engine
 from gumdrop.envs.engine.packing import layout_of, pack
-from gumdrop.envs.engine.specialise import specialised
+from gumdrop.envs.engine.partial_evaluation import partially_evaluated
 from gumdrop.envs.make import make
 from gumdrop.envs.views.gym_view import GymView
 from gumdrop.envs.world import World, WorldConfig, rule
@@ -55,22 +55,22 @@ class C(NamedTuple):
 @pytest.mark.parametrize("function", [value, branch, nested, either])
 @pytest.mark.parametrize("c", [C(True, 2), C(False, 2), C(True, 7), C(False, 0), C(True, 2.5)])
 def test_it_means_the_same(function: Any, c: C) -> None:
-    cut = specialised(function, (("on", c.on), ("bonus", c.bonus)))
+    cut = partially_evaluated(function, (("on", c.on), ("bonus", c.bonus)))
     for a in range(9):
         want, got = function(a, c), cut(a, c)
         assert got == want and type(got) is type(want)
 
 
 def test_branches_go_and_numbers_of_other_types_are_others() -> None:
-    cut = specialised(branch, (("on", True), ("bonus", 2)))
+    cut = partially_evaluated(branch, (("on", True), ("bonus", 2)))
     assert "c" not in cut.__code__.co_names and "bonus" not in cut.__code__.co_names and -1 not in cut.__code__.co_consts
-    whole, real = (specialised(value, (("bonus", number),)) for number in (3, 3.0))
+    whole, real = (partially_evaluated(value, (("bonus", number),)) for number in (3, 3.0))
     assert type(whole(1, None)) is int and type(real(1, None)) is float
 
 
 def test_a_default_is_what_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(branch.__globals__, "LIMIT", 4)
-    cut = specialised(branch, (("on", True), ("bonus", 2)))
+    cut = partially_evaluated(branch, (("on", True), ("bonus", 2)))
     assert cut(5, None) == 8 and branch(5, C(True, 2)) == 8
 
 
@@ -78,7 +78,7 @@ def test_a_file_that_changed_after_the_import_is_not_read(monkeypatch: pytest.Mo
     import inspect
 
     monkeypatch.setattr(inspect, "getsourcelines", lambda f: (["def value(a, c):\n", "    return a or c.bonus\n"], 1))
-    assert specialised(value, (("bonus", 11),)) is value
+    assert partially_evaluated(value, (("bonus", 11),)) is value
 
 
 class Copied(World):

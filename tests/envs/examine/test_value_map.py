@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from gumdrop.envs.examine import solution as solve
-from gumdrop.envs.examine import value_map as portrait
+from gumdrop.envs.examine import value_map as value_map
 from gumdrop.envs.solvers import mdp
 from gumdrop.envs.world import Entity, Model, Scene, World
 from gumdrop.scripts.cli import main
@@ -40,10 +40,10 @@ def floor_model(leads: Any) -> Model:
     return Model(to, np.ones(to.shape), end.astype(float), end, 7, fields)
 
 
-def drawn(model: Model) -> portrait.Map | None:
+def drawn(model: Model) -> value_map.Map | None:
     solution = mdp.value_iteration(model, 0.5)
     q = mdp.backup(mdp.flatten(model), solution.value, 0.5)
-    return portrait.map_of(Floor(World.Config()), Spot(np.array([3]), np.array([1])), model, solution, q)
+    return value_map.map_of(Floor(World.Config()), Spot(np.array([3]), np.array([1])), model, solution, q)
 
 
 def step_right_or_up(cell: int, heading: int, action: int) -> tuple[int, int]:
@@ -70,7 +70,7 @@ def test_turning_is_a_letter_and_one_heading_is_shown() -> None:
     picture = drawn(floor_model(turn))
     assert picture is not None
     assert ["".join(row) for row in picture.mark] == [">>G", "aa#"]  # at (1, 1) it faces the wall
-    assert "a, b, c, ...: action 0" in portrait.text(picture)
+    assert "a, b, c, ...: action 0" in value_map.text(picture)
 
 
 def test_actions_that_mean_different_things_in_each_cell() -> None:
@@ -85,7 +85,7 @@ def test_actions_that_mean_different_things_in_each_cell() -> None:
     picture = drawn(model)
     assert picture is not None
     assert picture.mark[0, 1] == ">" and picture.mark[1, 0] == "9"
-    assert "on a number pad" in portrait.text(picture)
+    assert "on a number pad" in value_map.text(picture)
 
 
 def test_states_that_are_no_places() -> None:
@@ -99,19 +99,19 @@ def test_states_that_are_no_places() -> None:
 
     one = Number(np.array([0]), np.array([7]))
     q = mdp.backup(mdp.flatten(odd), solution.value, 0.5)
-    assert portrait.map_of(Floor(World.Config()), one, odd, solution, q) is None
-    rows = portrait.rows_of(odd, solution)
-    lines = portrait.text(rows).splitlines()
+    assert value_map.map_of(Floor(World.Config()), one, odd, solution, q) is None
+    rows = value_map.rows_of(odd, solution)
+    lines = value_map.text(rows).splitlines()
     assert lines[0].split() == ["cell", "number", "value", "action"] and lines[1].split() == ["start", "0", "7", "0.25", "0"]
     assert len(lines) == 11
 
 
 def test_candy_and_goals_are_marked() -> None:
     solved = solve.examine("candy", {"candies": 3}, seed=0)
-    assert isinstance(solved.picture, portrait.Map)
+    assert isinstance(solved.picture, value_map.Map)
     assert (solved.picture.cells == "*").sum() == 3 and np.isnan(solved.picture.value).sum() == 3
     assert not np.isnan(solved.picture.value[solved.picture.start])
-    assert portrait.text(solved.picture) == solved.document["text"]
+    assert value_map.text(solved.picture) == solved.document["text"]
 
 
 def pixels(path: Path) -> Array:
@@ -126,7 +126,7 @@ def test_picture_shows_the_values(tmp_path: Path) -> None:
     value = np.array([[0.0, 1.0], [np.nan, 0.5]])
     move = np.zeros((2, 2, 2), np.int64)
     cells, mark = np.array([[".", "."], ["#", "G"]]), np.array([[".", "o"], ["#", "o"]])
-    portrait.save(path, portrait.Map(cells, value, move, mark, (0, 1)), "two by two")
+    value_map.save(path, value_map.Map(cells, value, move, mark, (0, 1)), "two by two")
     image = pixels(path)
 
     def share(color: tuple[int, int, int]) -> float:
@@ -135,7 +135,7 @@ def test_picture_shows_the_values(tmp_path: Path) -> None:
     assert share((0, 34, 78)) > 0.02 and share((254, 232, 56)) > 0.02, "both ends of cividis fill a cell"
     assert share((213, 94, 0)) > 0.0005, "the start's ring"
     assert share((217, 213, 204)) > 0.01, "the wall"
-    portrait.save(path, portrait.Map(cells, value, move, mark, (0, 0)), "two by two")
+    value_map.save(path, value_map.Map(cells, value, move, mark, (0, 0)), "two by two")
     assert pixels(path).tobytes() != image.tobytes()
 
 
@@ -144,7 +144,7 @@ def test_any_board_fits(tmp_path: Path, shape: tuple[int, int]) -> None:
     rng, path = np.random.default_rng(0), tmp_path / "value.png"
     move = rng.integers(-1, 2, (*shape, 2))
     mark = np.where(move.any(2), "^", "o")
-    portrait.save(path, portrait.Map(np.full(shape, "."), rng.random(shape), move, mark, (0, 0)))
+    value_map.save(path, value_map.Map(np.full(shape, "."), rng.random(shape), move, mark, (0, 0)))
     assert max(pixels(path).shape) < 2600
 
 
@@ -163,7 +163,7 @@ def test_command_draws(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
 
 @pytest.mark.parametrize(("name", "message"), [("value.gif", "ends in .png, .svg, .pdf"), ("no/value.png", "does not exist")])
 def test_refusals(tmp_path: Path, name: str, message: str) -> None:
-    rows = portrait.Rows(("s",), (("0",),), np.zeros(1), np.zeros(1, int), 1, 0)
+    rows = value_map.Rows(("s",), (("0",),), np.zeros(1), np.zeros(1, int), 1, 0)
     with pytest.raises(ValueError, match=message) as error:
-        portrait.save(tmp_path / name, rows)
+        value_map.save(tmp_path / name, rows)
     assert "\n" not in str(error.value)

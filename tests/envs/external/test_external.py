@@ -13,7 +13,7 @@ import pytest
 
 from gumdrop.envs.batch import BatchEnv
 from gumdrop.envs.checks.conformance import check_world, play, random_actions, require_same
-from gumdrop.envs.external.batch import ForeignBatch, ReplayMismatch
+from gumdrop.envs.external.batch import ExternalBatch, ReplayMismatch
 from gumdrop.envs.external.loop import CopyFailed
 from gumdrop.envs.make import make
 from gumdrop.envs.names import UnknownName
@@ -83,8 +83,8 @@ def _strange(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
 
 
-def probe(n: int = 2, **options: Any) -> ForeignBatch:
-    return ForeignBatch("tests/Probe-v0", options, num_envs=n)
+def probe(n: int = 2, **options: Any) -> ExternalBatch:
+    return ExternalBatch("tests/Probe-v0", options, num_envs=n)
 
 
 def splitmix(x: int) -> int:
@@ -103,7 +103,7 @@ def episode_seed(copy_seed: int, episode: int) -> int:
      ("MountainCarContinuous-v0", {"max_episode_steps": 40})],
 )  # fmt: skip
 def test_the_same_as_plain_gymnasium_loops(id: str, options: dict[str, Any]) -> None:
-    batch = ForeignBatch(id, options, num_envs=8, seed=3)
+    batch = ExternalBatch(id, options, num_envs=8, seed=3)
     actions = random_actions(batch, 150)
     seeds = copy_seeds(3, 8)
     t = play(batch, actions)
@@ -132,7 +132,7 @@ def test_the_same_as_plain_gymnasium_loops(id: str, options: dict[str, Any]) -> 
     ("id", "options"), [("CartPole-v1", {}), ("FrozenLake-v1", {}), ("Pendulum-v1", {"max_episode_steps": 70})]
 )
 def test_replay_resumes_bit_by_bit(id: str, options: dict[str, Any]) -> None:
-    a, b = (ForeignBatch(id, options, num_envs=4, seed=seed) for seed in (1, 2))
+    a, b = (ExternalBatch(id, options, num_envs=4, seed=seed) for seed in (1, 2))
     actions = random_actions(a, 260)
     for start in range(0, 200, 67):  # several moments, the log grown beyond its first length among them
         play(a, actions[start : start + 67])
@@ -145,7 +145,7 @@ def test_replay_resumes_bit_by_bit(id: str, options: dict[str, Any]) -> None:
         after = play(b, actions[-60:])
         b.set_state(state)
         require_same(after, play(b, actions[-60:]), "resumed twice", "")
-        c = ForeignBatch(id, options, num_envs=4)
+        c = ExternalBatch(id, options, num_envs=4)
         c.set_state(state)
         require_same(after, play(c, actions[-60:]), "resumed elsewhere", "")
     require_same(after, play(a, actions[-60:]), "never stopped", "")
@@ -171,8 +171,8 @@ def test_a_replay_that_ends_early_goes_on_with_the_next_episode() -> None:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_episode_that_has_ended_is_put_back_as_it_ended(workers: int) -> None:
     """Evaluation leaves finished copies as they are: a replay ends there too, which is no difference."""
-    a = ForeignBatch("CartPole-v1", num_envs=3, seed=2, workers=workers)
-    b = ForeignBatch("CartPole-v1", num_envs=3, seed=3, workers=workers)
+    a = ExternalBatch("CartPole-v1", num_envs=3, seed=2, workers=workers)
+    b = ExternalBatch("CartPole-v1", num_envs=3, seed=3, workers=workers)
     for _ in range(60):
         step = a.step(np.ones((3, 1), np.int64), autoreset=False)
         if step.terminated.any():
@@ -202,7 +202,7 @@ def test_states_that_do_not_fit_are_refused() -> None:
 
 
 def test_reset_goes_on_with_the_seed_or_begins_anew() -> None:
-    env = ForeignBatch("CartPole-v1", num_envs=3, seed=5)
+    env = ExternalBatch("CartPole-v1", num_envs=3, seed=5)
     first = env.obs.copy()
     second = env.reset().copy()
     assert (first != second).any(axis=(1, 2)).all()
@@ -219,7 +219,7 @@ def test_spaces_and_protocol() -> None:
     assert env.scene(0) is None and env.yardstick() is None and env.id == "CartPole-v1"
     out = env.step(np.zeros((2, 1), np.int64))
     assert [x.dtype for x in out] == [np.float32, np.float32, np.bool_, np.bool_, np.float32]
-    assert ForeignBatch("CartPole-v1").time_limit == 500 and probe().time_limit == 0
+    assert ExternalBatch("CartPole-v1").time_limit == 500 and probe().time_limit == 0
     assert probe().observation_space.dtype == np.float32  # Probe's own is float64
 
 
@@ -319,12 +319,12 @@ def test_pictures_come_from_a_second_environment_at_the_same_state() -> None:
             picture: Array | None = env.rgb(i)
             assert picture is not None and picture.shape == (2, 3, 3) and (picture == (k + 1) % 5).all()
     assert trained.render_mode is None  # the training copies never draw
-    assert ForeignBatch("tests/NoRenderer-v0").rgb(0) is None
+    assert ExternalBatch("tests/NoRenderer-v0").rgb(0) is None
     env.close()
 
 
-def zoo(n: int = 2, **options: Any) -> ForeignBatch:
-    return ForeignBatch("strange:parallel_env", options, num_envs=n)
+def zoo(n: int = 2, **options: Any) -> ExternalBatch:
+    return ExternalBatch("strange:parallel_env", options, num_envs=n)
 
 
 def test_several_agents_in_the_order_of_possible_agents() -> None:
@@ -367,7 +367,7 @@ def test_an_episode_is_truncated_where_all_who_were_left_were_cut(ends: Any, cut
 
 
 def test_several_agents_resume_bit_by_bit_and_are_drawn() -> None:
-    a, b = zoo(n=3), ForeignBatch("strange:Together", num_envs=3, seed=8)
+    a, b = zoo(n=3), ExternalBatch("strange:Together", num_envs=3, seed=8)
     actions = random_actions(a, 40)
     play(a, actions[:19])  # in the middle of an episode, ann has left
     assert a.elapsed.tolist() == [3, 3, 3]
@@ -396,7 +396,7 @@ def test_a_mismatch_is_one_line_for_people() -> None:
 
 
 def test_a_function_may_give_a_gymnasium_environment() -> None:
-    assert (ForeignBatch("strange:fine", num_envs=2).obs == ForeignBatch("strange:Fine-v0", num_envs=2).obs).all()
+    assert (ExternalBatch("strange:fine", num_envs=2).obs == ExternalBatch("strange:Fine-v0", num_envs=2).obs).all()
 
 
 def test_pettingzoos_own_environments() -> None:
@@ -450,7 +450,7 @@ def test_environments_that_keep_their_promises_pass(id: str) -> None:
 
 
 def test_a_failing_copy_is_named_without_workers() -> None:
-    env = ForeignBatch("strange:ZooRaises", num_envs=2)
+    env = ExternalBatch("strange:ZooRaises", num_envs=2)
     with pytest.raises(CopyFailed, match="copy 0 failed in step 1 of episode 0") as caught:
         env.step(np.zeros((2, 3), np.int64))
     assert isinstance(caught.value.__cause__, RuntimeError)

@@ -19,7 +19,7 @@ import pytest
 
 from gumdrop.envs.batch import BatchEnv
 from gumdrop.envs.checks.conformance import play, random_actions, require_same
-from gumdrop.envs.external.batch import ForeignBatch, ReplayMismatch
+from gumdrop.envs.external.batch import ExternalBatch, ReplayMismatch
 from gumdrop.envs.external.loop import CopyFailed
 from gumdrop.envs.make import make
 from gumdrop.envs.names import UnknownName
@@ -51,8 +51,8 @@ def gone(pid: int) -> bool:
     [("CartPole-v1", {}), ("Pendulum-v1", {"max_episode_steps": 30}), ("strange:parallel_env", {})],
 )
 def test_workers_give_the_same_bits_and_resume_each_other(id: str, options: dict[str, Any]) -> None:
-    here = ForeignBatch(id, options, num_envs=5, seed=3)
-    there = ForeignBatch(id, options, num_envs=5, seed=3, workers=2, timeout=60)
+    here = ExternalBatch(id, options, num_envs=5, seed=3)
+    there = ExternalBatch(id, options, num_envs=5, seed=3, workers=2, timeout=60)
     assert isinstance(there, BatchEnv) and there.workers == 2 and len(there._loop._workers) == 2
     actions = random_actions(here, 130)
     require_same(play(here, actions[:90]), play(there, actions[:90]), "here against workers", "")
@@ -75,7 +75,7 @@ def test_workers_give_the_same_bits_and_resume_each_other(id: str, options: dict
 
 
 def test_more_workers_than_copies_and_pictures() -> None:
-    here = ForeignBatch("strange:Fine-v0", num_envs=3, seed=1)
+    here = ExternalBatch("strange:Fine-v0", num_envs=3, seed=1)
     there = make("strange:Fine-v0", {"workers": 8, "timeout": 60}, num_envs=3, seed=1)
     assert there.workers == 3 and there.options == {}  # type: ignore[attr-defined]
     for action in random_actions(here, 3):
@@ -91,7 +91,7 @@ def test_more_workers_than_copies_and_pictures() -> None:
         there.reset()
 
 
-def fails(env: ForeignBatch, copy: int = 2, steps: int = 40) -> CopyFailed:
+def fails(env: ExternalBatch, copy: int = 2, steps: int = 40) -> CopyFailed:
     """Step until a copy fails: `copy`, which alone goes right."""
     pids = [worker.process.pid for worker in env._loop._workers] if env.workers else []
     action = np.zeros((env.num_envs, 1), np.int64)
@@ -109,7 +109,7 @@ def fails(env: ForeignBatch, copy: int = 2, steps: int = 40) -> CopyFailed:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_exception_names_the_copy_the_step_and_the_line(workers: int, capfd: pytest.CaptureFixture[str]) -> None:
-    error = fails(ForeignBatch("strange:Raises-v0", num_envs=5, workers=workers), copy=3)
+    error = fails(ExternalBatch("strange:Raises-v0", num_envs=5, workers=workers), copy=3)
     want = r".* strange:Raises-v0: copy 3 failed in step 2 of episode 0: KeyError: .no.ndoor. \(strange.py:\d+ in strike\)"
     assert re.fullmatch(want, error.line), error.line
     assert 'raise KeyError("no\\ndoor")' in error.trace and "in step\n    self.strike()" in error.trace
@@ -130,7 +130,7 @@ def test_an_exception_names_the_copy_the_step_and_the_line(workers: int, capfd: 
 )
 def test_what_takes_a_process_down_is_named(id: str, timeout: float, message: str, trace: str) -> None:
     began = time.monotonic()
-    error = fails(ForeignBatch(f"strange:{id}-v0", num_envs=4, workers=2, timeout=timeout))
+    error = fails(ExternalBatch(f"strange:{id}-v0", num_envs=4, workers=2, timeout=timeout))
     assert re.search(message, error.line), error.line
     assert trace in error.trace and (trace or not error.trace) and "foreign.py" not in error.trace
     assert time.monotonic() - began < 25  # the one that hangs would take 30
@@ -138,14 +138,14 @@ def test_what_takes_a_process_down_is_named(id: str, timeout: float, message: st
 
 def test_a_slow_copy_is_not_a_hanging_one() -> None:
     """The limit holds for one call, not for a worker's whole round, nor for a whole replay."""
-    env = ForeignBatch("strange:Hangs-v0", {"sleep": 0.4, "when": 1}, num_envs=4, workers=1, timeout=1)
+    env = ExternalBatch("strange:Hangs-v0", {"sleep": 0.4, "when": 1}, num_envs=4, workers=1, timeout=1)
     right = np.ones((4, 1), np.int64)
     began = time.monotonic()
     env.step(right)
     assert time.monotonic() - began > 1.6
     env.set_state(env.get_state())
     env.close()
-    waits = ForeignBatch("strange:Hangs-v0", {"sleep": 0.3, "when": 1}, num_envs=1, workers=1, timeout=0)
+    waits = ExternalBatch("strange:Hangs-v0", {"sleep": 0.3, "when": 1}, num_envs=1, workers=1, timeout=0)
     waits.step(right[:1])  # 0: for ever
     waits.close()
 
@@ -160,11 +160,11 @@ def test_a_slow_copy_is_not_a_hanging_one() -> None:
 )
 def test_copies_that_never_begin(id: str, message: str) -> None:
     with pytest.raises(CopyFailed, match=message):
-        ForeignBatch(f"strange:{id}-v0", num_envs=2, workers=1, timeout=0.5)
+        ExternalBatch(f"strange:{id}-v0", num_envs=2, workers=1, timeout=0.5)
 
 
 def test_a_killed_worker_is_noticed() -> None:
-    env = ForeignBatch("CartPole-v1", num_envs=4, workers=2)
+    env = ExternalBatch("CartPole-v1", num_envs=4, workers=2)
     os.kill(env._loop._workers[1].process.pid, signal.SIGKILL)
     with pytest.raises(CopyFailed, match=r"the worker of copies 2 to 3 ended its process between two calls: SIGKILL: out of"):
         for action in random_actions(env, 5):
@@ -203,21 +203,21 @@ def test_ids_that_the_program_registered_reach_the_workers() -> None:
     gymnasium.register("tests/Ours-v0", strange.Fine)  # a class: a worker imports its module
     gymnasium.register("tests/Lambda-v0", lambda **options: strange.Fine(**options))  # nothing that a worker could import
     try:
-        env = ForeignBatch("tests/Ours-v0", num_envs=2, workers=1)
-        assert (env.obs == ForeignBatch("tests/Ours-v0", num_envs=2).obs).all()
+        env = ExternalBatch("tests/Ours-v0", num_envs=2, workers=1)
+        assert (env.obs == ExternalBatch("tests/Ours-v0", num_envs=2).obs).all()
         env.close()
         with pytest.raises(UnknownName, match="no environment 'tests/Lambda-v0'"):
-            ForeignBatch("tests/Lambda-v0", num_envs=2, workers=1)
+            ExternalBatch("tests/Lambda-v0", num_envs=2, workers=1)
     finally:
         del gymnasium.registry["tests/Ours-v0"], gymnasium.registry["tests/Lambda-v0"]
 
 
 PROGRAM = """
 import signal, sys, time
-from gumdrop.envs.external.batch import ForeignBatch
+from gumdrop.envs.external.batch import ExternalBatch
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are born deaf to it
-    env = ForeignBatch("strange:Hangs-v0", num_envs=2, workers=2, timeout=100)
+    env = ExternalBatch("strange:Hangs-v0", num_envs=2, workers=2, timeout=100)
     print(*[w.process.pid for w in env._loop._workers], flush=True)
     if sys.argv[1] == "leave":
         sys.exit(0)

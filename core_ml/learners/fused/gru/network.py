@@ -1,4 +1,4 @@
-"""A recurrent actor-critic whose work is done by the kernels of this package: `eager_memory.EagerRecurrent`'s methods for a
+"""A recurrent actor-critic whose work is done by the kernels of this package: `eager_memory.TorchRecurrent`'s methods for a
 GRU, without torch."""
 
 from __future__ import annotations
@@ -140,18 +140,18 @@ class FusedRecurrent:
         return min(self.threads, -(-rows // TILE), GROUPS) if rows >= SHARED_FROM else 1
 
     def buffers(self, rows: int) -> Acted:
-        """Memory for what `explore` gives out."""
+        """Memory for what `collect_natively` gives out."""
         return buffers_of(self.spec, rows)
 
-    def explores(self, agents: int) -> bool:
-        """Whether `explore` can, with so many agents a copy: they must lie in one tile."""
+    def can_collect_natively(self, agents: int) -> bool:
+        """Whether `collect_natively` can, with so many agents a copy: they must lie in one tile."""
         return TILE % agents == 0
 
-    def explore(
+    def collect_natively(
         self, world: Any, kept: Any, seeds: Array, acted: Acted, state: States, scale: Array | None = None,
         bounds: Array | None = None, held: Array | None = None,
     ) -> tuple[float, States, Array]:  # fmt: skip
-        """Act and step the copies of a world, over and over, as `FusedActorCritic.explore` does, from `state` on.
+        """Act and step the copies of a world, over and over, as `FusedActorCritic.collect_natively` does, from `state` on.
 
         Returns the world's share of the time, the states after the last step (those of `initial` where an episode begins), and
         float32 (T, N * A, 1, H), in the memory of `held` if that fits: where a step cut an episode short, h after it, before

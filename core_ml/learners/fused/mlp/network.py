@@ -148,11 +148,11 @@ class FusedActorCritic:
         self._work(kernels.SAMPLE, rows, acting, len(obs), seeds=np.array([seed % 2**64], np.uint64), counter=counter)
         return out
 
-    def explores(self, agents: int) -> bool:
-        """Whether `explore` can, with so many agents a copy: they must lie in one tile."""
+    def can_collect_natively(self, agents: int) -> bool:
+        """Whether `collect_natively` can, with so many agents a copy: they must lie in one tile."""
         return TILE % agents == 0
 
-    def explore(
+    def collect_natively(
         self, world: Any, kept: Any, seeds: Array, acted: Acted, scale: Array | None = None, bounds: Array | None = None
     ) -> float:
         """Act and step the copies of a world, over and over, without coming back to Python; each thread has its own copies.

@@ -1,4 +1,4 @@
-"""A Q-network whose work is done by the kernels of this package: `eager_q.EagerQ`'s methods, without torch."""
+"""A Q-network whose work is done by the kernels of this package: `eager_q.TorchQ`'s methods, without torch."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ class FusedQ:
         self._work(q_kernels.OUTPUTS, self._seen(obs), len(obs), outputs=values.reshape(-1))
         return values
 
-    def explores(self, agents: int) -> bool:
-        """Whether `explore` can, with so many agents a copy: they must lie in one tile."""
+    def can_collect_natively(self, agents: int) -> bool:
+        """Whether `collect_natively` can, with so many agents a copy: they must lie in one tile."""
         return TILE % agents == 0
 
-    def explore(self, world: Any, kept: Any, forced: Array) -> float:
+    def collect_natively(self, world: Any, kept: Any, forced: Array) -> float:
         """Act and step the copies of a world as often as `forced` says, int64 (T, N * A): the actions to take, -1 for the best.
 
-        `world` and `kept` as in `FusedActorCritic.explore`. Returns the world's share of the time.
+        `world` and `kept` as in `FusedActorCritic.collect_natively`. Returns the world's share of the time.
         """
         steps, count = forced.shape
         native = native_of(world, kept, steps)
