@@ -28,7 +28,7 @@ class Step(NamedTuple):
 class Episodes(NamedTuple):
     """Statistics of the episodes that ended in the last step."""
 
-    copy: Array  # int64 (E,)
+    env: Array  # int64 (E,): which of the environments
     return_: Array  # float64 (E, A): sum of rewards
     length: Array  # int64 (E,)
 

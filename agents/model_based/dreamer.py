@@ -26,8 +26,8 @@ class Dreamer:
     learns in imagination alone.
 
     Work per `learn`: `updates` times, a step of the model on sequences of what really happened, and a step of the actor-critic
-    on what the model imagines from the states of these sequences. One model and one actor-critic for all agents of a copy, each of
-    whom counts the others among the world's chances. Discrete actions.
+    on what the model imagines from the states of these sequences. One model and one actor-critic for all agents of a copy, each
+    of whom counts the others among the world's chances. Discrete actions.
     """
 
     unasked: ClassVar[str] = "slow: name it to have it"

@@ -26,7 +26,7 @@ from ..draw import render
 from ..engine.engine import THREAD_FROM, Engine
 from ..external.apart import probe
 from ..external.batch import ExternalBatch, ReplayMismatch
-from ..external.loop import CopyFailed, where_failed
+from ..external.loop import EnvironmentFailed, where_failed
 from ..external.make import make_external, own_options
 from ..names import is_external
 from ..registry import make_world
@@ -588,7 +588,7 @@ def check_world(id: str, options: dict[str, Any] | None = None) -> list[Check]:
             results.append(Check(name, True, check()))
         except Fault as fault:
             results.append(Check(name, False, str(fault)))
-        except CopyFailed as error:
+        except EnvironmentFailed as error:
             results.append(Check(name, False, error.line))
         except Exception as error:  # a stranger's rules: whatever they raise is a finding, not our crash
             results.append(Check(name, False, " ".join(f"{type(error).__name__}: {error}".split())[:500]))

@@ -43,7 +43,7 @@ class ExternalBatch:
 
     `workers` > 0 runs the copies in so many processes, each with a share of them, and `timeout` seconds are what one
     call of an environment may take there (0: for ever); both may stand in `options` instead. Results do not depend
-    on them. A copy that raises, dies or hangs raises CopyFailed; with workers all of them are ended then.
+    on them. A copy that raises, dies or hangs raises EnvironmentFailed; with workers all of them are ended then.
 
     Raises UnknownName or ValueError in one line each where the environment cannot be made.
     """
@@ -118,7 +118,7 @@ class ExternalBatch:
     def step(self, action: Array, *, autoreset: bool = True) -> Step:
         """One step of all copies; with `autoreset` a finished copy begins its next episode.
 
-        Raises ValueError for an illegal action, CopyFailed where an environment fails.
+        Raises ValueError for an illegal action, EnvironmentFailed where an environment fails.
         """
         b, action = self._b, np.asarray(action, self._log.dtype)
         if action.shape != b.action.shape:

@@ -29,12 +29,12 @@ DOING = (  # what `Buffers.mark` says that a copy is doing
 IDLE, MAKE, RESET, STEP, REPLAY, DRAW = range(len(DOING))
 
 
-class CopyFailed(ValueError):
+class EnvironmentFailed(ValueError):
     """One copy of a foreign environment raised, died or hung: a line that names it, then the traceback if there is one."""
 
     def __init__(self, line: str, copy: int, trace: str = "") -> None:
         super().__init__(line, copy, trace)
-        self.line, self.copy, self.trace = line, copy, trace
+        self.line, self.env, self.trace = line, copy, trace
 
     def __str__(self) -> str:
         return f"{self.line}\n{self.trace}".rstrip()
@@ -101,11 +101,13 @@ class Loop:
         self._rows = [(copy.step, b.action[i], b.obs[i], b.reward[i]) for i, copy in enumerate(copies)]
         self._viewer: _Viewer | None = None
 
-    def _failed(self, error: BaseException) -> CopyFailed:
+    def _failed(self, error: BaseException) -> EnvironmentFailed:
         i, doing = int(self._mark[0]), DOING[int(self._mark[1])]
         doing = doing.format(elapsed=self._b.elapsed[i], episode=self._b.episode[i])
         what, trace = where_failed(error)
-        return CopyFailed(f"environment {self._id}: copy {self._first + i} failed {doing}: {what}", self._first + i, trace)
+        return EnvironmentFailed(
+            f"environment {self._id}: copy {self._first + i} failed {doing}: {what}", self._first + i, trace
+        )
 
     def reset(self) -> None:
         """Begin the episodes that `episode` counts, in all copies."""

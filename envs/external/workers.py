@@ -27,7 +27,7 @@ import numpy as np
 from ...store.arrays import Array
 from ..names import UnknownName
 from .copies import Facts, adapt
-from .loop import DOING, IDLE, MAKE, Buffers, CopyFailed, Loop, layout, where_failed
+from .loop import DOING, IDLE, MAKE, Buffers, EnvironmentFailed, Loop, layout, where_failed
 from .make import make_external
 from .process import PATIENCE, START, _end_with_caller, _register, _registration, _settle, signals_held_back
 
@@ -78,7 +78,7 @@ def _end(workers: list[_Worker]) -> None:
 class Workers:
     """`Loop` for copies in worker processes: the same calls, the same bits; `buffers` are shared with them.
 
-    `timeout`: seconds that one call of an environment may take, 0 for ever. Raises CopyFailed where one takes longer,
+    `timeout`: seconds that one call of an environment may take, 0 for ever. Raises EnvironmentFailed where one takes longer,
     raises or ends its process; whatever is raised, all workers are ended first.
     """
 
@@ -156,7 +156,7 @@ class Workers:
             raise
 
     def _answers(self, timeout: float, workers: list[_Worker] | None = None) -> list[Any]:
-        """One answer of each worker. Raises what a worker reports, and CopyFailed for one that died or hangs."""
+        """One answer of each worker. Raises what a worker reports, and EnvironmentFailed for one that died or hangs."""
         workers = self._workers if workers is None else workers
         waiting: dict[Any, _Worker] = {worker.conn: worker for worker in workers}
         answers: dict[int, Any] = {}
@@ -190,7 +190,7 @@ class Workers:
         i, doing, count = self._buffers.mark[worker.number].tolist()
         return i, doing, count, int(self._buffers.elapsed[worker.first + i])
 
-    def _failed(self, worker: _Worker, what: str, trace: str) -> CopyFailed:
+    def _failed(self, worker: _Worker, what: str, trace: str) -> EnvironmentFailed:
         """`what` has become of a worker, with the copy that it was at and what that did in place of `{who}` and `{doing}`."""
         copy, who, doing = worker.first, f"copy {worker.first}", DOING[MAKE]
         if self._buffers is not None:
@@ -200,9 +200,9 @@ class Workers:
             if at == IDLE:
                 copy, who = worker.first, f"the worker of copies {worker.first} to {worker.last - 1}"
             doing = DOING[at].format(elapsed=self._buffers.elapsed[copy], episode=self._buffers.episode[copy])
-        return CopyFailed(f"environment {self._id}: {what.format(who=who, doing=doing)}", copy, trace)
+        return EnvironmentFailed(f"environment {self._id}: {what.format(who=who, doing=doing)}", copy, trace)
 
-    def _died(self, worker: _Worker) -> CopyFailed:
+    def _died(self, worker: _Worker) -> EnvironmentFailed:
         worker.process.join(PATIENCE)
         status = worker.process.exitcode
         how = f"exit status {status}"
@@ -216,7 +216,7 @@ class Workers:
             how += ": out of memory? take fewer copies"
         return self._failed(worker, f"{{who}} ended its process {{doing}}: {how}{_innermost(trace)}", trace)
 
-    def _hung(self, worker: _Worker, timeout: float) -> CopyFailed:
+    def _hung(self, worker: _Worker, timeout: float) -> EnvironmentFailed:
         trace = ""
         if hasattr(faulthandler, "register") and worker.process.pid:
             with contextlib.suppress(OSError):
@@ -234,7 +234,7 @@ def _innermost(trace: str) -> str:
 
 def _reported(kind: str, content: Any) -> Exception:
     if kind == "failed":
-        return CopyFailed(*content)
+        return EnvironmentFailed(*content)
     return UnknownName(content) if kind == "unknown" else ValueError(content)
 
 
@@ -290,7 +290,7 @@ def _serve(
             conn.send(("done", answer))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return  # the caller has gone
-    except CopyFailed as error:
+    except EnvironmentFailed as error:
         conn.send(("failed", error.args))
     except UnknownName as error:
         conn.send(("unknown", str(error)))
@@ -316,6 +316,6 @@ def _made(conn: Any, number: int, share: range, id: str, options: dict[str, Any]
         raise
     except BaseException as error:  # make_external turns errors into one line; this ends the process, as sys.exit does
         what, trace = where_failed(error)
-        raise CopyFailed(f"environment {id}: copy {i} failed {DOING[MAKE]}: {what}", i, trace) from None
+        raise EnvironmentFailed(f"environment {id}: copy {i} failed {DOING[MAKE]}: {what}", i, trace) from None
     b.mark[0] = 0, IDLE, 0
     return Loop(id, options, copies, b, share.start)

@@ -89,8 +89,8 @@ def run_episodes(
             returns[rows[running]] += step.reward[running].mean(1)
             lengths[rows[running]] += 1
             ended = env.episodes()
-            fresh = running[ended.copy]  # a copy plays on after its episode; only the first one counts
-            copies = ended.copy[fresh]
+            fresh = running[ended.env]  # a copy plays on after its episode; only the first one counts
+            copies = ended.env[fresh]
             returns[rows[copies]] = ended.return_[fresh].mean(1)
             lengths[rows[copies]] = ended.length[fresh]
             running[copies] = False

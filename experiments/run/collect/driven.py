@@ -63,8 +63,8 @@ class DrivenCollector(Collector):
             if not np.isfinite(step.final_obs[step.terminated | step.truncated]).all():
                 raise NonFinite(f"the last observation of an episode in {self.env.id} is not finite")
         ended = self.env.episodes()
-        if len(ended.copy):
-            self._count(np.full(len(ended.copy), self._t), ended)
+        if len(ended.env):
+            self._count(np.full(len(ended.env), self._t), ended)
         self._t += 1
 
     def get_state(self) -> dict[str, Array]:

@@ -108,14 +108,14 @@ class Collector:
             if cut:
                 finals.append(step.final_obs[step.truncated])
             ended = self.env.episodes()
-            if len(ended.copy):
+            if len(ended.env):
                 ends.append(ended)
                 when.append(t)
             self.obs = step.obs
             self.policy_seconds += t1 - t0
             self.world_seconds += clock() - t1
         if ends:
-            self._count(np.repeat(when, [len(e.copy) for e in ends]), Episodes(*map(np.concatenate, zip(*ends, strict=True))))
+            self._count(np.repeat(when, [len(e.env) for e in ends]), Episodes(*map(np.concatenate, zip(*ends, strict=True))))
         final_obs = np.concatenate(finals) if finals else np.empty((0, *self.obs.shape[1:]), self.obs.dtype)
         extras = {name[1:]: array for name, array in kept.items() if name.startswith("+")}
         return Rollout(
@@ -149,7 +149,7 @@ class Collector:
         random actions in a maze look close to optimal while only the lucky ones have ended.
         """
         self._ended += len(t)
-        copy = ended.copy
+        copy = ended.env
         while len(copy):
             # A copy that is not counted yet is counted at its first end, or at its second if that began too early.
             order = np.argsort(copy, kind="stable")

@@ -319,8 +319,8 @@ def _rollouts(world: str) -> dict[str, Any]:
             final = plain.actor.values(step.final_obs).reshape(step.reward.shape)
             steps["final"].append(np.where(step.truncated[:, None], final, 0.0))
             ended = host.episodes()
-            if len(ended.copy):
-                theirs._count(np.full(len(ended.copy), t), ended)
+            if len(ended.env):
+                theirs._count(np.full(len(ended.env), t), ended)
         for name in ("obs", "reward", "terminated", "truncated"):
             if not np.array_equal(getattr(there, name).numpy(), steps[name]):
                 differ.append(name)

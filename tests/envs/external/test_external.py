@@ -14,7 +14,7 @@ import pytest
 from gumdrop.envs.batch import BatchEnv
 from gumdrop.envs.checks.conformance import check_world, play, random_actions, require_same
 from gumdrop.envs.external.batch import ExternalBatch, ReplayMismatch
-from gumdrop.envs.external.loop import CopyFailed
+from gumdrop.envs.external.loop import EnvironmentFailed
 from gumdrop.envs.make import make
 from gumdrop.envs.names import UnknownName
 from gumdrop.envs.rng import copy_seeds
@@ -412,7 +412,7 @@ def test_minigrid() -> None:
     env = make("minigrid:MiniGrid-Empty-8x8-v0", num_envs=2)
     assert env.observation_space.shape == (4 + 7 * 7 * 3,)  # direction and image; the mission is text without a fixed size
     for move in (2, 2, 2, 2, 2, 1, 2, 2, 2, 2, 2):  # from corner to corner: a turn to the right after five steps
-        assert not env.episodes().copy.size
+        assert not env.episodes().env.size
         out = env.step(np.array([[move], [6]]))
     assert out.terminated.tolist() == [True, False] and out.reward[0, 0] == np.float32(1 - 0.9 * 11 / 256)
 
@@ -451,7 +451,7 @@ def test_environments_that_keep_their_promises_pass(id: str) -> None:
 
 def test_a_failing_copy_is_named_without_workers() -> None:
     env = ExternalBatch("strange:ZooRaises", num_envs=2)
-    with pytest.raises(CopyFailed, match="copy 0 failed in step 1 of episode 0") as caught:
+    with pytest.raises(EnvironmentFailed, match="copy 0 failed in step 1 of episode 0") as caught:
         env.step(np.zeros((2, 3), np.int64))
     assert isinstance(caught.value.__cause__, RuntimeError)
 

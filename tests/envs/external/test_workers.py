@@ -20,7 +20,7 @@ import pytest
 from gumdrop.envs.batch import BatchEnv
 from gumdrop.envs.checks.conformance import play, random_actions, require_same
 from gumdrop.envs.external.batch import ExternalBatch, ReplayMismatch
-from gumdrop.envs.external.loop import CopyFailed
+from gumdrop.envs.external.loop import EnvironmentFailed
 from gumdrop.envs.make import make
 from gumdrop.envs.names import UnknownName
 from gumdrop.envs.rng import copy_seeds
@@ -91,19 +91,19 @@ def test_more_workers_than_copies_and_pictures() -> None:
         there.reset()
 
 
-def fails(env: ExternalBatch, copy: int = 2, steps: int = 40) -> CopyFailed:
+def fails(env: ExternalBatch, copy: int = 2, steps: int = 40) -> EnvironmentFailed:
     """Step until a copy fails: `copy`, which alone goes right."""
     pids = [worker.process.pid for worker in env._loop._workers] if env.workers else []
     action = np.zeros((env.num_envs, 1), np.int64)
     action[copy] = 1
-    with pytest.raises(CopyFailed) as caught:
+    with pytest.raises(EnvironmentFailed) as caught:
         for _ in range(steps):
             env.step(action)
     assert all(gone(pid) for pid in pids)
     if pids:
         with pytest.raises(ValueError, match="is closed"):
             env.reset()
-    assert "\n" not in caught.value.line and caught.value.copy == copy
+    assert "\n" not in caught.value.line and caught.value.env == copy
     return caught.value
 
 
@@ -159,14 +159,14 @@ def test_a_slow_copy_is_not_a_hanging_one() -> None:
     ],
 )
 def test_copies_that_never_begin(id: str, message: str) -> None:
-    with pytest.raises(CopyFailed, match=message):
+    with pytest.raises(EnvironmentFailed, match=message):
         ExternalBatch(f"strange:{id}-v0", num_envs=2, workers=1, timeout=0.5)
 
 
 def test_a_killed_worker_is_noticed() -> None:
     env = ExternalBatch("CartPole-v1", num_envs=4, workers=2)
     os.kill(env._loop._workers[1].process.pid, signal.SIGKILL)
-    with pytest.raises(CopyFailed, match=r"the worker of copies 2 to 3 ended its process between two calls: SIGKILL: out of"):
+    with pytest.raises(EnvironmentFailed, match=r"the worker of copies 2 to 3 ended its process between two calls: SIGKILL"):
         for action in random_actions(env, 5):
             env.step(action)
 
