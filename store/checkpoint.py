@@ -28,6 +28,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .arrays import Array
+from .renamed import current_names
 
 Group = Mapping[str, Array]
 
@@ -297,7 +298,7 @@ def _read(path: Path) -> Checkpoint:
         if name == "info.json":
             info = _decode(name, data)
         else:
-            tensors[name.removesuffix(".safetensors")] = _unpack(name, data)
+            tensors[name.removesuffix(".safetensors")] = current_names(_unpack(name, data))
     if step is None:
         step = manifest.get("step")  # a copy under another name
     if type(step) is not int or manifest.get("step") != step or info.get("step") != step:
