@@ -20,7 +20,7 @@ import pytest
 from gumdrop.configs.loader import read_group, read_run
 from gumdrop.configs.schema import RunConfig
 from gumdrop.experiments.live.group_view import GroupLive
-from gumdrop.experiments.run import group
+from gumdrop.experiments.run import pool
 from gumdrop.experiments.run.group import train_group
 from gumdrop.experiments.run.lock import one_process
 from gumdrop.experiments.run.train import train
@@ -136,7 +136,7 @@ def test_what_cannot_be_trained_is_refused_and_leaves_nothing(tmp_path: Path) ->
 
 
 def test_a_dead_worker_costs_its_seed_and_resume_mends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(group, "cores", lambda: 1)  # the one worker is the one that trains the victim
+    monkeypatch.setattr(pool, "cores", lambda: 1)  # the one worker is the one that trains the victim
     config, folder, live = group_config(steps=LONG), tmp_path / "group", Follower(SEEDS[0])
     document = train_group(config, SEEDS[:2], folder, live)
     first, second = document["seeds"]

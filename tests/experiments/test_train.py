@@ -229,11 +229,11 @@ def test_random_evaluation_draws_new_actions_in_every_batch() -> None:
 
 
 def test_episodes_that_nothing_ends_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    from gumdrop.experiments.run import evaluate
+    from gumdrop.experiments.run import episodes
 
-    monkeypatch.setattr(evaluate, "LONGEST", 50)
+    monkeypatch.setattr(episodes, "LONGEST", 50)
     options = {"layout": "S.G", "goal_ends": False, "goal_reward": -1.0, "step_reward": -1.0, "time_limit": 0}
-    result = evaluate.run_episodes("random", "maze", options, 3, 0, "sample")
+    result = episodes.run_episodes("random", "maze", options, 3, 0, "sample")
     assert result.unfinished == 3 and result.returns.tolist() == [-50.0] * 3 and result.optimal is None
 
 
