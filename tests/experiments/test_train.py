@@ -18,6 +18,7 @@ from gumdrop.envs.make import make
 from gumdrop.experiments.run import train
 from gumdrop.experiments.run.collect.host import Collector
 from gumdrop.store import checkpoint
+from gumdrop.store.run_folder import RunFolder
 
 RUNS: dict[str, dict[str, Any]] = {
     "candy": {"env": {"id": "candy", "agents": 2}, "num_envs": 8, "steps": 8 * 16 * 6},
@@ -210,7 +211,7 @@ def test_drawn_actions_are_evaluated_beside_the_likeliest(tmp_path: Path) -> Non
 
 def test_two_processes_do_not_train_in_one_folder(tmp_path: Path) -> None:
     tmp_path.joinpath("run").mkdir()
-    with train.one_process(tmp_path / "run"), pytest.raises(ValueError, match="another process"):
+    with RunFolder(tmp_path / "run").lock(), pytest.raises(ValueError, match="another process"):
         train.train(run_config("bandit"), tmp_path / "run", live=False)
 
 
