@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from importlib.metadata import entry_points
 from typing import Any, NamedTuple
 
 import pydantic
+
+from ..configs.suggest import suggest
 
 
 class UnknownName(ValueError):
@@ -38,12 +39,6 @@ def load_plugins(group: str) -> tuple[Broken, ...]:
         except (Exception, SystemExit) as error:  # a stranger's code: whatever it raises is its reason
             broken.append(Broken(point.name, f"{type(error).__name__}: {error}"))
     return tuple(broken)
-
-
-def suggest(name: str, known: list[str]) -> str:
-    """': did you mean X?' or the known names."""
-    near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
-    return f": did you mean {near[0]}?" if near else f": known are {', '.join(known)}"
 
 
 def is_external(id: str) -> bool:

@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 
 import pydantic
 
-from .names import Broken, UnknownName, claim, explain, load_plugins, suggest
+from ..configs.suggest import suggest
+from .names import Broken, UnknownName, claim, explain, load_plugins
 from .world import Preset, World
 
 W = TypeVar("W", bound=type[World])

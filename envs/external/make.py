@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import importlib
 import math
@@ -12,6 +11,7 @@ from typing import Any
 import gymnasium
 from pettingzoo import AECEnv, ParallelEnv
 
+from ...configs.suggest import suggest
 from ..names import UnknownName
 
 TIMEOUT = 60.0  # seconds that a worker process may spend in one call of an environment, unless told
@@ -51,10 +51,9 @@ def _factory(id: str) -> Callable[..., Any]:
         made: Any = getattr(there, name, None)
     if callable(made):
         return made  # type: ignore[no-any-return]
-    known = {key.lower(): key for key in gymnasium.registry}
-    near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
+    near = suggest(name, gymnasium.registry, list_known=False)
     if near:
-        way_out = f"did you mean {known[near[0]]}?"
+        way_out = near.removeprefix(": ")
     elif callable(getattr(there, "parallel_env", None)):
         way_out = f"did you mean {module}:parallel_env?"
     else:
