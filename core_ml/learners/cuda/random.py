@@ -23,6 +23,11 @@ def sample(distribution: Distribution, seed: Tensor, t: int = 0) -> Tensor:
     return action
 
 
+def permutation(num_samples: int, seed: Tensor) -> Tensor:
+    """0 .. num_samples - 1 in random order, int64 on the device. Sorting random keys needs no transfer to the host."""
+    return _bits(seed, 0, num_samples).argsort()
+
+
 def _uniform(seed: Tensor, first: int, count: int) -> Tensor:
     """Numbers `first` .. `first` + `count` - 1 of the stream `seed`, float32 in [0, 1), multiples of 2^-24."""
     return ((_bits(seed, first, count) >> 40) & 0xFFFFFF).float() * 2.0**-24
