@@ -77,7 +77,7 @@ class DQN:
         if config.prioritised and not config.replay:
             raise ValueError("agent dqn: prioritised needs replay: set agent.replay=true")
         if config.ensemble_size and (config.quantiles or config.noisy or config.dueling):
-            raise ValueError("agent dqn: heads go without quantiles, noisy and dueling: leave those out")
+            raise ValueError("agent dqn: ensemble_size goes without quantiles, noisy and dueling: leave those out")
         self.actions, self._inputs, shape = int(spaces.action.n), flat_size(spaces.observation), spaces.observation.shape or ()
         if config.network == "cnn" and len(shape) not in (2, 3):
             raise ValueError(f"a cnn needs observations of 2 or 3 dimensions, these are {shape}: set agent.network=mlp")

@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .....native.splitmix64 import GOLDEN
 from .....store.arrays import Array
 from ..mlp.kernels import (
     CLIP,
     ENTROPY_WEIGHT,
     EXPLORE,
-    GOLDEN,
     GRADIENT,
     MEAN,
     STATISTICS,

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .....native import splitmix64
+from .....native.splitmix64 import GOLDEN
 from .....store.arrays import Array
 from ..simd.cache import kernel
 from ..simd.maths import exp, normal
@@ -19,9 +21,7 @@ from ..simd.vectors import LANES, call_at, copy_bytes, float_raw, inner, load, p
 from .passes import backward, distribution, fetch, forward, loss, pack, unpack
 from .plan import GROUPS, TILE, P
 
-GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # SplitMix64 (Steele, Lea & Flood 2014): its increment, and Stafford's variant 13
-MIX_1, MIX_2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
-S27, S30, S31, S32, S41 = (np.uint64(v) for v in (27, 30, 31, 32, 41))
+S32, S41 = np.uint64(32), np.uint64(41)
 TO_UNIT = np.float32(2.0**-23)
 OUTPUTS, SAMPLE, STATISTICS, GRADIENT, EXPLORE = 0, 1, 2, 3, 4  # what a group of tiles may be asked for
 MEAN, WEIGHT_SCALE = 0, 1  # of a minibatch's advantages
@@ -104,11 +104,7 @@ class Learning(NamedTuple):
     norms: Array  # float64 (minibatches,)
 
 
-@inner
-def mix(x: Any) -> Any:
-    x = (x ^ (x >> S30)) * MIX_1
-    x = (x ^ (x >> S27)) * MIX_2
-    return x ^ (x >> S31)
+mix = inner(splitmix64.mix)
 
 
 @inner
