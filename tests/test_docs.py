@@ -18,7 +18,7 @@ GUIDES = ("*.md", "worlds/*.md", "agents/*.md", "howto/*.md", "reference/*.md")
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(page for pattern in GUIDES for page in sorted(DOCS.glob(pattern)))]
 LINKED = [*PAGES, *sorted(DOCS.glob("decisions/*.md")), DOCS / "results/README.md", ROOT / "examples/plugin/README.md"]
 SHORT = ["--steps", "16384", "eval_episodes=20"]  # put behind every `gumdrop train`
-FEW = ["--seeds", "3"]  # and behind those of many seeds
+FEW = ["--seeds", "3"]  # and behind one of many seeds
 WIDTH = 120
 
 
@@ -48,7 +48,8 @@ def test_commands(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
             assert done.returncode == 0, done.stderr
             continue
         assert command[0] == "gumdrop", command
-        words = command[1:] + (SHORT if command[1] == "train" else []) + (FEW if "--seeds" in command else [])
+        short = SHORT + (FEW if "--seeds" in command else []) if command[1] == "train" else []
+        words = command[1:] + short
         status = main(words)
         assert status == 0, f"{' '.join(command)}: {capsys.readouterr().err}"
 

@@ -37,14 +37,14 @@ TRAINED = {  # name of the page: the words behind `gumdrop train`, and what is s
         "four rooms in 40 steps",
     ),
     "dqn": (f"{SHORT} --agent dqn num_envs=8 agent.gamma=0.97 --steps 80_000", "four rooms in 40 steps"),
-    "maze": ("maze-ppo --steps 3_000_000", "PPO on a maze with slipping"),
+    "maze": ("maze-ppo --steps 400_000", "PPO on a maze with slipping"),
     "navigation": (
         "--env point-navigation-visible --agent ppo num_envs=64 agent.gamma=0.9 --steps 1_000_000",
         "PPO on navigation with a visible goal",
     ),
     "matrix": ("--env ipd-tit-for-tat --agent ppo num_envs=64 --steps 100_000", "PPO against tit-for-tat"),
     "corridor": ("--env distractors --agent ppo num_envs=64 --steps 300_000", "PPO on a corridor with distractors"),
-    "bandit": ("bandit-ppo --steps 1_000_000", "PPO on bandits of five arms"),
+    "bandit": ("bandit-ppo --steps 5_000_000", "PPO on bandits of five arms"),
     **{
         name: (f"{ROOMS} --agent {name}", "four rooms in 40 steps")
         for name in ("q-learning", "sarsa", "expected-sarsa", "double-q", "monte-carlo", "dyna-q", "prioritised-sweeping")
@@ -151,7 +151,7 @@ def figure(
     return {
         "command": command,
         "caption": f"{what.capitalize()} of {len(curves)} seeds (thin) and their mean. "
-        f"Dashed: random actions and the {word} ({lines['meaning']}).",
+        f"Dashed lines: below, random actions; above, {lines['meaning']}.",
         "seeds": SEEDS,
         "random": low,
         "optimal": high,

@@ -93,7 +93,7 @@ def paragraphs(cls: type[Any]) -> str:
 
 
 def cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
+    return text.replace("|", "\\|").replace("<", "&lt;").replace("][", "\\]\\[").replace("\n", " ")
 
 
 def kind(annotation: Any) -> str:
@@ -146,7 +146,7 @@ def bound(constraint: Any) -> str:
     for attribute, sign in (("ge", "≥"), ("gt", ">"), ("le", "≤"), ("lt", "<")):
         if hasattr(constraint, attribute):
             limit = getattr(constraint, attribute)
-            return f"{sign} {limit:g}" if isinstance(limit, (int, float)) else ""
+            return "" if abs(limit) > 1e9 else f"{sign} {limit:,}" if isinstance(limit, int) else f"{sign} {limit:g}"
     return ""
 
 
@@ -231,7 +231,9 @@ def api() -> str:
     public = [name for name in getattr(gumdrop, "__all__", []) if not name.startswith("__")]
     parts = []
     for name in sorted(public, key=lambda name: (name[0].isupper(), name)):
-        module = getattr(getattr(gumdrop, name), "__module__", None) or "gumdrop.experiments.api"
+        from gumdrop.experiments import api as door
+
+        module = door.__name__ if hasattr(door, name) else getattr(gumdrop, name).__module__
         parts.append(f"::: {module}.{name}\n")
     return "\n".join(parts)
 
