@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -163,20 +162,10 @@ def figure(
     }
 
 
-def device() -> str:
-    from gumdrop.experiments.run.machine import where
-
-    return where("cpu")
-
-
-def commit() -> str:
-    def git(*words: str) -> str:
-        return subprocess.run(["git", *words], cwd=DOCS, capture_output=True, text=True).stdout.strip()
-
-    return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
-
-
 def main(names: list[str]) -> int:
+    from gumdrop.experiments.report.results_page import write_page
+    from gumdrop.experiments.run.machine import git_commit, where
+
     unknown = set(names) - {*TRAINED, *BANDITS}
     if unknown:
         print(f"no curve {', '.join(sorted(unknown))}: known are {', '.join([*TRAINED, *BANDITS])}", file=sys.stderr)
@@ -187,11 +176,8 @@ def main(names: list[str]) -> int:
         print(f"{PICTURES / name}.svg", file=sys.stderr)
     document["curves"] = dict(sorted(document["curves"].items()))
     document["headline"] = [["learning curves for the documentation, by `make docs-curves`", str(len(document["curves"]))]]
-    document["git_commit"], document["seeds"] = commit(), SEEDS
-    document["device"] = device()
+    document |= {"git_commit": git_commit(), "seeds": SEEDS, "device": where("cpu")}
     RESULTS.write_text(json.dumps(document, indent=1) + "\n")
-    from gumdrop.experiments.report.results_page import write_page
-
     write_page(RESULTS.parent)
     return 0
 

@@ -10,6 +10,7 @@ page under docs/agents or docs/worlds is named after gets a page that is made he
 from __future__ import annotations
 
 import functools
+import importlib
 import inspect
 import re
 import types
@@ -231,8 +232,7 @@ def api() -> str:
     public = [name for name in getattr(gumdrop, "__all__", []) if not name.startswith("__")]
     parts = []
     for name in sorted(public, key=lambda name: (name[0].isupper(), name)):
-        from gumdrop.experiments import api as door
-
+        door = importlib.import_module("gumdrop.experiments.api")
         module = door.__name__ if hasattr(door, name) else getattr(gumdrop, name).__module__
         parts.append(f"::: {module}.{name}\n")
     return "\n".join(parts)
