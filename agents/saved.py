@@ -7,6 +7,7 @@ from pathlib import Path
 from ..configs.loader import read_run
 from ..configs.schema import RunConfig
 from ..envs.make import make
+from ..envs.names import load_plugin_files
 from ..store import checkpoint
 from .protocol import Agent
 from .registry import make_agent
@@ -15,6 +16,7 @@ from .registry import make_agent
 def load_run(folder: Path) -> tuple[Agent, RunConfig, list[str]]:
     """The trained agent of a run, its configuration, and warnings about damaged checkpoints."""
     config = read_run(folder / "config.yaml")
+    load_plugin_files(config.plugins)
     found = checkpoint.load(folder)
     env = make(config.env_id, config.env_options, num_envs=1)
     agent = make_agent(config.agent_name, config.agent_options, env, config.seed, config.threads or 1)

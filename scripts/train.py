@@ -10,7 +10,8 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from .common import Json, Refused, RunsFolder, check_agent, check_env, emit, figure, only_json, split_words, table
+from . import complete
+from .common import Json, Plugins, Refused, RunsFolder, check_agent, check_env, emit, figure, only_json, split_words, table
 
 Report = Annotated[bool, typer.Option("--report/--no-report", help="Then evaluate, draw an episode and write report.html.")]
 
@@ -21,17 +22,35 @@ def train(
         typer.Argument(
             metavar="PRESET|KEY=VALUE",
             help="A preset, and changes such as env.size=7.",
+            autocompletion=complete.presets,
             show_default=False,
         ),
     ] = None,
-    env: Annotated[str | None, typer.Option("--env", metavar="ID", help="Environment: ours, or any Gymnasium id.")] = None,
-    agent: Annotated[str | None, typer.Option("--agent", metavar="NAME", help="Agent.")] = None,
+    env: Annotated[
+        str | None,
+        typer.Option(
+            "--env",
+            metavar="ID",
+            help="Environment: ours, or any Gymnasium id.",
+            autocompletion=complete.worlds,
+        ),
+    ] = None,
+    agent: Annotated[
+        str | None,
+        typer.Option(
+            "--agent",
+            metavar="NAME",
+            help="Agent.",
+            autocompletion=complete.agents,
+        ),
+    ] = None,
     config: Annotated[Path | None, typer.Option("-c", "--config", metavar="FILE", help="YAML file over the preset.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Seed of everything random.")] = None,
     steps: Annotated[str | None, typer.Option("--steps", metavar="N", help="Environment steps, e.g. 2e6.")] = None,
-    num_envs: Annotated[int | None, typer.Option("--num-envs", metavar="N", help="Copies that step together.")] = None,
+    num_envs: Annotated[int | None, typer.Option("--num-envs", metavar="N", help="Environments that step together.")] = None,
     name: Annotated[str | None, typer.Option("--name", help="Name of the run folder.")] = None,
     directory: RunsFolder = Path("runs"),
+    plugin: Plugins = None,
     track: Annotated[list[str] | None, typer.Option("--track", help="wandb or tensorboard, beside the files.")] = None,
     json: Json = False,
     no_live: Annotated[bool, typer.Option("--no-live", help="No live view.")] = False,
@@ -51,6 +70,7 @@ def train(
     """Train an agent from a preset or from --env and --agent; the run folder holds everything."""
     from ..configs.loader import parse_value, presets, resolve
     from ..configs.schema import check_name
+    from ..envs.names import load_plugin_files
 
     preset, overrides = split_words(words or [], "preset")
     if preset is None and env is None and config is None:
@@ -63,8 +83,10 @@ def train(
         "num_envs": num_envs,
         "name": None if name is None else check_name(name),
         "track": track or None,
+        "plugins": [str(path) for path in plugin or []] or None,
     }
     resolved = resolve(preset, config, overrides, flags)
+    load_plugin_files(resolved.plugins)
     options = dict(resolved.env)
     id = options.pop("id")
     check_env(id, options)

@@ -16,6 +16,7 @@ from ...configs.loader import dump
 from ...configs.schema import RunConfig
 from ...envs.batch import BatchEnv
 from ...envs.make import make
+from ...envs.names import load_plugin_files
 from ...store import checkpoint
 from ...store.json_files import read_json, write_json
 from ..live.run_view import Live
@@ -30,6 +31,7 @@ from .tracking import Tracker
 
 def build(config: RunConfig) -> tuple[BatchEnv, Agent, int]:
     """The environment, the untrained agent, and how many threads it works on."""
+    load_plugin_files(config.plugins)
     threads = config.threads or choose_threads(config.num_envs)
     size = {"num_envs": config.num_envs, "seed": config.seed, "threads": threads}
     env = make(config.env_id, config.env_options, **size, device=config.device)
