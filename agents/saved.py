@@ -25,3 +25,8 @@ def load_run(folder: Path) -> tuple[Agent, RunConfig, list[str]]:
         raise checkpoint.CheckpointError(f"checkpoint {found.path.name} holds no agent: train it again")
     agent.load_state_dict(found.tensors["agent"])
     return agent, config, found.warnings
+
+
+def load_deployed(folder: Path) -> tuple[Agent, RunConfig, list[str]]:
+    """`load_run` with the checkpoint that a run is used by: the one place that says which that is."""
+    return load_run(folder)

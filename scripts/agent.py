@@ -23,8 +23,8 @@ def list(plugin: Plugins = None, json: Json = False) -> None:
         emit({"agents": rows, "broken": broken_plugins()})
         return
     table([[row["name"], row["description"]] for row in rows], ("name", "description"))
-    for plugin in broken_plugins():
-        print(f"broken plugin {plugin.name}: {plugin.reason}")
+    for failed in broken_plugins():
+        print(f"broken plugin {failed.name}: {failed.reason}")
 
 
 def show(

@@ -122,7 +122,7 @@ class _Lazy(TyperGroup):
             formatter.write_dl([(name, purposes[f"{self.prefix}{name}"]) for name in self.list_commands(ctx)])
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        self.commands = dict.fromkeys(self.list_commands(ctx))  # type: ignore[arg-type]  # names that a typing error is near to
+        self.commands = dict.fromkeys(self.list_commands(ctx))  # type: ignore[assignment]  # names that a typing error is near to
         return super().resolve_command(ctx, args)
 
 

@@ -43,8 +43,8 @@ def list(plugin: Plugins = None, json: Json = False) -> None:
     for row in rows:
         row["id"] = row["id"] if row["id"] == row["world"] else f"  {row['id']}"
     table([[*(r[key] for key in header[:4]), r["solver"] or "no", r["description"]] for r in rows], header)
-    for plugin in broken:
-        print(f"broken plugin {plugin.name}: {plugin.reason}")
+    for failed in broken:
+        print(f"broken plugin {failed.name}: {failed.reason}")
     print("Indented: presets of the world above. Gymnasium ids work too, e.g. CartPole-v1, and module:Id, also of PettingZoo.")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -93,6 +92,8 @@ def train(
     options = dict(resolved.agent)
     agent_name = options.pop("name")
     check_agent(agent_name, options)
+    from ..experiments.run.new_folder import new_folder
+
     default = preset if preset and not env and not agent else f"{id}-{agent_name}"
     folder = new_folder(directory, resolved.name, default)
     from ..experiments.run import train as runtime
@@ -110,30 +111,6 @@ def train(
             finish_group(folder, lambda: train_group(resolved, numbers, folder, live, evaluate=report), json)
     finally:
         remove_unused(folder)  # refused before anything was begun
-
-
-def new_folder(root: Path, name: str, default: str) -> Path:
-    """Make a folder that was not there: `name`, or `default` with the next free number. Raises Refused."""
-    root.mkdir(parents=True, exist_ok=True)
-    if name:
-        folder = root / name
-        try:
-            folder.mkdir()
-        except FileExistsError:
-            way = f"`gumdrop resume {name}` goes on with it, another --name begins anew"
-            raise Refused(f"{folder} exists already: {way}") from None
-        return folder
-    stem = re.sub(r"(?:[^\w.+=@-]|\.\.+|(?<=\W)-)+", "-", default).strip("-.")[:80] or "run"
-    taken = [re.fullmatch(re.escape(stem) + r"-(\d{4,})", path.name) for path in root.iterdir()]
-    number = max((int(match[1]) for match in taken if match), default=0)
-    while True:  # another process may take the same number at the same moment
-        number += 1
-        folder = root / f"{stem}-{number:04d}"
-        try:
-            folder.mkdir()
-        except FileExistsError:
-            continue
-        return folder
 
 
 def finish(folder: Path, work: Callable[[], dict[str, Any]], json: bool, report: bool) -> None:

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gumdrop.experiments.run.new_folder import new_folder
 from gumdrop.scripts import cli, common, errors, play
-from gumdrop.scripts import train as train_verb
 from gumdrop.scripts.cli import main
 
 COMMAND = [sys.executable, "-m", "gumdrop.scripts.cli"]
@@ -294,12 +294,12 @@ def test_an_explicit_name_is_never_overwritten(folder: Path, capsys: pytest.Capt
 
 
 def test_default_names_count_on(folder: Path) -> None:
-    assert train_verb.new_folder(folder, "", "candy-ppo").name == "candy-ppo-0001"
+    assert new_folder(folder, "", "candy-ppo").name == "candy-ppo-0001"
     (folder / "candy-ppo-0007").mkdir()
     (folder / "candy-ppo-x").mkdir()
-    assert train_verb.new_folder(folder, "", "candy-ppo").name == "candy-ppo-0008"
-    assert train_verb.new_folder(folder, "", "module:../Id-v1").name == "module-Id-v1-0001"
-    assert train_verb.new_folder(folder, "own", "x").name == "own"
+    assert new_folder(folder, "", "candy-ppo").name == "candy-ppo-0008"
+    assert new_folder(folder, "", "module:../Id-v1").name == "module-Id-v1-0001"
+    assert new_folder(folder, "own", "x").name == "own"
 
 
 def test_a_refused_agent_leaves_no_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
