@@ -225,6 +225,11 @@ class DQN:
         facts = batch.action.reshape(t, n * a), batch.reward.reshape(t, n * a)
         self.replay.add(self._rows(batch.obs), *facts, self._rows(next_obs), *ended)
 
+    def policy_module(self) -> Any:
+        from .exported import q_module
+
+        return q_module(self)
+
     def _state(self) -> dict[str, Array]:
         """Everything but the generator; arrays of our own, not copies."""
         counters = np.array([self.env_steps, self.gradient_steps], np.int64)

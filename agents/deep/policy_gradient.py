@@ -178,6 +178,11 @@ class PolicyGradient:
         baseline = self.baseline.state() if self.baseline else {}
         return {f"episodes.{k}": v for k, v in episodes.items()} | {f"baseline.{k}": v for k, v in baseline.items()}
 
+    def policy_module(self) -> Any:
+        from .exported import actor_module
+
+        return actor_module(self.actor)
+
     def parts(self) -> list[PartRow]:
         return self.actor.parts()
 

@@ -148,6 +148,11 @@ class PPO:
         metrics = metrics_of(found.sums / rows, found.explained_variance, learning_rate, found.norms / steps)
         return metrics | {"update_epochs": float(epochs)}
 
+    def policy_module(self) -> Any:
+        from .exported import actor_module
+
+        return actor_module(self.actor)
+
     def parts(self) -> list[PartRow]:
         return self.actor.parts()
 
