@@ -395,7 +395,8 @@ class Run:
         """Write the policy to a file that other programs can run, with its normaliser, encoder and memory; its path.
 
         `to`: "onnx" (needs the extra `export`) or "torch-export". Default path: `policy.onnx` or `policy.pt2` in the folder.
-        What is checked and how the inputs are named: docs/howto/export.md. Raises ValueError for an agent that has no network.
+        What is checked and how the inputs are named: docs/decisions/019-export.md. Raises ValueError for an agent that has no
+        network.
         """
         from .run.export import export_run
 

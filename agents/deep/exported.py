@@ -56,11 +56,12 @@ class _Policy(PolicyModule):
         box = isinstance(action, Box)
         super().__init__(space, ("mean", "std", "action") if box else ("logits", "action"), scale, memory)
         self.net = net
-        self.action_shape = action.shape if box else ()
         if isinstance(action, Box):
+            self.action_shape, self.actions = action.shape, math.prod(action.shape)
             low, high = (torch.from_numpy(bound.astype(np.float32)) for bound in finite_bounds(action))
             self.low, self.high = nn.Parameter(low, requires_grad=False), nn.Parameter(high, requires_grad=False)
-        self.actions = math.prod(self.action_shape) if box else int(action.n)  # type: ignore[union-attr]
+        else:
+            self.actions = int(action.n)
 
     def forward(self, obs: Tensor, *memory: Tensor) -> tuple[Tensor, ...]:
         said, after = self.said(self.rows(obs), dict(zip(self.memory, memory, strict=True)))
@@ -69,7 +70,7 @@ class _Policy(PolicyModule):
             found, code = (said, action), one_hot(action, self.actions).float()
         else:
             std = self.net.log_std.exp().expand_as(said)
-            cut = said.unflatten(1, self.action_shape).clamp(self.low, self.high) if self.action_shape else said[:, 0]
+            cut = (said.unflatten(1, self.action_shape) if self.action_shape else said[:, 0]).clamp(self.low, self.high)
             found, code = (said, std, cut), said.clone()  # type: ignore[assignment]
         return (*found, *(after[name] if name in after else code for name in self.memory))
 
@@ -135,7 +136,8 @@ class _Traced(Observation):
         flat = obs.flatten(1)
         if self.kind != "grid" or not one_hot:
             return flat.float() / (1 if self.kind == "vector" else 255 if self.kind == "image" else max(self.codes - 1, 1))
-        cells = flat.unflatten(1, (self.planes(False)[0], 1, -1)) == torch.arange(self.codes).view(1, 1, -1, 1)
+        codes = torch.arange(self.codes).view(1, 1, -1, 1)
+        cells: Tensor = flat.unflatten(1, (self.planes(False)[0], 1, -1)) == codes  # (B, K, codes, H W)
         return cells.flatten(1).float()
 
 
