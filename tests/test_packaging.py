@@ -10,7 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-FOLDERS = ("agents", "configs", "core_ml", "envs", "native", "scripts")
+FOLDERS = ("agents", "configs", "core_ml", "envs", "experiments", "native", "scripts", "store")
 
 
 def test_every_package_is_listed() -> None:

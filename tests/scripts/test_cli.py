@@ -23,7 +23,8 @@ from gumdrop.scripts.cli import main
 
 COMMAND = [sys.executable, "-m", "gumdrop.scripts.cli"]
 VERBS = [
-    [], ["train"], ["resume"], ["eval"], ["rollout"], ["report"], ["export"], ["compare"], ["leaderboard"], ["ablate"], ["doctor"], ["env"],
+    [], ["train"], ["resume"], ["eval"], ["rollout"], ["report"], ["export"], ["compare"], ["leaderboard"], ["ablate"],
+    ["doctor"], ["env"],
     ["env", "list"], ["env", "show"], ["env", "check"], ["env", "solve"], ["env", "play"], ["agent"], ["agent", "list"],
     ["agent", "show"], ["bench"], ["bench", "env"], ["bench", "train"],
 ]  # fmt: skip
@@ -161,24 +162,13 @@ def test_a_plugin_file_is_loaded_before_names_are_looked_up(folder: Path) -> Non
     plugin = ("--plugin", "mine.py")
     for words in (["env", "list"], ["env", "show", "mine"], ["agent", "list"], ["agent", "show", "mine"]):
         listed = run(*words, *plugin)
-        assert listed.returncode == 0 and "mine" in listed.stdout and "mine" not in run(*words).stdout, listed
-    trained = [
-        "train",
-        "--env",
-        "mine",
-        "--agent",
-        "mine",
-        "steps=256",
-        "num_envs=4",
-        "--no-live",
-        "--no-report",
-        "--name",
-        "a",
-    ]
+        assert listed.returncode == 0 and "mine" in listed.stdout, listed
+    assert main(["env", "show", "mine"]) == main(["agent", "show", "mine"]) == 2  # the control
+    made = ["--env", "mine", "--agent", "mine", "steps=256", "num_envs=4", "--no-live", "--no-report"]
+    trained = ["train", *made, "--name", "a"]
     assert run(*trained, *plugin).returncode == 0
-    assert (
-        run("eval", "a", "--episodes", "9").returncode == run("rollout", "a", "--json").returncode == 0
-    )  # the run remembers it
+    for words in (["eval", "a", "--episodes", "9"], ["rollout", "a", "--json"]):  # the run remembers it
+        assert run(*words).returncode == 0
     assert run("eval", "mine", "--env", "mine", "--episodes", "9", *plugin).returncode == 0
     seeds = run(*trained[:-1], "b", "--seeds", "2", *plugin)
     assert seeds.returncode == 0, seeds
