@@ -237,6 +237,11 @@ class DQN:
         facts = batch.action.reshape(t, n * a), batch.reward.reshape(t, n * a)
         self.replay.add(self._rows(batch.obs), *facts, self._rows(next_obs), *ended)
 
+    def policy_module(self) -> Any:
+        from .exported import q_module
+
+        return q_module(self)
+
     def _parts(self) -> Parts:
         return [("", self.learner.parameters), ("replay.", self.replay), ("", self.rng)]
 

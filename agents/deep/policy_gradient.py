@@ -182,6 +182,11 @@ class PolicyGradient:
         """What the agent has beside the network."""
         return [("episodes.", self.episodes), ("baseline.", self.baseline)]
 
+    def policy_module(self) -> Any:
+        from .exported import actor_module
+
+        return actor_module(self.actor)
+
     def parts(self) -> list[PartRow]:
         return self.actor.outline()
 

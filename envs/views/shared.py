@@ -8,9 +8,9 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from .. import register_ids
 from ..draw.window import Window, need_pygame
 from ..engine.engine import Engine
+from ..gym_ids import register_ids
 from ..registry import make_world, presets, worlds
 from ..world import World
 

@@ -14,7 +14,9 @@ from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from pettingzoo.test import api_test, parallel_api_test, parallel_seed_test, seed_test
 
-from gumdrop.envs import declared_worlds, gym_id, registry
+from gumdrop.envs import registry
+from gumdrop.envs.declared import declared_worlds
+from gumdrop.envs.gym_ids import gym_id
 from gumdrop.envs.rng import below
 from gumdrop.envs.views.gym_view import GymView
 from gumdrop.envs.views.parallel_view import ParallelView, aec
