@@ -59,7 +59,7 @@ def observations(config: RunConfig, count: int) -> Array:
     try:
         while len(found) * obs.shape[0] * obs.shape[1] < count:
             found.append(obs.reshape(-1, *obs.shape[2:]).copy())
-            obs = env.step(agent.act(obs, None, "sample")[0]).obs
+            obs = env.step(agent.act(obs, None, "sample", env.action_mask())[0]).obs
     finally:
         env.close()
     return np.concatenate(found)[:count]

@@ -115,7 +115,7 @@ def _play(agent: Agent, env: BatchEnv, obs: Array, carry: Carry, steps: int, rep
     n, a = env.num_envs, env.num_agents
     for _ in range(steps):
         seen = obs.reshape(1, n * a, *obs.shape[2:]).astype(replay.obs.dtype)
-        action, carry, _ = agent.act(obs, carry, "sample")
+        action, carry, _ = agent.act(obs, carry, "sample", env.action_mask())
         step = env.step(action)
         restart(agent, carry, step)
         ended = (np.repeat(flag, a)[None] for flag in (step.terminated, step.truncated))

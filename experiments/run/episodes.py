@@ -82,7 +82,7 @@ def run_episodes(
         carry = player.initial(len(rows))
         running = np.ones(len(rows), np.bool_)
         for _ in range(LONGEST):
-            action, carry, _ = player.act(obs, carry, mode)
+            action, carry, _ = player.act(obs, carry, mode, env.action_mask())
             step = env.step(action)
             restart(player, carry, step)
             obs = step.obs

@@ -50,7 +50,7 @@ def rollout(
         on_frame(env)
         total, length = 0.0, 0
         while length < LONGEST:
-            action, carry, _ = agent.act(obs, carry, mode)
+            action, carry, _ = agent.act(obs, carry, mode, env.action_mask())
             step = env.step(action, autoreset=False)
             obs = step.obs
             total, length = total + float(step.reward.mean()), length + 1
