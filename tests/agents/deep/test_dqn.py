@@ -202,13 +202,13 @@ def test_faults_are_named() -> None:
         ({"learner": "fused", "dueling": True}, "dueling is torch's"),
         ({"learner": "fused", "hidden": (300,)}, "hidden widths"),
         ({"prioritised": True, "replay": False}, "needs replay"),
-        ({"ensemble_size": 4, "noisy": True}, "heads go without"),
+        ({"ensemble_size": 4, "noisy": True}, "ensemble_size goes without"),
         ({"network": "cnn"}, "a cnn needs"),
     ):
         with pytest.raises(ValueError, match=match):
             make_agent("dqn", options, env, 0)
     with pytest.raises(ValueError, match="target_update_interval"):
-        agent_config("dqn", {"target_evry": 3})
+        agent_config("dqn", {"target_update_intervl": 3})
     _, agent, collector = started("cartpole", {}, {"buffer_size": 60})
     with pytest.raises(ValueError, match=r"raise agent.buffer_size to 68"):
         agent.learn(collector.rollout(16), 0.0)

@@ -19,7 +19,7 @@ from gumdrop.configs.schema import RunConfig
 from gumdrop.envs.make import make
 from gumdrop.experiments.run.collect.host import Collector
 from gumdrop.experiments.run.episodes import run_episodes
-from gumdrop.experiments.update_auxiliary.ablate import ablate, arms_of, slots_of
+from gumdrop.experiments.study.ablate import ablate, arms_of, slots_of
 from gumdrop.scripts.cli import main
 
 T_MAZE = {"size": 3, "time_limit": 7}
