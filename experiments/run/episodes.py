@@ -56,7 +56,7 @@ def play(
     """
     for _ in range(steps):
         seen = obs.copy() if keep_obs else obs[:0]  # the environment writes the next one into the same array
-        action, carry, _ = agent.act(obs, carry, mode)
+        action, carry, _ = agent.act(obs, carry, mode, env.action_mask())
         step = env.step(action, autoreset=autoreset)
         if autoreset:
             restart(agent, carry, step)
