@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import pydantic
 
 from ..envs.batch import BatchEnv
-from ..envs.names import Broken, UnknownName, claim, explain, load_plugins, suggest
+from ..envs.names import PluginError, UnknownName, claim, explain, load_plugins, suggest
 from .protocol import Agent, AgentConfig, Spaces
 
 C = TypeVar("C", bound=type[Any])
@@ -32,7 +32,7 @@ def agent(name: str) -> Callable[[C], C]:
 
 
 @cache
-def _load() -> tuple[Broken, ...]:
+def _load() -> tuple[PluginError, ...]:
     """Import what may hold algorithms, once: every file of this folder and of its families (`deep/`, `tabular/`, ...), the
     file `agent.py` of a family's sub-folders, and every entry point of group gumdrop.agents."""
     root = importlib.import_module(__package__)
@@ -51,7 +51,7 @@ def agents() -> dict[str, type[Any]]:
     return dict(sorted(_AGENTS.items()))
 
 
-def broken_plugins() -> tuple[Broken, ...]:
+def plugin_errors() -> tuple[PluginError, ...]:
     return _load()
 
 

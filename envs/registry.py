@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import pydantic
 
-from .names import Broken, UnknownName, claim, explain, load_plugins, suggest
+from .names import PluginError, UnknownName, claim, explain, load_plugins, suggest
 from .world import Preset, World
 
 W = TypeVar("W", bound=type[World])
@@ -39,7 +39,7 @@ def world(name: str) -> Callable[[W], W]:
 
 
 @cache
-def _load() -> tuple[Broken, ...]:
+def _load() -> tuple[PluginError, ...]:
     """Import every file of `worlds/` and every entry point of group gumdrop.worlds, once."""
     package = importlib.import_module(f"{__package__}.worlds")
     for module in pkgutil.iter_modules(package.__path__):
@@ -59,7 +59,7 @@ def presets() -> dict[str, tuple[type[World], Preset]]:
     return dict(sorted(_PRESETS.items()))
 
 
-def broken_plugins() -> tuple[Broken, ...]:
+def plugin_errors() -> tuple[PluginError, ...]:
     return _load()
 
 
@@ -74,7 +74,7 @@ def make_world(id: str, config: dict[str, Any] | None = None) -> World:
     ids = [*known, *named]
     id = {gym_id(name): name for name in ids}.get(id, id)  # gumdrop/Candy-v0 is candy
     if id not in ids:
-        for plugin in broken_plugins():
+        for plugin in plugin_errors():
             if id in (plugin.name, gym_id(plugin.name)):
                 raise UnknownName(f"world {plugin.name!r} comes from a plugin that could not be loaded: {plugin.reason}")
         raise UnknownName(f"no world {id!r}{suggest(id, ids)}")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import pydantic
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from ...envs.names import Broken, explain, load_plugins, suggest
+from ...envs.names import PluginError, explain, load_plugins, suggest
 
 if TYPE_CHECKING:
     from ...core_ml.component import Component, ComponentConfig, Slot
@@ -51,7 +51,7 @@ class BeliefPart(Part):
 
 
 @cache
-def plugins() -> tuple[Broken, ...]:
+def plugins() -> tuple[PluginError, ...]:
     """Load the components of other packages, entry-point group gumdrop.components; those that could not be."""
     return load_plugins("gumdrop.components")
 
