@@ -12,7 +12,7 @@ import pydantic
 
 from ..configs.suggest import suggest
 from ..envs.batch import BatchEnv
-from ..envs.names import Broken, UnknownName, claim, explain, load_plugins
+from ..envs.names import PluginError, UnknownName, claim, explain, load_plugins
 from .protocol import Agent, AgentConfig, Spaces
 
 C = TypeVar("C", bound=type[Any])
@@ -33,7 +33,7 @@ def agent(name: str) -> Callable[[C], C]:
 
 
 @cache
-def _load() -> tuple[Broken, ...]:
+def _load() -> tuple[PluginError, ...]:
     """Import what may hold algorithms, once: every file of this folder and of its families (`deep/`, `tabular/`, ...), the
     file `agent.py` of a family's sub-folders, and every entry point of group gumdrop.agents."""
     root = importlib.import_module(__package__)
@@ -52,7 +52,7 @@ def agents() -> dict[str, type[Any]]:
     return dict(sorted(_AGENTS.items()))
 
 
-def broken_plugins() -> tuple[Broken, ...]:
+def plugin_errors() -> tuple[PluginError, ...]:
     return _load()
 
 

@@ -1,6 +1,7 @@
 """What bandit agents share: the worlds that they play, what an observation says, estimates of the arms, and ties.
 
-All of them act in N copies of world `bandit` at once. What an agent has learnt in an episode is its carry, written in place.
+All of them act in N environments of world `bandit` at once. What an agent has learnt in an episode is its carry,
+written in place.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 class BanditConfig(AgentConfig):
     """Every bandit agent learns while it acts; `learn` gets what it did, to look at."""
 
-    num_steps: int = Field(100, ge=1, le=100_000, description="pulls per copy between two rows of metrics")
+    num_steps: int = Field(100, ge=1, le=100_000, description="pulls per environment between two rows of metrics")
 
 
 def bandit_of(
@@ -108,7 +109,7 @@ def blank(n: int, arms: int, window: int = 0) -> dict[str, Array]:
 
 
 def record(carry: dict[str, Array], rows: Array, arm: Array, reward: Array, discount: float = 1.0, window: int = 0) -> None:
-    """Add a pull of `arm` (M,) that paid `reward` (M,) in copies `rows` (M,), to what `blank` made.
+    """Add a pull of `arm` (M,) that paid `reward` (M,) in environments `rows` (M,), to what `blank` made.
 
     N_a <- discount N_a + 1[a = arm], S_a <- discount S_a + reward 1[a = arm]; with a window, the pull before it is taken out.
     """
@@ -168,7 +169,7 @@ def linear_prior(n: int, world: Bandit, features: int, sd: float) -> dict[str, A
 
 
 def observe_linear(carry: dict[str, Array], rows: Array, arm: Array, reward: Array, noise: float) -> None:
-    """Update the regressions of the pulled arms (M,) in copies `rows` (M,)."""
+    """Update the regressions of the pulled arms (M,) in environments `rows` (M,)."""
     from ...core_ml.maths.bayes_linear import Posterior, update
 
     which = rows, np.minimum(arm, carry["mean"].shape[1] - 1)

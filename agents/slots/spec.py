@@ -17,7 +17,7 @@ import pydantic
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from ...configs.suggest import suggest
-from ...envs.names import Broken, explain, load_plugins
+from ...envs.names import PluginError, explain, load_plugins
 
 if TYPE_CHECKING:
     from ...core_ml.component import Component, ComponentConfig, Slot
@@ -52,7 +52,7 @@ class BeliefPart(Part):
 
 
 @cache
-def plugins() -> tuple[Broken, ...]:
+def plugins() -> tuple[PluginError, ...]:
     """Load the components of other packages, entry-point group gumdrop.components; those that could not be."""
     return load_plugins("gumdrop.components")
 

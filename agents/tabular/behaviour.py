@@ -17,7 +17,7 @@ from .kernel import inner, kernel
 class TabularConfig(AgentConfig):
     """Options of every agent that learns a table of action values."""
 
-    num_steps: int = Field(16, ge=1, le=100_000, description="steps per copy between updates")
+    num_steps: int = Field(16, ge=1, le=100_000, description="steps per environment between updates")
     gamma: float = Field(0.99, ge=0, le=1)
     learning_rate: float = Field(0.5, gt=0, le=1, description="step size of a pair's first update")
     visit_decay: float = Field(0.5, ge=0, le=1, description="omega: the n-th update's is learning_rate / n^omega; 0: constant")
@@ -37,7 +37,7 @@ class OpponentConfig(TabularConfig):
     )
 
 
-class Behaviour:
+class BehaviourPolicy:
     """The policy that collects: epsilon-greedy with ties broken at random, or softmax; greedy where that is asked for.
 
     All randomness of a tabular agent comes from `rng`.

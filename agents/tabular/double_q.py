@@ -7,7 +7,7 @@ from typing import ClassVar
 from ...store.arrays import Array, check_growing
 from ..protocol import Carry, Mode, Rollout, Spaces
 from ..registry import agent
-from .behaviour import Behaviour, TabularConfig, step_size
+from .behaviour import BehaviourPolicy, TabularConfig, step_size
 from .kernel import inner, kernel
 from .table import Table, discrete
 
@@ -26,7 +26,7 @@ class DoubleQ:
         self.config = config
         value = config.initial_value
         self.table = Table(q=(actions, value), q2=(actions, value), visits=(actions, 0), visits2=(actions, 0))
-        self.behaviour = Behaviour(config, seed)
+        self.behaviour = BehaviourPolicy(config, seed)
 
     @property
     def num_steps(self) -> int:

@@ -9,7 +9,7 @@ from pydantic import Field
 from ...store.arrays import Array, check_growing
 from ..protocol import Carry, Mode, Rollout, Spaces
 from ..registry import agent
-from .behaviour import Behaviour, TabularConfig, highest, step_size
+from .behaviour import BehaviourPolicy, TabularConfig, highest, step_size
 from .experience import COLUMNS, Experience, remember
 from .kernel import kernel
 from .table import UNKNOWN, Table, discrete
@@ -33,7 +33,7 @@ class DynaQ:
         model: dict[str, Any] = {name: (actions, fill) for name, fill in COLUMNS.items()}
         self.table = Table(q=(actions, config.initial_value), visits=(actions, 0), into=(1, UNKNOWN), **model)
         self.experience = Experience()
-        self.behaviour = Behaviour(config, seed)
+        self.behaviour = BehaviourPolicy(config, seed)
 
     @property
     def num_steps(self) -> int:

@@ -7,7 +7,7 @@ from typing import ClassVar
 from ...store.arrays import Array, check_growing
 from ..protocol import Carry, Mode, Rollout, Spaces
 from ..registry import agent
-from .behaviour import Behaviour, TabularConfig, expected, step_size
+from .behaviour import BehaviourPolicy, TabularConfig, expected, step_size
 from .kernel import kernel
 from .table import Table, discrete
 
@@ -25,7 +25,7 @@ class ExpectedSarsa:
         actions = discrete("expected-sarsa", spaces)
         self.config = config
         self.table = Table(q=(actions, config.initial_value), visits=(actions, 0))
-        self.behaviour = Behaviour(config, seed)
+        self.behaviour = BehaviourPolicy(config, seed)
 
     @property
     def num_steps(self) -> int:

@@ -9,7 +9,7 @@ from pydantic import Field
 from ...store.arrays import Array, check_growing
 from ..protocol import Carry, Mode, Rollout, Spaces
 from ..registry import agent
-from .behaviour import Behaviour, TabularConfig, expected, step_size
+from .behaviour import BehaviourPolicy, TabularConfig, expected, step_size
 from .kernel import kernel
 from .table import Table, discrete
 from .traces import Held
@@ -33,7 +33,7 @@ class MonteCarlo:
         actions = discrete("monte-carlo", spaces)
         self.config = config
         self.table = Table(q=(actions, config.initial_value), visits=(actions, 0), seen=(actions, 0))
-        self.behaviour = Behaviour(config, seed)
+        self.behaviour = BehaviourPolicy(config, seed)
         self.held = Held()  # the running episodes
 
     @property

@@ -10,7 +10,7 @@ from pydantic import Field
 from ...store.arrays import Array, check_growing
 from ..protocol import Carry, Mode, Rollout, Spaces
 from ..registry import agent
-from .behaviour import Behaviour, TabularConfig, highest
+from .behaviour import BehaviourPolicy, TabularConfig, highest
 from .experience import COLUMNS, Experience, remember
 from .kernel import inner, kernel
 from .table import UNKNOWN, Table, discrete
@@ -39,7 +39,7 @@ class PrioritisedSweeping:
         )
         self.experience = Experience()
         self.queue = np.zeros(0, np.int64)  # a heap of pairs, row * actions + action, the highest priority first
-        self.behaviour = Behaviour(config, seed)
+        self.behaviour = BehaviourPolicy(config, seed)
 
     @property
     def num_steps(self) -> int:

@@ -7,7 +7,7 @@ from typing import ClassVar
 from ...store.arrays import Array, check_growing
 from ..protocol import Carry, Mode, Rollout, Spaces
 from ..registry import agent
-from .behaviour import Behaviour, OpponentConfig, highest, step_size
+from .behaviour import BehaviourPolicy, OpponentConfig, highest, step_size
 from .kernel import kernel
 from .table import Table, discrete, others
 
@@ -26,7 +26,7 @@ class QLearning:
         self.config = config
         blank = others("q-learning", spaces, config.opponent)
         self.table = Table(blank, q=(actions, config.initial_value), visits=(actions, 0))
-        self.behaviour = Behaviour(config, seed)
+        self.behaviour = BehaviourPolicy(config, seed)
 
     @property
     def num_steps(self) -> int:

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from ...store.arrays import Array, check_growing
 from ..protocol import Carry, Mode, Rollout, Spaces
 from ..registry import agent
-from .behaviour import Behaviour, OpponentConfig, expected, step_size
+from .behaviour import BehaviourPolicy, OpponentConfig, expected, step_size
 from .kernel import kernel
 from .table import Table, discrete, others
 from .traces import Held, credit
@@ -42,7 +42,7 @@ class Sarsa:
         self.config = config
         blank = others("sarsa", spaces, config.opponent)
         self.table = Table(blank, q=(actions, config.initial_value), visits=(actions, 0))
-        self.behaviour = Behaviour(config, seed)
+        self.behaviour = BehaviourPolicy(config, seed)
         self.held = Held()  # the transitions that wait
         self.trace = Held()
 

@@ -26,7 +26,7 @@ class TDPrediction:
     class Config(AgentConfig):
         method: Literal["td", "monte-carlo"] = Field("td", description="bootstrap, or take the returns of whole episodes")
         policy: tuple[float, ...] | None = Field(None, description="probability of each action in every state; null: uniform")
-        num_steps: int = Field(16, ge=1, le=100_000, description="steps per copy between updates")
+        num_steps: int = Field(16, ge=1, le=100_000, description="steps per environment between updates")
         gamma: float = Field(0.99, ge=0, le=1)
         learning_rate: float = Field(1.0, gt=0, le=1, description="step size of a state's first update")
         visit_decay: float = Field(0.8, ge=0, le=1, description="omega: the n-th update's is learning_rate / n^omega")

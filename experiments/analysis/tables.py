@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...agents.tabular.plan import Plan, see
+from ...agents.tabular.plan import PlannedPolicy, see
 from ...agents.tabular.table import UNKNOWN, Table
 from ...envs.examine import value_map as value_map
 from ...envs.solvers import mdp
@@ -23,7 +23,7 @@ class Shown(NamedTuple):
 
 
 def is_tabular(agent: Any) -> bool:
-    return isinstance(getattr(agent, "table", None), Table) or isinstance(getattr(agent, "plan", None), Plan)
+    return isinstance(getattr(agent, "table", None), Table) or isinstance(getattr(agent, "plan", None), PlannedPolicy)
 
 
 def show(folder: Path) -> Shown:
