@@ -134,5 +134,5 @@ def test_more_than_there_is_room_for_is_refused() -> None:
     s["done"][:] = False
     episodes = whole(100)
     take(episodes, s, 0, 33)
-    with pytest.raises(Full, match="102 steps of episodes under way, and room for 100"):
+    with pytest.raises(Full, match="102 steps of unfinished episodes, and room for 100"):
         take(episodes, s, 33, 34)
