@@ -36,7 +36,7 @@ PARTS = 256  # minibatches per call of the learner, at most
 class DQN:
     """Q-learning with a neural network; one network shared by all agents of an environment.
 
-    `replay=false target_update_interval=0` is the naive method. `learner` says who computes the network: "fused" compiled
+    `replay=false target_update_interval=0` is the naive method. `learner` chooses how the network is computed: "fused" compiled
     kernels for full layers without dueling, noise, quantiles and ensemble (torch is then not imported), "torch" any network.
     """
 

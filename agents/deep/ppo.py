@@ -8,7 +8,7 @@
         4. update       update_epochs times, over num_minibatches random parts:  a step of Adam down the gradient of L
 
 1 is `act`, 2 `advantages`, 3 `ppo_loss` of `core_ml/maths/losses.py`, 4 `learn` and `run_epoch`. The equations of 2 are in
-`core_ml/maths/returns.py`. Everything else (encoders, beliefs, kernels, GPU) changes who computes these, not what.
+`core_ml/maths/returns.py`. Everything else (encoders, beliefs, kernels, GPU) changes where these are computed, not what.
 """
 
 from __future__ import annotations
@@ -37,9 +37,10 @@ if TYPE_CHECKING:
 class PPO:
     """Clipped policy gradient with generalised advantages; one policy shared by all agents of an environment.
 
-    `learner` says who computes the network: "torch" is the reference, "fused" compiled kernels for the networks that they know
-    (torch is then not imported). With a `belief` the policy has memory: a minibatch holds whole streams, and the gradient goes
-    back through all steps of a rollout. On `device` "cuda" torch works on a GPU, with rollouts of a `DeviceCollector`.
+    `learner` chooses how the network is computed: "torch" is the reference, "fused" compiled kernels for the networks that
+    they know (torch is then not imported). With a `belief` the policy has memory: a minibatch holds whole streams, and the
+    gradient goes back through all steps of a rollout. On `device` "cuda" torch works on a GPU, with rollouts of a
+    `DeviceCollector`.
     """
 
     devices: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
@@ -119,7 +120,7 @@ class PPO:
         advantage, target = self.advantages(batch)
         samples = self._samples = actor.samples(batch, advantage, target, self._samples)
         # Neighbouring samples are different environments at the same step, as independent as any two. Large minibatches keep
-        # runs of 16 together, because the processor reads memory faster in long pieces.
+        # runs of 16 together, because a processor reads long pieces faster.
         block = 16 if size >= 8192 and num_envs >= 256 else 1
         norms: list[float] = []
         epochs = 0

@@ -177,7 +177,7 @@ class RecurrentActor:
         sizes = {name: view.size for name, view in parameters.views(parameters.flat).items()}
         own = sum(size for name, size in sizes.items() if name.startswith("belief_net"))
         carried = ", ".join(f"{name} {part.shape[1:]}" for name, part in self.learner.initial(1).items())
-        gives = f"float32 ({self.belief.size},); remembers {carried}"
+        gives = f"float32 ({self.belief.size},); carries {carried}"
         belief = PartRow("belief", label(self.part), gives, own)
         return [*self.input.outline(), belief, network_row(self.options, self.actions, sum(sizes.values()) - own)]
 

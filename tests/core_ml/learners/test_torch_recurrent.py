@@ -1,4 +1,4 @@
-"""Actor-critics that remember, in torch: gradients against a plain loop in float64, steps against sequences, states."""
+"""Recurrent actor-critics in torch: gradients against a plain loop in float64, steps against sequences, states."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def test_acting_step_by_step_says_what_a_sequence_says(name: str) -> None:
     np.testing.assert_allclose(outputs.numpy(), d["outputs"], atol=2e-5)
 
 
-def test_the_last_action_is_remembered_where_that_is_wanted() -> None:
+def test_the_last_action_is_read_where_that_is_wanted() -> None:
     learner, other = make("frames"), make("gru", reads_action=False)
     d = data(learner)
     np.testing.assert_array_equal(d["end"]["action"], np.eye(ACTIONS)[d["action"][-1]])

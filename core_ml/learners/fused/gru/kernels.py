@@ -24,8 +24,9 @@ from ..mlp.kernels import (
     VALUE_WEIGHT,
     WEIGHT_SCALE,
     act_tile,
-    adam,
     add_groups,
+    advantage_scale,
+    finish,
     mix,
     now,
     step_tile,
@@ -276,19 +277,6 @@ def advantage_sums(net: Any, streams: Any, g: int, start: int, first: int, last:
     net.sums[g * 8 + 6] = squares
 
 
-@inner
-def advantage_scale(net: Any, streams: Any, groups: int, start: int, count: int) -> None:
-    """As `kernels.advantage_scale`, for `count` advantages."""
-    total, squares = 0.0, 0.0
-    for g in range(groups):
-        total += net.sums[g * 8 + 5]
-        squares += net.sums[g * 8 + 6]
-    variance = max(squares - total * total / count, 0.0) / (count - 1)
-    about = np.float64(streams.advantage[streams.selected[start] * streams.steps])
-    net.scales[MEAN] = np.float32(about + total / count)
-    net.scales[WEIGHT_SCALE] = np.float32(1.0 / (math.sqrt(variance) + 1e-8))
-
-
 @kernel
 def gru_work(
     thread: int, threads: int, gate: Any, task: int, update: bool, net: Any, gru: Any, streams: Any, acting: Any,
@@ -357,7 +345,7 @@ def gru_work(
                 if not meet(gate, threads):
                     return -1
                 if thread == 0:
-                    advantage_scale(net, streams, groups, low, rows)
+                    advantage_scale(net, streams.advantage[streams.selected[low] * streams.steps], groups, rows)
         if acts:
             continue
         if not meet(gate, threads):
@@ -369,12 +357,7 @@ def gru_work(
         if thread == 0:
             unpack(net.layers, whole, net.grads, learning.grad)
             unpack_gates(gru, net.grads, learning.grad)
-            for g in range(groups):
-                for j in range(5):
-                    learning.total[j] += net.sums[g * 8 + j]
-            if update:
-                norm = adam(net.flat, learning.grad, learning.mean, learning.square, learning.steps, learning.coefs)
-                learning.norms[low // size] = norm
+            finish(net, learning, groups, low // size, update)
         if update:
             if not meet(gate, threads):
                 return -1

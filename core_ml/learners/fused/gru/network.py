@@ -23,6 +23,7 @@ from ..mlp.network import (
     limits_of,
     native_rollout,
     share_of,
+    start_learning,
     work_space_of,
 )
 from ..mlp.plan import GROUPS, TILE
@@ -285,12 +286,7 @@ class FusedRecurrent:
             raise ValueError(f"an index of streams must lie in 0..{count - 1} and not be empty, nor a minibatch")
         if batch.steps > self.steps:
             self._reserve(batch.steps)
-        learning = self._learning._replace(norms=norms)
-        value_clip = -1.0 if coefs.value_clip is None else coefs.value_clip
-        learning.coefs[:4] = coefs.clip_coef, value_clip, coefs.vf_coef, coefs.ent_coef
-        learning.coefs[4 : 4 + len(rates)] = rates
-        learning.total[:] = 0.0
-        learning.steps[0] = self.parameters.steps
+        learning = start_learning(self._learning, self.parameters, coefs, norms, rates)
         index = np.ascontiguousarray(permutation, np.int64)
         streams = gru_kernels.Streams(
             batch.data, batch.stride, batch.steps, batch.raw, self._scale(scale), index, batch.advantage, batch.h,

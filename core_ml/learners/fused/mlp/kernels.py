@@ -276,14 +276,15 @@ def advantage_sums(net: Any, rows: Any, g: int, start: int, first: int, last: in
 
 
 @inner
-def advantage_scale(net: Any, rows: Any, groups: int, start: int, count: int) -> None:
-    """(a - mean) / (deviation + 1e-8) as (a - scales[MEAN]) scales[WEIGHT_SCALE], from the groups' sums."""
+def advantage_scale(net: Any, about: Any, groups: int, count: int) -> None:
+    """(a - mean) / (deviation + 1e-8) as (a - scales[MEAN]) scales[WEIGHT_SCALE], from the groups' sums of `count` a -
+    `about`."""
     total, squares = 0.0, 0.0
     for g in range(groups):
         total += net.sums[g * 8 + 5]
         squares += net.sums[g * 8 + 6]
     variance = max(squares - total * total / count, 0.0) / (count - 1)
-    net.scales[MEAN] = np.float32(np.float64(rows.advantage[rows.selected[start]]) + total / count)
+    net.scales[MEAN] = np.float32(np.float64(about) + total / count)
     net.scales[WEIGHT_SCALE] = np.float32(1.0 / (math.sqrt(variance) + 1e-8))
 
 
@@ -323,6 +324,16 @@ def adam(flat: Any, grad: Any, mean: Any, square: Any, steps: Any, coefs: Any) -
         square[j] = v
         flat[j] += rate * m / (np.sqrt(v) / scale + eps)
     return norm
+
+
+@inner
+def finish(net: Any, learning: Any, groups: int, part: int, update: bool) -> None:
+    """The sums of all groups, and with `update` a step of Adam with the gradient of part number `part`."""
+    for g in range(groups):
+        for j in range(5):
+            learning.total[j] += net.sums[g * 8 + j]
+    if update:
+        learning.norms[part] = adam(net.flat, learning.grad, learning.mean, learning.square, learning.steps, learning.coefs)
 
 
 @kernel
@@ -392,7 +403,7 @@ def work(
                 if not meet(gate, threads):
                     return -1
                 if thread == 0:
-                    advantage_scale(net, rows, groups, low, high - low)
+                    advantage_scale(net, rows.advantage[rows.selected[low]], groups, high - low)
         if task < STATISTICS or task == COLLECT:
             continue
         if not meet(gate, threads):
@@ -403,12 +414,7 @@ def work(
             return -1
         if thread == 0:
             unpack(net.layers, whole, net.grads, learning.grad)
-            for g in range(groups):
-                for j in range(5):
-                    learning.total[j] += net.sums[g * 8 + j]
-            if update:
-                norm = adam(net.flat, learning.grad, learning.mean, learning.square, learning.steps, learning.coefs)
-                learning.norms[low // size] = norm
+            finish(net, learning, groups, low // size, update)
         if update:
             if not meet(gate, threads):
                 return -1

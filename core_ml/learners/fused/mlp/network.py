@@ -96,6 +96,17 @@ def _no_rollout() -> kernels.NativeRollout:
 NO_ROLLOUT = _no_rollout()
 
 
+def start_learning(
+    learning: kernels.Learning, parameters: Parameters, coefs: Coefs, norms: Array, rates: tuple[float, ...]
+) -> kernels.Learning:
+    """`learning` for one call of a kernel. `rates`: learning rate, largest norm, Adam's betas and eps; empty for no update."""
+    learning.coefs[:4] = coefs.clip_coef, -1.0 if coefs.value_clip is None else coefs.value_clip, coefs.vf_coef, coefs.ent_coef
+    learning.coefs[4 : 4 + len(rates)] = rates
+    learning.total[:] = 0.0
+    learning.steps[0] = parameters.steps
+    return learning._replace(norms=norms)
+
+
 def share_of(world: kernels.NativeRollout) -> float:
     """The world's share of the time of a rollout."""
     return float(world.clock[2] / world.clock[3]) if world.clock[3] else 0.0
@@ -282,12 +293,7 @@ class FusedActorCritic:
         count = len(batch.data) // batch.stride
         if size < 1 or len(permutation) < 1 or permutation.min() < 0 or permutation.max() >= count:
             raise ValueError(f"an index of rows must lie in 0..{count - 1} and not be empty, nor a minibatch")
-        learning = self._learning._replace(norms=norms)
-        value_clip = -1.0 if coefs.value_clip is None else coefs.value_clip
-        learning.coefs[:4] = coefs.clip_coef, value_clip, coefs.vf_coef, coefs.ent_coef
-        learning.coefs[4 : 4 + len(rates)] = rates
-        learning.total[:] = 0.0
-        learning.steps[0] = self.parameters.steps
+        learning = start_learning(self._learning, self.parameters, coefs, norms, rates)
         index = np.ascontiguousarray(permutation, np.int64)
         rows = kernels.SampleRows(batch.data, batch.stride, batch.raw, self._scale(scale), index, batch.advantage)
         done = self._work(task, rows, NO_ACTING, len(permutation), size=size, learning=learning, update=bool(rates))
