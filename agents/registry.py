@@ -12,7 +12,7 @@ import pydantic
 
 from ..envs.batch import BatchEnv
 from ..envs.names import Broken, UnknownName, claim, explain, load_plugins, suggest
-from .protocol import Agent, AgentConfig, Spaces
+from .protocol import Agent, AgentConfig, ChoosesLeaderboard, ListsDevices, Spaces
 
 C = TypeVar("C", bound=type[Any])
 
@@ -55,6 +55,16 @@ def broken_plugins() -> tuple[Broken, ...]:
     return _load()
 
 
+def devices_of(cls: type[Any]) -> tuple[str, ...]:
+    """The devices that an algorithm's class can work on."""
+    return cls.devices if isinstance(cls, ListsDevices) else ("cpu",)
+
+
+def in_leaderboard(cls: type[Any]) -> bool:
+    """Whether a leaderboard trains the algorithm without being asked for it by name."""
+    return cls.in_leaderboard if isinstance(cls, ChoosesLeaderboard) else True
+
+
 def agent_config(name: str, options: dict[str, Any]) -> AgentConfig:
     """The configuration of algorithm `name`. Raises UnknownName, or ValueError with one line for the first fault."""
     known = agents()
@@ -74,7 +84,7 @@ def make_agent(name: str, options: dict[str, Any], env: BatchEnv, seed: int, thr
     Raises ValueError where it cannot work on `device`.
     """
     config, cls = agent_config(name, options), agents()[name]
-    if device not in getattr(cls, "devices", ("cpu",)):
+    if device not in devices_of(cls):
         raise ValueError(f"agent {name} cannot work on device {device!r}: take device=cpu")
     elsewhere = {} if device == "cpu" else {"device": device}
     made: Agent = cls(config, Spaces.of(env), seed, threads, **elsewhere)

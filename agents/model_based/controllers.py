@@ -62,14 +62,14 @@ class Planning:
     def act(self, obs: Array, carry: Carry, mode: Mode, mask: Array | None = None) -> tuple[Array, Carry, dict[str, Array]]:
         import torch
 
-        from ...core_ml.planners.cem import Plan
+        from ...core_ml.planners.cem import ActionPlan
 
         assert carry is not None
         generator = torch.Generator().manual_seed(int(self.rng.integers(2**62)))
         with torch.inference_mode():
             _, state = observe(self.model, self.planner.actions, obs, carry)
             p = torch.from_numpy(carry["agent/p"])
-            before = Plan(p[:, 0].argmax(-1), p, p[:, 0, 0])
+            before = ActionPlan(p[:, 0].argmax(-1), p, p[:, 0, 0])
             plan = self.planner.plan(self.model, state, generator, self.value, before)
         action = plan.action.numpy()
         return action[:, None], next_carry(state, action) | {"agent/p": plan.p.numpy().copy()}, {}

@@ -16,7 +16,7 @@ from ...store.arrays import Array, check_arrays
 from ...store.random_state import generator_state, set_generator_state
 from ..protocol import AgentConfig, Carry, Mode, NonFinite, PartRow, Rollout, Spaces
 from ..registry import agent
-from ..slots.spec import ModelPart, ModelSlot, label, resolve
+from ..slots.spec import ModelPart, ModelSlot, label, observation_of, resolve
 from .world_model_policy import initial_carry, next_carry, observe
 
 
@@ -30,7 +30,7 @@ class Dreamer:
     of whom counts the others among the world's chances. Discrete actions.
     """
 
-    unasked: ClassVar[str] = "slow: name it to have it"
+    in_leaderboard: ClassVar[bool] = False  # slow
 
     class Config(AgentConfig):
         num_steps: int = Field(16, ge=1, le=100_000, description="steps per copy between updates")
@@ -61,7 +61,6 @@ class Dreamer:
     def __init__(self, config: Config, spaces: Spaces, seed: int, threads: int = 1) -> None:
         from ...core_ml.data.sequences import SequenceReplay
         from ...core_ml.models.imagined_actor_critic import ImaginedActorCritic
-        from ...core_ml.observations import Observation
 
         o, self.config, self.spaces = config, config, spaces
         space = spaces.observation
@@ -71,7 +70,7 @@ class Dreamer:
             raise ValueError(f"agent dreamer: it cannot see {space}, it needs a Box: flatten it first")
         self.actions = int(spaces.action.n)
         self.rng = np.random.Generator(np.random.PCG64(seed))
-        seen = Observation.of(space.shape, space.dtype, float(space.high.max()))
+        seen = observation_of(space, "agent dreamer")
         self.dtype: Any = np.float32 if seen.kind == "vector" else np.uint8
         entry, chosen = resolve("model", o.model)
         self.model = entry.cls(chosen, seen, self.actions, self._draw())
@@ -84,6 +83,11 @@ class Dreamer:
     @property
     def num_steps(self) -> int:
         return int(self.config.num_steps)
+
+    @property
+    def world_model(self) -> Any:
+        """The `WorldModel` in slot `model`; see `protocol.ModelBased`."""
+        return self.model
 
     def initial(self, n: int) -> Carry:
         """The model's state of n copies, the last action, and whether an episode begins."""

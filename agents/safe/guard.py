@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import gymnasium
 import numpy as np
 
+from ...core_ml.component import DetectorPart
 from ...store.arrays import Array
 from ..protocol import Rollout, Spaces
-from ..slots.spec import Part, resolve
+from ..slots.spec import observation_of, resolve
 
 if TYPE_CHECKING:
-    from ...core_ml.detectors.protocol import Detector, Seen
+    from ...core_ml.detectors.protocol import Detector, ObservedSteps
 
 EvidenceName = Literal["cusum", "mean", "max"]
 TOLERANCE = 0.01  # of evidence, whose unit is a deviation of step scores: a network's last bits depend on the batch
@@ -20,16 +21,14 @@ TOLERANCE = 0.01  # of evidence, whose unit is a deviation of step scores: a net
 
 def make_detector(name: str, options: dict[str, Any], spaces: Spaces, alpha: float, seed: int) -> Detector:
     """An untrained detector of core_ml for what an agent sees. Raises ValueError, one line, for options that cannot be."""
-    from ...core_ml.observations import Observation
-
     space, action = spaces.observation, spaces.action
     assert isinstance(space, gymnasium.spaces.Box)
     given = {"alpha": alpha} | options
     if name == "linear-surprise":
         discrete = isinstance(action, gymnasium.spaces.Discrete)
         given |= {"actions": int(action.n)} if discrete else {"action_size": int(np.prod(action.shape or ()))}  # type: ignore[attr-defined]
-    found, config = resolve("detector", Part(name=name, **given))
-    made: Detector = found.cls(config, Observation.of(space.shape, space.dtype, float(space.high.max())), seed)
+    found, config = resolve("detector", DetectorPart(name=name, untrained=False, **given))
+    made: Detector = found.cls(config, observation_of(space, f"detector {name}"), seed)
     return made
 
 
@@ -119,14 +118,14 @@ class Guard:
         self.detector.calibrate(self.peaks[used])
         return len(used)
 
-    def _seen(self, obs: Array, before: Array, action: Array, is_first: Array) -> Seen:
+    def _seen(self, obs: Array, before: Array, action: Array, is_first: Array) -> ObservedSteps:
         """(N, A, ...) -> steps of N A streams."""
         import torch
 
-        from ...core_ml.detectors.protocol import Seen
+        from ...core_ml.detectors.protocol import ObservedSteps
 
         shape, acted = self.spaces.observation.shape or (), self.spaces.action.shape or ()
-        return Seen(
+        return ObservedSteps(
             torch.from_numpy(np.ascontiguousarray(obs).reshape(-1, *shape)),
             torch.from_numpy(np.ascontiguousarray(before).reshape(-1, *shape)),
             torch.from_numpy(np.ascontiguousarray(action).reshape(-1, *acted)),

@@ -29,7 +29,7 @@ class Guarded:
     says what to build. The arrays are copied into this agent's own state. The fallback begins as at the start of an episode.
     """
 
-    unasked: ClassVar[str] = "it guards another agent: name it, with guarded.policy"
+    in_leaderboard: ClassVar[bool] = False  # it guards another agent, which has to be named
 
     class Config(AgentConfig):
         policy: str = Field("random", description="a run's folder, or the name of an agent that needs no training")

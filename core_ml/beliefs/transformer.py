@@ -52,7 +52,7 @@ class _Layer(nn.Module):
         self.norm2, self.up, self.down = nn.LayerNorm(width), nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
         self.join1, self.join2 = (_Gate(width) if gate == "gru" else _Residual() for _ in range(2))
 
-    def finish(self, x: Tensor, attended: Tensor) -> Tensor:
+    def join(self, x: Tensor, attended: Tensor) -> Tensor:
         x = self.join1(x, self.out(attended))
         return self.join2(x, self.down(self.up(self.norm2(x)).relu()))  # type: ignore[no-any-return]
 
@@ -109,7 +109,7 @@ class Transformer:
                     layer.out.weight.mul_(0.1)
                     layer.down.weight.mul_(0.1)
         angle = torch.arange(config.window).unsqueeze(1) * 1e-4 ** (torch.arange(0, config.width, 2) / config.width)
-        self.waves = torch.cat([angle.sin(), angle.cos()], 1)  # e, (window, width)
+        self.sinusoids = torch.cat([angle.sin(), angle.cos()], 1)  # e, (window, width)
 
     def initial(self, n: int) -> State:
         shape = (n, self.config.heads, self.config.window, self.size // self.config.heads)
@@ -140,9 +140,9 @@ class Transformer:
                     part.scatter_(2, place.expand_as(row), row)
                 far = None
                 if layer.far is not None:
-                    far = q @ self._far(layer.far)
+                    far = q @ self._position_keys(layer.far)
                     far = far.gather(-1, distance[:, None, None].expand_as(far))
-                x = layer.finish(x, self._attend(q, keys, values, far, hidden))
+                x = layer.join(x, self._attend(q, keys, values, far, hidden))
             age += 1
             return self.net.norm(x).squeeze(1)  # type: ignore[no-any-return]
 
@@ -173,8 +173,8 @@ class Transformer:
                 whole = torch.cat([_pick(state[f"{part}{k}"], before), row], 2)  # (B, heads, P + T, d)
                 new[f"{part}{k}"] = _pick(whole, source).masked_fill(empty, 0.0)
                 rows[part == "value"] = whole
-            far = None if layer.far is None else _by_place(q @ self._far(layer.far)[..., : past + t], past)
-            x = layer.finish(x, self._attend(q, rows[0], rows[1], far, hidden.unsqueeze(1)))
+            far = None if layer.far is None else _by_place(q @ self._position_keys(layer.far)[..., : past + t], past)
+            x = layer.join(x, self._attend(q, rows[0], rows[1], far, hidden.unsqueeze(1)))
         return self.net.norm(x), new
 
     def _heads(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -182,9 +182,9 @@ class Transformer:
         q, k, v = qkv.unflatten(-1, (3, self.config.heads, -1)).permute(2, 0, 3, 1, 4)
         return q, k, v
 
-    def _far(self, r: nn.Module) -> Tensor:
+    def _position_keys(self, r: nn.Module) -> Tensor:
         """R e_j of each head, (heads, d, window)."""
-        far: Tensor = r(self.waves)
+        far: Tensor = r(self.sinusoids)
         heads: Tensor = far.unflatten(1, (self.config.heads, -1))
         return heads.permute(1, 2, 0)
 

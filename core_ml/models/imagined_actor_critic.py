@@ -107,7 +107,7 @@ class ImaginedActorCritic:
         self._slow.lerp_(self._fast, o.slow)
         return {
             "loss/policy": policy_loss.item(), "loss/value": value_loss.item(), "entropy": policy.entropy().mean().item(),
-            "dream_return": return_[0].mean().item(), "value": value[:-1].mean().item(), "behaviour_grad_norm": norm,
+            "imagined_return": return_[0].mean().item(), "value": value[:-1].mean().item(), "actor_critic_grad_norm": norm,
         }  # fmt: skip
 
     def state_dict(self) -> dict[str, Array]:

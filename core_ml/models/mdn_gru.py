@@ -124,7 +124,7 @@ class MdnGru:
         one_thread_each()
         o, (obs, action, reward, terminated, is_first) = self.config, tensors(batch, self.actions)
         metrics: dict[str, float] = {}
-        if not o.settle or self.vae.coder.memory.steps < o.settle:
+        if not o.settle or self.vae.autoencoder.parameters.steps < o.settle:
             metrics = {f"vae/{name}": value for name, value in self.vae.update(obs.flatten(0, 1), generator, rate).items()}
         with torch.no_grad():
             z = self._codes(obs).sample(generator)  # (B, L, size)

@@ -31,7 +31,7 @@ class OpenLoop(NamedTuple):
     reward: Tensor  # (B, H): foreseen of the action at step K - 1, K, ..
     continue_: Tensor  # (B, H): likewise, the probability that the rules do not end the episode there
     true_reward: Tensor  # (B, H)
-    true_going_on: Tensor  # float (B, H): 1 or 0
+    true_continue: Tensor  # float (B, H): 1 or 0
 
 
 def open_loop(model: WorldModel, batch: Sequences, context: int, generator: torch.Generator | None = None) -> OpenLoop:
@@ -66,9 +66,9 @@ def open_loop(model: WorldModel, batch: Sequences, context: int, generator: torc
 def calibration(model: WorldModel, batch: Sequences, horizon: int, generator: torch.Generator) -> dict[str, list[float]]:
     """By horizon k = 1 .. H, after the model saw the first L - H steps of sequences (B, L); c, r: what it says of each step.
 
-    continue_, true_going_on: mean of c_1 .. c_k, the probability that the rules have not ended the episode by then, and how
+    continue_, true_continue: mean of c_1 .. c_k, the probability that the rules have not ended the episode by then, and how
     often that was so;  reward, true_reward: mean of c_1 .. c_{k-1} r_k, and of what the k-th action earned, 0 after an end;
-    brier: mean squared difference of that probability and what happened, 1 or 0;  brier_constant: what saying `true_going_on`
+    brier: mean squared difference of that probability and what happened, 1 or 0;  brier_constant: what saying `true_continue`
     of every sequence would have;  rows: how many sequences are known so far.
 
     A time limit is no end: it hides how the episode would have gone on. Those not cut stand for those that were, with weights
@@ -77,7 +77,7 @@ def calibration(model: WorldModel, batch: Sequences, horizon: int, generator: to
     """
     found = open_loop(model, batch, batch.reward.shape[1] - horizon, generator)
     still = found.running[:, found.context - 1 : -1]  # (B, H): the k-th action is taken in the episode
-    ends = still & (found.true_going_on == 0)
+    ends = still & (found.true_continue == 0)
     over = ends.long().cumsum(1) > 0
     cut = (still & ~ends & ~found.running[:, found.context :]).sum(0) / (still & ~ends).sum(0).clamp(1)
     left = torch.cat([torch.ones(1), 1 - cut[:-1]]).double().cumprod(0)  # share not cut before the k-th action
@@ -91,7 +91,7 @@ def calibration(model: WorldModel, batch: Sequences, horizon: int, generator: to
 
     share = mean(goes)
     figures = {
-        "rows": (still | over).sum(0).double(), "continue_": mean(foreseen), "true_going_on": share,
+        "rows": (still | over).sum(0).double(), "continue_": mean(foreseen), "true_continue": share,
         "reward": mean(reached * found.reward), "true_reward": mean(found.true_reward * still),
         "brier": mean((foreseen - goes).square()), "brier_constant": share * (1 - share),
     }  # fmt: skip

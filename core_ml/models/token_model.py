@@ -147,7 +147,7 @@ class TokenModel:
         o, (obs, action, reward, terminated, is_first) = self.config, tensors(batch, self.actions)
         b, steps = reward.shape
         metrics: dict[str, float] = {}
-        if not o.settle or self.vq.coder.memory.steps < o.settle:
+        if not o.settle or self.vq.autoencoder.parameters.steps < o.settle:
             metrics = {f"vq/{name}": value for name, value in self.vq.update(obs.flatten(0, 1), generator, rate).items()}
         with torch.no_grad():
             tokens = self.vq.tokens(obs.flatten(0, 1)).view(b, steps, -1)  # (B, L, P)

@@ -18,7 +18,7 @@ from ..distributions import Categorical
 from ..models.protocol import ImaginedTrajectory, WorldModel
 
 
-class Plan(NamedTuple):
+class ActionPlan(NamedTuple):
     """What a planner thinks of B states, over H steps and A actions."""
 
     action: Tensor  # int64 (B,): what to do now
@@ -58,8 +58,8 @@ class Planner:
 
     def plan(
         self, model: WorldModel, state: State, generator: torch.Generator, value: Callable[[Tensor], Tensor] | None = None,
-        before: Plan | None = None,
-    ) -> Plan:  # fmt: skip
+        before: ActionPlan | None = None,
+    ) -> ActionPlan:  # fmt: skip
         """For states of B rows. `value`: (N, size) -> (N,). `before`: the plan for these rows one step ago."""
         o, b = self.config, len(next(iter(state.values())))
         many = {name: part.repeat_interleave(o.population * o.samples, 0) for name, part in state.items()}
@@ -73,7 +73,7 @@ class Planner:
             best, which = score.topk(o.elites, dim=1)
             elite = sequences.gather(1, which.unsqueeze(-1).expand(-1, -1, o.horizon))  # (B, elites, H)
             p = torch.lerp(one_hot(elite, self.actions).float().mean(1), p, o.smoothing)
-        return Plan(p[:, 0].argmax(-1), p, best.mean(1))
+        return ActionPlan(p[:, 0].argmax(-1), p, best.mean(1))
 
     def _score(
         self, model: WorldModel, many: State, sequences: Tensor, generator: torch.Generator,

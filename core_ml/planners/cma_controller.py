@@ -66,7 +66,7 @@ class CmaController:
         earned = returns(dream, o.gamma).view(len(x), o.episodes).mean(1).numpy().astype(np.float64)
         self.es.tell(x, -earned)
         return {
-            "dream_return": float(earned.mean()), "dream_return_best": float(earned.max()), "sigma": float(self.es.sigma),
+            "imagined_return": float(earned.mean()), "imagined_return_best": float(earned.max()), "sigma": float(self.es.sigma),
         }  # fmt: skip
 
     def state_dict(self) -> dict[str, Array]:

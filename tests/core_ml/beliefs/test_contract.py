@@ -68,7 +68,7 @@ def doubled(belief: Any, state: State, *parts: Tensor) -> tuple[Any, ...]:
     the machine; in float32 that can be as large as the bound."""
     belief.net.double()
     if isinstance(belief, Transformer):
-        belief.waves = belief.waves.double()
+        belief.sinusoids = belief.sinusoids.double()
     wide = [p.double() if p.dtype == torch.float32 else p for p in parts]
     return {n: p.double() if p.dtype == torch.float32 else p for n, p in state.items()}, *wide
 
