@@ -6,7 +6,7 @@ T time steps, N environments, A agents in each; all agents share their parameter
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
 import gymnasium
 from pydantic import BaseModel, ConfigDict
@@ -14,9 +14,6 @@ from pydantic import BaseModel, ConfigDict
 from ..envs.batch import BatchEnv, Native, Step, world_of
 from ..envs.world import World
 from ..store.arrays import Array
-
-if TYPE_CHECKING:
-    from .slots.encoding import Encoding
 
 Mode = Literal["sample", "greedy"]
 Carry = dict[str, Array] | None  # recurrent state of the running episodes; the first axis of each array is the environment
@@ -227,7 +224,7 @@ class Parted(Protocol):
 class Encodes(Protocol):
     """An agent with a slot for an encoder, whose codes can be drawn."""
 
-    encoding: Encoding | None  # None: the slot is empty
+    encoding: Any  # agents.slots.encoding.Encoding; None: the slot is empty
 
 
 @runtime_checkable
@@ -252,6 +249,7 @@ class Tabular(Protocol):
 class Solved(Protocol):
     """An agent that solves the exact model of its world and follows the solution."""
 
+    config: Any  # has `gamma`
     plan: Any  # agents.tabular.plan.Plan
 
 

@@ -43,7 +43,7 @@ class Deciding:
 
 
 class Planning:
-    """Model-predictive control. At each step `planner`, a `core_ml.planner.Planner`, plans from what `model` believes; the
+    """Model-predictive control. At each step `planner`, a `core_ml.planner.CEMPlanner`, plans from what `model` believes; the
     first action is taken, and the rest is where the next plan begins. One agent in each copy; it does not learn.
 
     `value`: of the last features of a plan, tensors (N, size) -> (N,). Copies share one random stream.
@@ -69,7 +69,7 @@ class Planning:
         with torch.inference_mode():
             _, state = observe(self.model, self.planner.actions, obs, carry)
             p = torch.from_numpy(carry["agent/p"])
-            before = ActionPlan(p[:, 0].argmax(-1), p, p[:, 0, 0])
+            before = ActionPlan.of(p)
             plan = self.planner.plan(self.model, state, generator, self.value, before)
         action = plan.action.numpy()
         return action[:, None], next_carry(state, action) | {"agent/p": plan.p.numpy().copy()}, {}

@@ -20,7 +20,11 @@ import numpy as np
 import pydantic
 from pydantic import AfterValidator, BeforeValidator
 
-from ...core_ml.component import BeliefPart, Component, ComponentConfig, EncoderPart, ModelPart, Part, components
+from ...core_ml.component import BeliefPart as BeliefPart
+from ...core_ml.component import Component, ComponentConfig, components
+from ...core_ml.component import EncoderPart as EncoderPart
+from ...core_ml.component import ModelPart as ModelPart
+from ...core_ml.component import Part as Part
 from ...envs.names import Broken, explain, load_plugins, suggest
 
 if TYPE_CHECKING:

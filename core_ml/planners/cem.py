@@ -22,11 +22,16 @@ class ActionPlan(NamedTuple):
     """What a planner thinks of B states, over H steps and A actions."""
 
     action: Tensor  # int64 (B,): what to do now
-    p: Tensor  # (B, H, A): how likely each action is in a good sequence
+    p: Tensor  # float32 (B, H, A): probability of each action at each step of a good sequence
     value: Tensor  # (B,): what the last round's elites got on average; of their own dreams, so on the bright side
 
+    @classmethod
+    def of(cls, p: Tensor) -> ActionPlan:
+        """The plan of one step ago, of which only `p` is known."""
+        return cls(p[:, 0].argmax(-1), p, p[:, 0, 0])
 
-class Planner:
+
+class CEMPlanner:
     """Categorical cross-entropy method. In each of `iterations` rounds, for each state:
 
         draw `population` sequences a_1..a_H, a_t ~ p_t;  dream each of them `samples` times;  E: the `elites` best

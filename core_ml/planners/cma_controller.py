@@ -41,7 +41,11 @@ class CmaController:
 
     def act(self, features: Tensor) -> Tensor:
         """(B, size) -> int64 (B,)."""
-        return self.scores(features[None], torch.from_numpy(self.es.mean)[None])[0].argmax(-1)
+        return self.mean_scores(features).argmax(-1)
+
+    def mean_scores(self, features: Tensor) -> Tensor:
+        """(B, size) -> (B, actions): scores by the mean of the distribution."""
+        return self.scores(features[None], torch.from_numpy(self.es.mean)[None])[0]
 
     def scores(self, features: Tensor, parameters: Tensor) -> Tensor:
         """Of P candidates (P, n), each for its own E rows: (P, E, size) -> (P, E, actions)."""

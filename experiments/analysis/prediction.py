@@ -145,7 +145,9 @@ def drawing(env: BatchEnv) -> Callable[[Any], Array] | None:
         for one in obs.numpy():
             key = one.tobytes()
             if key not in drawn:
-                drawn[key] = render.draw(world.sight(one), CELL)
+                scene = world.sight(one)
+                assert scene is not None  # as for the first observation
+                drawn[key] = render.draw(scene, CELL)
             found.append(drawn[key])
         return np.stack(found)
 

@@ -26,7 +26,7 @@ from gumdrop.agents.registry import make_agent
 from gumdrop.core_ml.models.open_loop import calibration
 from gumdrop.core_ml.models.rssm import RSSM
 from gumdrop.core_ml.observations import Observation
-from gumdrop.core_ml.planners.cem import Planner
+from gumdrop.core_ml.planners.cem import CEMPlanner
 from gumdrop.core_ml.planners.cma_controller import CmaController
 from gumdrop.envs.make import make
 from gumdrop.experiments.analysis.prediction import wandering
@@ -276,7 +276,7 @@ def controllers(seed: int) -> dict[str, float]:
     generator = torch.Generator().manual_seed(seed)
     for _ in range(200):
         evolved.update(model, {name: torch.from_numpy(part) for name, part in starts.items()}, generator)
-    planner = Planner(Planner.Config(horizon=3, population=32, elites=4, iterations=2, samples=4), agent.actions)
+    planner = CEMPlanner(CEMPlanner.Config(horizon=3, population=32, elites=4, iterations=2, samples=4), agent.actions)
     planning = Planning(model, planner, seed, agent.actor_critic.value)
     played = {
         "ppo": WorldModelPolicy(model, ppo, agent.actions),

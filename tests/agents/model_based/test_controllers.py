@@ -15,7 +15,7 @@ from gumdrop.agents.protocol import restart
 from gumdrop.core_ml.beliefs.protocol import State
 from gumdrop.core_ml.models.protocol import ImaginedTrajectory, Outcome, imagine
 from gumdrop.core_ml.observations import Observation
-from gumdrop.core_ml.planners.cem import Planner
+from gumdrop.core_ml.planners.cem import CEMPlanner
 from gumdrop.core_ml.planners.cma_controller import CmaController
 from gumdrop.envs.make import make
 from gumdrop.experiments.run.episodes import run_episodes
@@ -61,7 +61,7 @@ class Lake:
 
 
 def test_plans_lead_over_the_lake_in_the_fewest_steps() -> None:
-    planner = Planner(Planner.Config(horizon=8, population=2000, elites=10, gamma=0.9), 4)
+    planner = CEMPlanner(CEMPlanner.Config(horizon=8, population=2000, elites=10, gamma=0.9), 4)
     result = run_episodes(Planning(Lake(), planner), "frozenlake", {"slip": 0.0}, 2, 0, lines=False)
     assert (result.returns == 1.0).all() and (result.lengths == 6).all()
 
@@ -73,7 +73,7 @@ def test_a_value_makes_short_plans_suffice() -> None:
         cell = torch.arange(16).repeat_interleave(4)
         after, outcome = model.step({"cell": cell}, torch.eye(4).repeat(16, 1))
         value = (outcome.reward + 0.9 * outcome.continue_ * value[after["cell"]]).view(16, 4).amax(1)
-    planner = Planner(Planner.Config(horizon=2, population=40, elites=4, gamma=0.9), 4)
+    planner = CEMPlanner(CEMPlanner.Config(horizon=2, population=40, elites=4, gamma=0.9), 4)
     result = run_episodes(
         Planning(model, planner, value=lambda f: f @ value), "frozenlake", {"slip": 0.0}, 6, 0, lines=False
     )  # fmt: skip
@@ -82,7 +82,7 @@ def test_a_value_makes_short_plans_suffice() -> None:
 
 def test_plans_go_on_from_where_they_were_and_begin_anew_with_an_episode() -> None:
     env = make("frozenlake", {"slip": 0.0, "time_limit": 3}, num_envs=2, seed=0)
-    one, two = (Planning(Lake(), Planner(Planner.Config(horizon=4, population=8, elites=2), 4), seed) for seed in (0, 1))
+    one, two = (Planning(Lake(), CEMPlanner(CEMPlanner.Config(horizon=4, population=8, elites=2), 4), seed) for seed in (0, 1))
     carry: Any = one.initial(2)
     for t in range(4):
         action, carry, _ = one.act(env.obs, carry, "greedy")

@@ -18,6 +18,7 @@ from sklearn.covariance import OAS
 from sklearn.ensemble import IsolationForest
 from sklearn.metrics import roc_auc_score
 
+from gumdrop.core_ml.component import components
 from gumdrop.core_ml.detectors.conformal import Conformal, conformal_quantile, p_values
 from gumdrop.core_ml.detectors.evidence import Evidence
 from gumdrop.core_ml.detectors.isolation import Isolation, average_path
@@ -49,6 +50,9 @@ DETECTORS: dict[str, tuple[Any, dict[str, Any], tuple[str, ...]]] = {
     "surprise": (Surprise, {}, ("grid", "image")),
     "linear-surprise": (LinearSurprise, {"actions": 3}, ("vector",)),
 }
+for _name, _entry in components("detector").items():  # a new one is tested the moment that its file exists
+    if _entry.cls not in {cls for cls, _, _ in DETECTORS.values()}:
+        DETECTORS[_name] = (_entry.cls, _entry.fixed, tuple(KINDS))
 CASES = pytest.mark.parametrize(("name", "kind"), [(name, kind) for name, (_, _, kinds) in DETECTORS.items() for kind in kinds])
 GENERATOR = torch.Generator()
 
