@@ -30,14 +30,14 @@ class Dreamer:
     learns in imagination alone.
 
     Work per `learn`: `updates` times, a step of the model on sequences of what really happened, and a step of the actor-critic
-    on what the model imagines from the states of these sequences. One model and one actor-critic for all agents of a copy, each
-    of whom counts the others among the world's chances. Discrete actions.
+    on what the model imagines from the states of these sequences. One model and one actor-critic for all agents of an
+    environment; to each of them the others are part of the world. Discrete actions.
     """
 
     in_leaderboard: ClassVar[bool] = False  # slow
 
     class Config(AgentConfig):
-        num_steps: int = Field(16, ge=1, le=100_000, description="steps per copy between updates")
+        num_steps: int = Field(16, ge=1, le=100_000, description="steps of each environment between updates")
         updates: int = Field(16, ge=1, le=100_000, description="of model and actor-critic after each rollout")
         learning_starts: int = Field(1_000, ge=0, description="environment steps before the first update")
         buffer_size: int = Field(100_000, ge=1, le=10**8, description="steps that are stored")
@@ -46,10 +46,10 @@ class Dreamer:
         imagined_batch_size: int = Field(
             0, ge=0, le=10**6, description="that many at once, from states of the sequences; 0: one from each"
         )
-        horizon: int = Field(15, ge=1, le=10_000, description="steps of a dream")
-        gamma: float = Field(0.99, ge=0, le=1)
-        return_lambda: float = Field(0.95, ge=0, le=1)
-        ent_coef: float = Field(3e-3, ge=0, le=10)
+        horizon: int = Field(15, ge=1, le=10_000, description="steps of an imagined trajectory")
+        gamma: float = Field(0.99, ge=0, le=1, description="discount of a step")
+        return_lambda: float = Field(0.95, ge=0, le=1, description="of lambda-returns")
+        ent_coef: float = Field(3e-3, ge=0, le=10, description="weight of the entropy bonus")
         ent_coef_final: float | None = Field(None, ge=0, le=10, description="entropy weight at the end, reached linearly")
         learning_rate: float = Field(1e-3, gt=0, le=10, description="of the actor-critic; the model has its own")
         learning_rate_final: float = Field(
@@ -120,7 +120,7 @@ class Dreamer:
         return self.model
 
     def initial(self, n: int) -> Carry:
-        """The model's state of n copies, the last action, and whether an episode begins."""
+        """The model's state of n environments, the last action, and whether an episode begins."""
         a = self.spaces.num_agents
         carry = initial_carry(self.model, n * a)
         if self.planner:
@@ -205,7 +205,7 @@ class Dreamer:
         return rows
 
     def _store(self, batch: Rollout) -> None:
-        """All agents of all copies as streams."""
+        """All agents of all environments as streams."""
         t, n, a = batch.reward.shape
         obs = batch.obs.reshape(t, n * a, *batch.obs.shape[3:]).astype(self.dtype, copy=False)
         ended = (np.repeat(flag, a, axis=1) for flag in (batch.terminated, batch.truncated))

@@ -58,7 +58,7 @@ def make_bonus(part: BonusPart, spaces: Spaces, gamma: float, seed: int) -> Bonu
 class Rewards:
     """The weighted sum of an agent's bonuses, over the reward that the world pays. Without parts it changes nothing.
 
-    Parts learn from every rollout, after it has been paid for: a bonus is that of what was known before.
+    Bonuses are computed with the parameters before the update; the models are then trained on the same rollout.
     """
 
     def __init__(self, bonuses: tuple[BonusPart, ...], spaces: Spaces, gamma: float, seed: int, device: str = "cpu") -> None:

@@ -28,7 +28,7 @@ class Isolation:
     """
 
     class Config(DetectorConfig):
-        trees: int = Field(100, ge=1, le=10_000)
+        trees: int = Field(100, ge=1, le=10_000, description="trees of the forest")
         sample: int = Field(256, ge=2, le=65_536, description="observations that a tree is grown from")
         memory: int = Field(4096, ge=2, description="observations kept")
         grid_input: Literal["one-hot", "scaled"] = Field(

@@ -1,4 +1,4 @@
-"""Reconstruction error as a detector: what a coder learned to say, it says well; what it never saw, it says badly."""
+"""Reconstruction error as a detector: an autoencoder reconstructs well what it was trained on, and badly what it never saw."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Reconstruction:
     """
 
     class Config(DetectorConfig):
-        coder: Literal["autoencoder", "vae", "vq-vae", "classical"] = Field("autoencoder", description="who says it again")
+        coder: Literal["autoencoder", "vae", "vq-vae", "classical"] = Field("autoencoder", description="what reconstructs")
         options: dict[str, Any] = Field({"size": 8}, description="the coder's own, such as size; classical: estimator=pca")
         steps: int = Field(50, ge=1, le=1_000_000, description="of gradient, for each update; classical learns in one")
         batch_size: int = Field(128, ge=1, description="observations of a gradient step")

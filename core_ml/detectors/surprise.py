@@ -86,7 +86,7 @@ class Surprise:
 
 
 def hashed(rows: Tensor, begin: Array) -> Array:
-    """64 well-mixed bits of each row's bytes, uint64 (B,), going on from `begin` (B,): multiply and fold, as splitmix64 does.
+    """64 well-mixed bits of each row's bytes, uint64 (B,), continued from `begin` (B,): multiply and fold, as splitmix64 does.
 
     Two of a million different rows share theirs with a chance of 3e-8.
     """

@@ -37,7 +37,7 @@ class VAE:
         self.config, self.observation, self.size = config, observation, config.size
         self.autoencoder = AutoencoderModule(config, observation, self.size, 2 * self.size, seed)
         last = list(self.autoencoder.model["encoder"].parameters())[-2:]  # weight and bias of mu and ln s
-        with torch.no_grad():  # deviations begin at 0.1, so that the decoder hears what is said
+        with torch.no_grad():  # initial posterior std 0.1: the decoder gets a usable signal from the first step
             last[0][self.size :] *= 0.1
             last[1][self.size :] = math.log(0.1)
 

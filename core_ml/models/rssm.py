@@ -1,4 +1,4 @@
-"""Recurrent state-space model: a world learned in latents, that can be dreamt in (Hafner et al. 2019, "Learning latent dynamics
+"""Recurrent state-space model: a world learned in latents, for imagination (Hafner et al. 2019, "Learning latent dynamics
 from pixels": PlaNet; 2021, "Mastering Atari with discrete world models": DreamerV2; 2025: DreamerV3)."""
 
 from __future__ import annotations
@@ -57,11 +57,11 @@ class RSSM:
     With `posterior` observation, z is made of x_t alone and tells it alone, h does not help (as in STORM, Zhang et al. 2023):
     codes stay what they are while the dynamics, whose gradients do not reach them, learn. DreamerV2 is {latent: categorical,
     posterior: history, chain: false, unimix: 0.01, representation: 0.1}. The prior draws groups one after the other, each
-    knowing those before it: where chance decides between few outcomes, as slipping does, a dream that drew them apart would mix
+    knowing those before it: where chance decides between few outcomes, as slipping does, independent draws would mix
     them.
 
-    Reward and going on belong to the step that led to h_t and are read from it, before x_t is seen: a terminated episode shows
-    no next x, and a truncated one none of its own. Going on means that the rules did not end the episode; time limits
+    Reward and continuation belong to the step that led to h_t and are read from it, before x_t is seen: a terminated episode
+    shows no next x, and a truncated one none of its own. Going on means that the rules did not end the episode; time limits
     are not learned.
 
     Obs (B, *shape) as `observation` has them; actions (B, K) floats, one-hot where they are discrete. It is a belief
@@ -80,7 +80,7 @@ class RSSM:
         classes: int = Field(5, ge=2, le=256, description="of each categorical: its levels, where it has an order")
         chain: bool = Field(True, description="the prior draws a categorical knowing those drawn before it; else all at once")
         unimix: float = Field(0.0, ge=0, lt=1, description="share of the uniform distribution in each categorical")
-        width: int = Field(64, ge=1, le=4096, description="hidden units of prior, posterior, reward and going on")
+        width: int = Field(64, ge=1, le=4096, description="hidden units of prior, posterior, reward and continue heads")
         free_nats: float = Field(1.0, ge=0, description="posteriors may differ from the prior so much for nothing")
         dynamics: float = Field(1.0, ge=0, description="weight of drawing the prior to the posterior")
         representation: float = Field(0.0, ge=0, description="weight of drawing the posterior to the prior")

@@ -27,7 +27,7 @@ class RND:
 
     Both networks read observations standardised number by number by all that was learned from, cut at +-`clip`; the bonus is
     divided by the root mean square of all bonuses so far (section 2.4; the paper divides by the deviation of their discounted
-    sums, which knows of copies and time; here rows stand for themselves). A step that terminated led nowhere: bonus 0.
+    sums, which needs environments and time; here rows are independent). A step that terminated has bonus 0.
 
     Never updated, the bonus is the error of two random networks: another number for each observation, whatever was seen.
     """

@@ -97,15 +97,15 @@ def test_plans_go_on_from_where_they_were_and_begin_anew_with_an_episode() -> No
     assert np.array_equal(a, b) and all(np.array_equal(after[name], later[name]) for name in after)
 
 
-def test_an_evolved_controller_acts_awake() -> None:
+def test_an_evolved_controller_acts_in_the_world() -> None:
     model: Any = Lake()
     controller = CmaController(CmaController.Config(horizon=12, episodes=32, gamma=0.9, sigma=1.0), 16, 4)
     floor = {"cell": torch.tensor([4 * r + c for r in range(4) for c in range(4) if BOARD[r][c] == "."])}
     generator = torch.Generator().manual_seed(0)
     for _ in range(60):
         controller.update(model, floor, generator)
-    awake = WorldModelPolicy(model, Deciding(controller.act), 4)  # type: ignore[arg-type]
-    result = run_episodes(awake, "frozenlake", {"slip": 0.0}, 4, 0, lines=False)
+    policy = WorldModelPolicy(model, Deciding(controller.act), 4)  # type: ignore[arg-type]
+    result = run_episodes(policy, "frozenlake", {"slip": 0.0}, 4, 0, lines=False)
     assert (result.returns == 1.0).all() and (result.lengths == 6).all()
     with pytest.raises(ValueError, match="does not learn"):
-        awake.learn(None, 0.0)  # type: ignore[arg-type]
+        policy.learn(None, 0.0)  # type: ignore[arg-type]
