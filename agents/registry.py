@@ -13,7 +13,7 @@ import pydantic
 from ..configs.suggest import suggest
 from ..envs.batch import BatchEnv
 from ..envs.names import PluginError, UnknownName, claim, explain, load_plugins
-from .protocol import Agent, AgentConfig, Spaces
+from .protocol import Agent, AgentConfig, ChoosesLeaderboard, ListsDevices, Spaces
 
 C = TypeVar("C", bound=type[Any])
 
@@ -56,6 +56,16 @@ def plugin_errors() -> tuple[PluginError, ...]:
     return _load()
 
 
+def devices_of(cls: type[Any]) -> tuple[str, ...]:
+    """The devices that an algorithm's class can work on."""
+    return cls.devices if isinstance(cls, ListsDevices) else ("cpu",)
+
+
+def in_leaderboard(cls: type[Any]) -> bool:
+    """Whether a leaderboard trains the algorithm without being asked for it by name."""
+    return cls.in_leaderboard if isinstance(cls, ChoosesLeaderboard) else True
+
+
 def agent_config(name: str, options: dict[str, Any]) -> AgentConfig:
     """The configuration of algorithm `name`. Raises UnknownName, or ValueError with one line for the first fault."""
     known = agents()
@@ -75,7 +85,7 @@ def make_agent(name: str, options: dict[str, Any], env: BatchEnv, seed: int, thr
     Raises ValueError where it cannot work on `device`.
     """
     config, cls = agent_config(name, options), agents()[name]
-    if device not in getattr(cls, "devices", ("cpu",)):
+    if device not in devices_of(cls):
         raise ValueError(f"agent {name} cannot work on device {device!r}: take device=cpu")
     elsewhere = {} if device == "cpu" else {"device": device}
     spaces = Spaces.of(env)

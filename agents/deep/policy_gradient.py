@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -15,6 +15,9 @@ from ..slots.rewards import Bonuses, Rewards
 from .actor import Actor
 from .parts import ActorConfig, Parts, check_finite, load_into, metrics_of, scheduled, state_of
 from .ppo import act, run_epoch
+
+if TYPE_CHECKING:
+    from ..slots.encoding import Encoding
 
 UNCLIPPED = 1e6  # a clip range that no ratio leaves
 WHOLE = ("return", "discounted", "baseline", "critic")  # estimates that wait for the end of an episode
@@ -89,6 +92,11 @@ class PolicyGradient:
     @property
     def num_steps(self) -> int:
         return int(self.config.num_steps)
+
+    @property
+    def encoding(self) -> Encoding | None:
+        """The encoder in its slot; see `protocol.Encodes`."""
+        return self.actor.encoding
 
     def initial(self, n: int) -> None:
         return None

@@ -31,6 +31,7 @@ from .recurrent_actor import RecurrentActor
 
 if TYPE_CHECKING:
     from ...core_ml.learners.types import Coefs
+    from ..slots.encoding import Encoding
 
 
 @agent("ppo")
@@ -80,6 +81,11 @@ class PPO:
     @property
     def num_steps(self) -> int:
         return int(self.config.num_steps)
+
+    @property
+    def encoding(self) -> Encoding | None:
+        """The encoder in its slot; see `protocol.Encodes`."""
+        return self.actor.encoding
 
     def act(self, obs: Array, carry: Carry, mode: Mode, mask: Array | None = None) -> tuple[Array, Carry, dict[str, Array]]:
         return act(self.actor, obs, carry, mode)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ....agents.protocol import Agent, Bootstrapping, Carry, CollectsNatively, NonFinite, Rollout, RolloutBuffer, restart
-from ....envs.batch import BatchEnv, Episodes, Native
+from ....envs.batch import BatchEnv, Episodes, Native, native_of
 from ....store.arrays import Array, check_arrays
 
 
@@ -33,11 +33,8 @@ class Collector:
         self._returns, self._lengths = np.zeros(n), np.zeros(n)
         self._store: dict[str, Array] = {}
         # Where agent and world can, they work together without coming back here at each step.
-        native, able = (
-            getattr(env, "native", None),
-            isinstance(agent, CollectsNatively) and agent.can_collect_natively(env.num_agents),
-        )
-        self._native: Native | None = native() if native and able else None
+        able = isinstance(agent, CollectsNatively) and agent.can_collect_natively(env.num_agents)
+        self._native: Native | None = native_of(env) if able else None
         self._float_obs = np.issubdtype(env.observation_space.dtype or np.float32, np.floating)
 
     def begin(self, obs: Array) -> None:

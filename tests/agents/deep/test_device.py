@@ -28,7 +28,8 @@ from gumdrop.agents.registry import make_agent
 from gumdrop.configs.schema import RunConfig
 from gumdrop.core_ml.distributions import Categorical, Gaussian
 from gumdrop.core_ml.learners.cuda import actor_critic as device
-from gumdrop.core_ml.learners.cuda import graphs, random
+from gumdrop.core_ml.learners.cuda import graphs as cuda_graphs
+from gumdrop.core_ml.learners.cuda import random
 from gumdrop.core_ml.optim.adam import FlatAdam
 from gumdrop.envs.make import make
 from gumdrop.experiments.run.collect.host import Collector
@@ -93,7 +94,7 @@ NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is n
 def on_device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """Makes an agent for a device whose torch is the CPU's, or for a GPU."""
     if request.param == "cpu":
-        monkeypatch.setattr(graphs, "_torch_device", lambda name: "cpu")
+        monkeypatch.setattr(cuda_graphs, "_torch_device", lambda name: "cpu")
     return lambda options, env, seed: make_agent("ppo", options, env, seed, device="cuda")
 
 
@@ -125,9 +126,9 @@ def test_one_update_is_that_of_the_torch_learner(
     chosen = {"num_minibatches": 1, "update_epochs": 3, "num_steps": 20, **options}
     torchs, there = make_agent("ppo", {**chosen, "learner": "torch"}, env, 5), on_device(chosen, env, 5)
     if not graphs:
-        monkeypatch.setattr(graphs, "capture", lambda work, place: work)
+        monkeypatch.setattr(cuda_graphs, "capture", lambda work, place: work)
     elif there.learner.place.device.type == "cpu":
-        monkeypatch.setattr(graphs, "capture", Tape.capture)
+        monkeypatch.setattr(cuda_graphs, "capture", Tape.capture)
     collector = Collector(env, torchs)
     collector.begin(env.reset(1))
     for update in range(5):  # the third one captures where minibatches are many, all after it replay
@@ -374,7 +375,7 @@ def _runs(folder: Path) -> dict[str, Any]:
     settings: Any = {"env": env, "agent": {"name": "ppo", **TINY}, "num_envs": 64, "steps": 64 * 8 * 5, "device": "cuda"}
     config = RunConfig(**settings, checkpoint_updates=1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(graphs, "capture", lambda work, place: work)
+        patch.setattr(cuda_graphs, "capture", lambda work, place: work)
         summary = train(config, folder / "whole", live=False)
     stop: Any = StopAt(2)
     try:
@@ -402,7 +403,7 @@ def _capture(patch: pytest.MonkeyPatch) -> None:
         plain(self, stream)
 
     patch.setattr(CudaEngine, "step_shared", step)
-    patch.setattr(graphs, "capture", Tape.capture)
+    patch.setattr(cuda_graphs, "capture", Tape.capture)
 
 
 def _script(job: str, folder: Path) -> None:

@@ -85,7 +85,7 @@ def plain_loss(learner: Any, d: dict[str, Any], index: Array, coefs: Coefs, weig
     """The mean loss in float64, one stream and one step after the other; the model it was computed with, its five sums."""
     model = copy.deepcopy(learner.model).double()
     if isinstance(model.belief, Transformer):
-        model.belief.waves = model.belief.waves.double()
+        model.belief.sinusoids = model.belief.sinusoids.double()
     steps, sums = len(d["obs"]), [0.0] * 5
     loss, last_of = torch.zeros((), dtype=torch.float64), d["state"].get("action", np.zeros((B, 0), np.float32))
     for i in index:
