@@ -90,7 +90,7 @@ def make_agent(name: str, options: dict[str, Any], env: BatchEnv, seed: int, thr
     elsewhere = {} if device == "cpu" else {"device": device}
     spaces = Spaces.of(env)
     if spaces.masked and not getattr(cls, "masks", False):
-        way_out = "env.mask_walls=false" if spaces.world else "env.action_mask=false to ignore them"
-        raise ValueError(f"agent {name}: it cannot use the action masks of {env.id}: take ppo, dqn or q-learning, or {way_out}")
+        way_out = "take ppo, dqn or q-learning" + ("" if spaces.world else ", or env.action_mask=false to ignore them")
+        raise ValueError(f"agent {name}: it cannot use the action masks of {env.id}: {way_out}")
     made: Agent = cls(config, spaces, seed, threads, **elsewhere)
     return made

@@ -45,6 +45,7 @@ class PPO:
     """
 
     devices: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
+    masks: ClassVar[bool] = True
 
     class Config(ActorConfig):
         num_steps: int = Field(32, ge=1, le=100_000, description="steps per environment between updates")
@@ -88,7 +89,7 @@ class PPO:
         return self.actor.encoding
 
     def act(self, obs: Array, carry: Carry, mode: Mode, mask: Array | None = None) -> tuple[Array, Carry, dict[str, Array]]:
-        return act(self.actor, obs, carry, mode)
+        return act(self.actor, obs, carry, mode, mask)
 
     # 2. Advantages.
 
@@ -158,6 +159,7 @@ class PPO:
             obs=tensors.obs, action=extras["raw_action"], log_prob=extras["log_prob"], value=extras["value"],
             final_value=extras["final_value"], reward=tensors.reward, terminated=tensors.terminated,
             truncated=tensors.truncated, last_obs=tensors.last_obs,
+            mask=tensors.reward.new_empty((*batch.reward.shape, 0)).bool() if tensors.mask is None else tensors.mask,
         ))  # fmt: skip
         learner.advantages(o.gamma, o.gae_lambda)
         epochs = 0
@@ -201,13 +203,15 @@ class PPO:
         self.actor.load_state_dict(self.rewards.load(state))
 
 
-def act(actor: Actor | RecurrentActor, obs: Array, carry: Carry, mode: Mode) -> tuple[Array, Carry, dict[str, Array]]:
+def act(
+    actor: Actor | RecurrentActor, obs: Array, carry: Carry, mode: Mode, mask: Array | None = None
+) -> tuple[Array, Carry, dict[str, Array]]:
     """obs (N, A, ...) -> actions (N, A, ...), carry after them, and what learning needs of a sampled action: log pi(a|s) and
     V(s), float32 (N, A), and of a Box the action before it is clipped for the world."""
     if mode == "greedy":
-        action, carry = actor.greedy(obs, carry)
+        action, carry = actor.greedy(obs, carry, mask)
         return action, carry, {}
-    acted, carry = actor.sample(obs, carry)  # B = N A rows
+    acted, carry = actor.sample(obs, carry, mask)  # B = N A rows
     action = acted.action.reshape(*obs.shape[:2], *actor.actions.shape)
     return actor.actions.clip(action), carry, actor.actions.extras(acted, obs.shape[:2])
 

@@ -61,9 +61,8 @@ def flatten(model: Model) -> Flat:
     if legal is not None:
         stand_in = np.where(legal, np.arange(legal.shape[1]), legal.argmax(1)[:, None])
         names = ("next_state", "probability", "reward", "terminated")
-        model = model._replace(
-            legal=None, **{name: np.take_along_axis(getattr(model, name), stand_in[:, :, None], 1) for name in names}
-        )
+        tables: dict[str, Any] = {name: np.take_along_axis(getattr(model, name), stand_in[:, :, None], 1) for name in names}
+        model = model._replace(legal=None, **tables)
     states, actions, _ = model.next_state.shape
     p = model.probability.transpose(1, 0, 2)
     term = model.terminated.transpose(1, 0, 2)

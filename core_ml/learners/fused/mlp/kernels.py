@@ -18,7 +18,7 @@ from ..simd.cache import kernel
 from ..simd.maths import exp, normal
 from ..simd.threads import CLOCK, CLOCK_ID, clock_gettime, meet
 from ..simd.vectors import LANES, call_at, copy_bytes, float_raw, inner, load, put_raw, spread, store, where_less
-from .passes import backward, distribution, fetch, forward, loss, pack, unpack
+from .passes import LEAST_LOGIT, backward, distribution, fetch, forbid, forward, loss, pack, unpack
 from .plan import GROUPS, TILE, P
 
 S32, S41 = np.uint64(32), np.uint64(41)
@@ -52,6 +52,7 @@ class SampleRows(NamedTuple):
     scale: Array  # float32 (2 D,): mean, 1 / deviation; or empty
     selected: Array  # int64: the rows to take; empty: all
     advantage: Array  # float32 (B,), as in the records: for their mean and deviation
+    mask: int  # byte of a record at which its action mask begins, one byte an action; 0: there is none
 
 
 class Acting(NamedTuple):
@@ -65,6 +66,7 @@ class Acting(NamedTuple):
     entropy: Array
     value: Array
     outputs: Array  # float32 (B * actions,)
+    mask: Array  # input: uint8 (B * actions,), 0 where an action is illegal; empty: all are legal
 
 
 class NativeRollout(NamedTuple):
@@ -127,6 +129,12 @@ def refresh(layers: Any, whole: Any, flat: Any, known: Any, packed: Any) -> None
 
 
 @inner
+def weight_of(logit: Any, top: Any) -> Any:
+    """exp(logit - top), 0 for an illegal action."""
+    return where_less(logit, LEAST_LOGIT, 0.0, exp(logit - top))
+
+
+@inner
 def sample(whole: Any, packed: Any, work: Any, base: int, s: int) -> None:
     """Actions of LANES samples from `s` on, by the inverse distribution function of uniform numbers at P.UNIFORM."""
     out, action, drawn = base + whole[P.OUT] + s, base + whole[P.ACTION] + s, base + whole[P.UNIFORM] + s
@@ -145,10 +153,10 @@ def sample(whole: Any, packed: Any, work: Any, base: int, s: int) -> None:
             top = where_less(top, x, x, top)
         total = spread(0.0)
         for j in range(first, first + size):
-            total = total + exp(load(work, out + j * TILE) - top)
+            total = total + weight_of(load(work, out + j * TILE), top)
         level, below, chosen = load(work, drawn + head * TILE) * total, spread(0.0), spread(0.0)
         for j in range(first, first + size - 1):
-            below = below + exp(load(work, out + j * TILE) - top)
+            below = below + weight_of(load(work, out + j * TILE), top)
             chosen = chosen + where_less(level, below, 0.0, 1.0)
         store(work, action + head * TILE, chosen)
         first += size
@@ -169,6 +177,9 @@ def act_tile(net: Any, acting: Any, base: int, low: int, count: int, task: int, 
     for s in range(count):
         for part in range(parts):
             work[base + whole[P.UNIFORM] + part * TILE + s] = uniform(key, (counter + s) * parts + part)
+    if acting.mask.shape[0]:
+        for s in range(count):
+            forbid(whole, work, base, s, acting.mask, (low + s) * actions)
     known = base + whole[P.FACTS]
     for s in range(0, count, LANES):
         sample(whole, net.packed, work, base, s)
@@ -385,6 +396,10 @@ def work(
                         net.sums[g * 8 + 7] = prefetch(rows, at + count, min(at + count + TILE, last))
                     forward(net.layers, whole, net.packed, net.work, base, count)
                     if part == GRADIENT:
+                        if rows.mask:
+                            for s in range(count):
+                                mask_at = rows.selected[at + s] * rows.stride + rows.mask
+                                forbid(whole, net.work, base, s, rows.data, mask_at)
                         loss(
                             whole, net.packed, net.work, base, count, high - low, coefs[CLIP], coefs[VALUE_CLIP],
                             coefs[VALUE_WEIGHT], coefs[ENTROPY_WEIGHT], net.grads, grad, net.sums, g * 8,
@@ -426,7 +441,7 @@ def work(
 @kernel
 def record(
     first: int, last: int, obs: Any, size: int, facts: int, choice: Any, move: Any, parts: int,
-    log_prob: Any, advantage: Any, target: Any, value: Any, data: Any, stride: int,
+    log_prob: Any, advantage: Any, target: Any, value: Any, data: Any, stride: int, mask: Any, mask_at: int, actions: int,
 ) -> None:  # fmt: skip
     """PackedBatch `first` .. `last` - 1 from arrays that have a row each; `size` bytes of observation, `facts` behind them.
 
@@ -442,6 +457,8 @@ def record(
         for part in range(parts):
             chosen = move[row * parts + part] if move.shape[0] else np.float32(choice[row * parts + part])
             put_raw(data, at + facts + 16 + 4 * part, chosen)
+        if mask_at:
+            copy_bytes(data, at + mask_at, mask, row * actions, actions)
 
 
 @kernel
