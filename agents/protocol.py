@@ -185,5 +185,16 @@ class Driving(Protocol):
         ...
 
 
+@runtime_checkable
+class Exportable(Protocol):
+    """An agent whose greedy policy is a network that other programs can run: what `gumdrop export` asks for."""
+
+    def policy_module(self) -> Any:
+        """The policy as a torch module with its parameters as they are now (`deep.exported.PolicyModule`): from observations
+        (B, ...) and the parts of its `memory` (B, ...) to a tuple of its `outputs` and the next memory. Raises ValueError, one
+        line, where a part of it is no network."""
+        ...
+
+
 class NonFinite(ArithmeticError):
     """A NaN or infinity appeared; the message names where."""

@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 
 import pydantic
 
+from ..configs.suggest import suggest
 from ..envs.batch import BatchEnv
-from ..envs.names import Broken, UnknownName, claim, explain, load_plugins, suggest
+from ..envs.names import Broken, UnknownName, claim, explain, load_plugins
 from .protocol import Agent, AgentConfig, Spaces
 
 C = TypeVar("C", bound=type[Any])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
@@ -50,6 +51,7 @@ class RunConfig(BaseModel):
     checkpoint_updates: Whole = Field(0, ge=0, description="updates between checkpoints; 0: by time")
     checkpoint_seconds: Real = Field(20.0, gt=0, description="seconds between checkpoints")
     keep_checkpoints: Whole = Field(3, ge=1, le=10_000, description="how many checkpoints are kept")
+    plugins: list[str] = Field([], description="Python files that register worlds, agents or components, loaded first")
     track: list[Literal["wandb", "tensorboard"]] = Field([], description="where metrics are copied to, beside the run folder")
     project: str = Field("gumdrop", min_length=1, max_length=128, description="project name for W&B")
     name: str = Field("", description="folder name of the run; empty: made from preset, env and agent")
@@ -80,7 +82,7 @@ class RunConfig(BaseModel):
             raise ValueError(f"it needs {info.field_name}.{key}, a text")
         return value
 
-    @field_validator("track", mode="before")
+    @field_validator("track", "plugins", mode="before")
     @classmethod
     def _one_or_many(cls, value: object) -> object:
         return [value] if isinstance(value, str) else value
@@ -90,6 +92,12 @@ class RunConfig(BaseModel):
         if self.patience and not self.eval_every:
             raise ValueError(f"patience={self.patience} needs evaluations during training: give eval_every, too")
         return self
+
+    @field_validator("plugins")
+    @classmethod
+    def _from_anywhere(cls, paths: list[str]) -> list[str]:
+        """Absolute, so that `resume` finds them from another folder."""
+        return [str(Path(path).expanduser().resolve()) for path in paths]
 
     @field_validator("name")
     @classmethod

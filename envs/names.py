@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
+import hashlib
+import sys
+from collections.abc import Iterable
 from importlib.metadata import entry_points
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pydantic
+
+from ..configs.suggest import suggest
 
 
 class UnknownName(ValueError):
@@ -40,10 +46,32 @@ def load_plugins(group: str) -> tuple[Broken, ...]:
     return tuple(broken)
 
 
-def suggest(name: str, known: list[str]) -> str:
-    """': did you mean X?' or the known names."""
-    near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
-    return f": did you mean {near[0]}?" if near else f": known are {', '.join(known)}"
+def load_plugin_file(path: Path) -> None:
+    """Run a Python file that registers worlds, agents or components, once in a process.
+
+    It becomes a module whose name follows from its path, so that its classes can be pickled. Raises ValueError, one line, where
+    there is no such file or where it raises.
+    """
+    file = path.expanduser().resolve()
+    name = f"gumdrop_plugin_{hashlib.sha256(str(file).encode()).hexdigest()[:12]}"
+    if name in sys.modules:
+        return
+    if file.suffix != ".py" or not file.is_file():
+        raise ValueError(f"plugin {path}: {'no such file' if file.suffix == '.py' else 'not a Python file, NAME.py'}")
+    spec = spec_from_file_location(name, file)
+    assert spec is not None and spec.loader is not None  # of a file that ends in .py
+    module = sys.modules[name] = module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:  # a stranger's code: whatever it raises is its reason
+        del sys.modules[name]
+        raise ValueError(f"plugin {path}: {type(error).__name__}: {' '.join(str(error).split())}"[:300]) from None
+
+
+def load_plugin_files(paths: Iterable[str | Path]) -> None:
+    """`load_plugin_file` for each of them."""
+    for path in paths:
+        load_plugin_file(Path(path))
 
 
 def is_external(id: str) -> bool:

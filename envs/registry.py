@@ -10,7 +10,9 @@ from typing import Any, TypeVar
 
 import pydantic
 
-from .names import Broken, UnknownName, claim, explain, load_plugins, suggest
+from ..configs.suggest import suggest
+from .gym_ids import gym_id, register_ids
+from .names import Broken, UnknownName, claim, explain, load_plugins
 from .world import Preset, World
 
 W = TypeVar("W", bound=type[World])
@@ -33,6 +35,7 @@ def world(name: str) -> Callable[[W], W]:
             if (owner.__module__, owner.__qualname__) != (cls.__module__, cls.__qualname__):
                 raise ValueError(f"preset name {id!r} is taken by {owner.__module__}.{owner.__qualname__}: choose another")
             _PRESETS[id] = cls, preset
+        register_ids([name, *cls.presets])  # plugins' worlds, too, have a Gymnasium id from here on
         return cls
 
     return register
@@ -68,8 +71,6 @@ def make_world(id: str, config: dict[str, Any] | None = None) -> World:
 
     Raises UnknownName, or ValueError with one line for the first bad option.
     """
-    from . import gym_id
-
     known, named = worlds(), presets()
     ids = [*known, *named]
     id = {gym_id(name): name for name in ids}.get(id, id)  # gumdrop/Candy-v0 is candy

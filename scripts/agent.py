@@ -8,11 +8,12 @@ from typing import Annotated, Any
 
 import typer
 
-from .common import Json, Refused, RunsFolder, check_out, emit, find_run, only_json, table
+from . import complete
+from .common import Json, Plugins, Refused, RunsFolder, check_out, emit, find_run, only_json, table
 from .env import Words
 
 
-def list(json: Json = False) -> None:
+def list(plugin: Plugins = None, json: Json = False) -> None:
     """List all agents."""
     from ..agents.registry import agents, broken_plugins
     from .env import first_line
@@ -22,12 +23,19 @@ def list(json: Json = False) -> None:
         emit({"agents": rows, "broken": broken_plugins()})
         return
     table([[row["name"], row["description"]] for row in rows], ("name", "description"))
-    for plugin in broken_plugins():
-        print(f"broken plugin {plugin.name}: {plugin.reason}")
+    for failed in broken_plugins():
+        print(f"broken plugin {failed.name}: {failed.reason}")
 
 
 def show(
-    name: Annotated[str, typer.Argument(metavar="NAME|PRESET|FILE|RUN", help="An agent, a preset, a YAML file, or a run.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME|PRESET|FILE|RUN",
+            help="An agent, a preset, a YAML file, or a run.",
+            autocompletion=complete.agents_presets_and_runs,
+        ),
+    ],
     words: Words = None,
     out: Annotated[
         Path | None,
@@ -39,6 +47,7 @@ def show(
         ),
     ] = None,
     directory: RunsFolder = Path("runs"),
+    plugin: Plugins = None,
     json: Json = False,
 ) -> None:
     """Show an agent's options with their defaults; the parts of one that a preset or a file describes; or a run's agent, a
@@ -77,12 +86,14 @@ def show(
 def show_spec(name: str, file: Path | None, words: Sequence[str], out: Path | None, json: bool) -> None:
     """The parts of an agent that has not learned yet."""
     from ..configs.loader import resolve
+    from ..envs.names import load_plugin_files
     from ..experiments.analysis.parts import as_rows, outline
     from .common import check_agent, check_env
 
     if out is not None:
         raise Refused(f"{name} has learned nothing, so there is nothing to draw: name a run, or leave out --out")
     config = resolve(None if file else name, file, [*words], {})
+    load_plugin_files(config.plugins)
     check_env(config.env_id, config.env_options)
     check_agent(config.agent_name, config.agent_options)
     parts = outline(config)

@@ -17,7 +17,24 @@ from ..store.names import CONFIG, GROUP
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, max=2**63 - 1, help="Seed of everything random.")]
-RunsFolder = Annotated[Path, typer.Option("--dir", help="Folder of all runs.")]
+
+
+def _load(ctx: typer.Context, files: list[Path] | None) -> list[Path] | None:
+    if files and not ctx.resilient_parsing:
+        from ..envs.names import load_plugin_files
+
+        load_plugin_files(files)
+    return files
+
+
+Plugins = Annotated[  # loaded while the command line is read, before names are looked up
+    list[Path] | None,
+    typer.Option(
+        "--plugin", metavar="FILE", is_eager=True, callback=_load,
+        help="A Python file that registers worlds, agents or components. May be repeated.",
+    ),
+]  # fmt: skip
+RunsFolder = Annotated[Path, typer.Option("--dir", is_eager=True, help="Folder of all runs.")]
 
 
 class Refused(ValueError):
@@ -102,7 +119,7 @@ def find_run(name: str, root: Path, others: Sequence[str] = (), groups: bool = F
 
     `groups`: whether a group of runs is wanted, too.
     """
-    from ..envs.names import suggest
+    from ..configs.suggest import suggest
 
     if name.strip():
         for path in (root / name, Path(name)):

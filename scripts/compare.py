@@ -8,11 +8,17 @@ from typing import Annotated, Any
 
 import typer
 
+from . import complete
 from .common import Json, Refused, RunsFolder, check_out, emit, figure, find_run, is_group, only_json, table
 
 
 def compare(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN RUN...", help="Names under --dir, or paths; groups of seeds, too.")],
+    runs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN RUN...", help="Names under --dir, or paths; groups of seeds, too.", autocompletion=complete.runs
+        ),
+    ],
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Curves: FILE.html or FILE.png.")] = None,
     directory: RunsFolder = Path("runs"),
     json: Json = False,

@@ -9,13 +9,21 @@ from typing import Annotated, Any
 
 import typer
 
-from .common import Json, Refused, Seed, check_env, check_out, emit, figure, only_json, table
+from . import complete
+from .common import Json, Plugins, Refused, Seed, check_env, check_out, emit, figure, only_json, table
 
-Id = Annotated[str, typer.Argument(metavar="ID", help="A world, or any Gymnasium id.")]
+Id = Annotated[
+    str,
+    typer.Argument(
+        metavar="ID",
+        help="A world, or any Gymnasium id.",
+        autocompletion=complete.worlds,
+    ),
+]
 Words = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Options.", show_default=False)]
 
 
-def list(json: Json = False) -> None:
+def list(plugin: Plugins = None, json: Json = False) -> None:
     """List all worlds, and the plugins that could not be loaded with their reason."""
     from ..envs import registry
     from ..envs.names import Broken
@@ -35,8 +43,8 @@ def list(json: Json = False) -> None:
     for row in rows:
         row["id"] = row["id"] if row["id"] == row["world"] else f"  {row['id']}"
     table([[*(r[key] for key in header[:4]), r["solver"] or "no", r["description"]] for r in rows], header)
-    for plugin in broken:
-        print(f"broken plugin {plugin.name}: {plugin.reason}")
+    for failed in broken:
+        print(f"broken plugin {failed.name}: {failed.reason}")
     print("Indented: presets of the world above. Gymnasium ids work too, e.g. CartPole-v1, and module:Id, also of PettingZoo.")
 
 
@@ -70,6 +78,7 @@ def show(
     seed: Seed = 0,
     steps: Annotated[int, typer.Option("--steps", min=0, max=100_000, help="Random steps before the picture.")] = 0,
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE.png", help="Draw the picture to a file.")] = None,
+    plugin: Plugins = None,
     json: Json = False,
 ) -> None:
     """Show an environment: its options, its spaces and a picture of a first state."""
@@ -152,7 +161,7 @@ def _bound(constraint: Any) -> str:
     return "".join(f",{sign}{getattr(constraint, k)}" for k, sign in signs.items() if hasattr(constraint, k))
 
 
-def check(id: Id, words: Words = None, json: Json = False) -> None:
+def check(id: Id, words: Words = None, plugin: Plugins = None, json: Json = False) -> None:
     """Check that an environment keeps its contract; exit status 1 if it does not."""
     from ..configs.loader import parse_options
     from ..envs.checks.conformance import check_world
@@ -180,6 +189,7 @@ def solve(
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FILE.png", help="Draw the value function: PNG, SVG or PDF.")
     ] = None,
+    plugin: Plugins = None,
     json: Json = False,
 ) -> None:
     """Solve an environment exactly: what a random and what the best agent gets, and what is best where."""

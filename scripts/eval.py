@@ -7,10 +7,26 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from .common import Json, Refused, RunsFolder, Seed, check_agent, check_env, emit, figure, find_run, only_json
+from . import complete
+from .common import Json, Plugins, Refused, RunsFolder, Seed, check_agent, check_env, emit, figure, find_run, only_json
 
-Source = Annotated[str, typer.Argument(metavar="RUN|AGENT", help="A run (name or path), or an agent's name with --env.")]
-Env = Annotated[str | None, typer.Option("--env", metavar="ID", help="Environment, for an agent's name.")]
+Source = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN|AGENT",
+        help="A run (name or path), or an agent's name with --env.",
+        autocompletion=complete.runs_and_agents,
+    ),
+]
+Env = Annotated[
+    str | None,
+    typer.Option(
+        "--env",
+        metavar="ID",
+        help="Environment, for an agent's name.",
+        autocompletion=complete.worlds,
+    ),
+]
 Options = Annotated[
     list[str] | None,
     typer.Argument(metavar="KEY=VALUE", help="Options of --env; agent.KEY=VALUE: of the agent.", show_default=False),
@@ -31,6 +47,7 @@ def eval(
         str, typer.Option("--checkpoint", metavar="latest|best|STEP", help="Of a run; best needs eval_every in training.")
     ] = "latest",
     directory: RunsFolder = Path("runs"),
+    plugin: Plugins = None,
     json: Json = False,
 ) -> None:
     """Measure a run or an agent on held-out episodes, against chance and the exact optimum where known."""
@@ -64,9 +81,11 @@ def choose(
         folder = find_run(source, directory, [*agents()])
         if words:
             raise Refused(f"{words[0]!r:.80}: a run keeps the options it was trained with; they go with --env only")
+        from ..envs.names import load_plugin_files
         from ..store.run_folder import RunFolder
 
         config = RunFolder(folder).config()
+        load_plugin_files(config.plugins)
         check_env(config.env_id, config.env_options)
         check_agent(config.agent_name, config.agent_options)
         return folder, {}, {}

@@ -10,7 +10,7 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 
-from .common import Refused, Seed, check_env, figure
+from .common import Plugins, Refused, Seed, check_env, figure
 from .env import Id, Words
 
 LEFT, DOWN, RIGHT, UP = ((b"\x1b[D", b"\x1bOD", b"a"), (b"\x1b[B", b"\x1bOB", b"s"),
@@ -38,6 +38,7 @@ def play(
     id: Id,
     words: Words = None,
     seed: Seed = 0,
+    plugin: Plugins = None,
     window: Annotated[bool, typer.Option("--window", help="Play in a window, not in the terminal.")] = False,
 ) -> None:
     """Play with arrow keys or w a s d (or the number of an action), space to stay or repeat, q to quit."""

@@ -7,11 +7,19 @@ from typing import Annotated
 
 import typer
 
+from . import complete
 from .common import Json, RunsFolder, emit, find_run, only_json
 
 
 def report(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Name under --dir, or a path.")],
+    run: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN",
+            help="Name under --dir, or a path.",
+            autocompletion=complete.runs,
+        ),
+    ],
     directory: RunsFolder = Path("runs"),
     json: Json = False,
 ) -> None:

@@ -7,18 +7,27 @@ from typing import Annotated
 
 import typer
 
+from . import complete
 from .common import Json, RunsFolder, check_agent, check_env, find_run, is_group
 from .train import Report, finish, finish_group
 
 
 def resume(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Name under --dir, or a path.")],
+    run: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN",
+            help="Name under --dir, or a path.",
+            autocompletion=complete.runs,
+        ),
+    ],
     directory: RunsFolder = Path("runs"),
     json: Json = False,
     report: Report = True,
     no_live: Annotated[bool, typer.Option("--no-live", help="No live view.")] = False,
 ) -> None:
     """Go on with a run, or a group of them, from the newest intact checkpoint, to the same end as if it had never stopped."""
+    from ..envs.names import load_plugin_files
     from ..store.run_folder import RunFolder
 
     folder = find_run(run, directory, groups=True)
@@ -27,6 +36,7 @@ def resume(
         config, seeds = RunFolder(folder).group()
     else:
         config = RunFolder(folder).config()
+    load_plugin_files(config.plugins)
     check_env(config.env_id, config.env_options)
     check_agent(config.agent_name, config.agent_options)
     live = False if no_live else None

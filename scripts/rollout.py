@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .common import Json, RunsFolder, Seed, check_out, emit, figure, only_json
+from .common import Json, Plugins, RunsFolder, Seed, check_out, emit, figure, only_json
 from .eval import Env, Options, Source, choose
 
 
@@ -21,6 +21,7 @@ def rollout(
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="FILE.gif or FILE.mp4.")] = None,
     fps: Annotated[float | None, typer.Option("--fps", min=0.1, max=120, help="Frames a second. Default: 6 in a file.")] = None,
     directory: RunsFolder = Path("runs"),
+    plugin: Plugins = None,
     json: Json = False,
 ) -> None:
     """Show episodes of a run or an agent as text, or draw them to a GIF or MP4 file."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +9,8 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from .common import Json, Refused, RunsFolder, check_agent, check_env, emit, figure, only_json, split_words, table
+from . import complete
+from .common import Json, Plugins, Refused, RunsFolder, check_agent, check_env, emit, figure, only_json, split_words, table
 
 Report = Annotated[bool, typer.Option("--report/--no-report", help="Then evaluate, draw an episode and write report.html.")]
 
@@ -21,17 +21,35 @@ def train(
         typer.Argument(
             metavar="PRESET|KEY=VALUE",
             help="A preset, and changes such as env.size=7.",
+            autocompletion=complete.presets,
             show_default=False,
         ),
     ] = None,
-    env: Annotated[str | None, typer.Option("--env", metavar="ID", help="Environment: ours, or any Gymnasium id.")] = None,
-    agent: Annotated[str | None, typer.Option("--agent", metavar="NAME", help="Agent.")] = None,
+    env: Annotated[
+        str | None,
+        typer.Option(
+            "--env",
+            metavar="ID",
+            help="Environment: ours, or any Gymnasium id.",
+            autocompletion=complete.worlds,
+        ),
+    ] = None,
+    agent: Annotated[
+        str | None,
+        typer.Option(
+            "--agent",
+            metavar="NAME",
+            help="Agent.",
+            autocompletion=complete.agents,
+        ),
+    ] = None,
     config: Annotated[Path | None, typer.Option("-c", "--config", metavar="FILE", help="YAML file over the preset.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Seed of everything random.")] = None,
     steps: Annotated[str | None, typer.Option("--steps", metavar="N", help="Environment steps, e.g. 2e6.")] = None,
-    num_envs: Annotated[int | None, typer.Option("--num-envs", metavar="N", help="Copies that step together.")] = None,
+    num_envs: Annotated[int | None, typer.Option("--num-envs", metavar="N", help="Environments that step together.")] = None,
     name: Annotated[str | None, typer.Option("--name", help="Name of the run folder.")] = None,
     directory: RunsFolder = Path("runs"),
+    plugin: Plugins = None,
     track: Annotated[list[str] | None, typer.Option("--track", help="wandb or tensorboard, beside the files.")] = None,
     json: Json = False,
     no_live: Annotated[bool, typer.Option("--no-live", help="No live view.")] = False,
@@ -51,6 +69,7 @@ def train(
     """Train an agent from a preset or from --env and --agent; the run folder holds everything."""
     from ..configs.loader import parse_value, presets, resolve
     from ..configs.schema import check_name
+    from ..envs.names import load_plugin_files
 
     preset, overrides = split_words(words or [], "preset")
     if preset is None and env is None and config is None:
@@ -63,14 +82,18 @@ def train(
         "num_envs": num_envs,
         "name": None if name is None else check_name(name),
         "track": track or None,
+        "plugins": [str(path) for path in plugin or []] or None,
     }
     resolved = resolve(preset, config, overrides, flags)
+    load_plugin_files(resolved.plugins)
     options = dict(resolved.env)
     id = options.pop("id")
     check_env(id, options)
     options = dict(resolved.agent)
     agent_name = options.pop("name")
     check_agent(agent_name, options)
+    from ..experiments.run.new_folder import new_folder
+
     default = preset if preset and not env and not agent else f"{id}-{agent_name}"
     folder = new_folder(directory, resolved.name, default)
     from ..experiments.run import train as runtime
@@ -88,30 +111,6 @@ def train(
             finish_group(folder, lambda: train_group(resolved, numbers, folder, live, evaluate=report), json)
     finally:
         RunFolder(folder).remove_unused()  # refused before anything was begun
-
-
-def new_folder(root: Path, name: str, default: str) -> Path:
-    """Make a folder that was not there: `name`, or `default` with the next free number. Raises Refused."""
-    root.mkdir(parents=True, exist_ok=True)
-    if name:
-        folder = root / name
-        try:
-            folder.mkdir()
-        except FileExistsError:
-            way = f"`gumdrop resume {name}` goes on with it, another --name begins anew"
-            raise Refused(f"{folder} exists already: {way}") from None
-        return folder
-    stem = re.sub(r"(?:[^\w.+=@-]|\.\.+|(?<=\W)-)+", "-", default).strip("-.")[:80] or "run"
-    taken = [re.fullmatch(re.escape(stem) + r"-(\d{4,})", path.name) for path in root.iterdir()]
-    number = max((int(match[1]) for match in taken if match), default=0)
-    while True:  # another process may take the same number at the same moment
-        number += 1
-        folder = root / f"{stem}-{number:04d}"
-        try:
-            folder.mkdir()
-        except FileExistsError:
-            continue
-        return folder
 
 
 def finish(folder: Path, work: Callable[[], dict[str, Any]], json: bool, report: bool) -> None:

@@ -1,5 +1,17 @@
-"""Deep Q-learning (Mnih et al. 2015, "Human-level control through deep reinforcement learning"), its options the history of the
-method: replay, target network, double, dueling, n-step returns, prioritised replay, noisy networks, quantiles."""
+"""Deep Q-learning (Mnih et al. 2015, "Human-level control through deep reinforcement learning").
+
+    repeat:
+        act for num_steps:  a = argmax_a Q(s, a), with probability epsilon a random one
+        store each (s, a, r, s') in the replay
+        for every update_every environment steps, on batch_size transitions drawn from the replay:
+            y = r + gamma max_a' Q_target(s', a')        0 instead of Q_target where the episode terminated
+            a step of Adam down the gradient of huber(y - Q(s, a))
+        every target_update_interval gradient steps:  Q_target <- Q
+
+Options add what came after: double, dueling, n-step returns, prioritised replay, noisy networks, quantiles, an ensemble with
+random priors. `act` and `learn` are the loop; the equations are in `core_ml/maths/losses.py` (`td_target`, `huber`) and the
+network with its optimiser in `core_ml/learners/torch_q.py`.
+"""
 
 from __future__ import annotations
 
@@ -12,62 +24,62 @@ from pydantic import Field
 
 from ...envs.batch import Native, flat_size
 from ...store.arrays import Array, check_arrays
-from ...store.random_state import generator_state, set_generator_state
-from ..protocol import AgentConfig, Carry, Mode, NonFinite, Rollout, Spaces
+from ..protocol import AgentConfig, Carry, Mode, NonFinite, Rollout, RolloutBuffer, Spaces
 from ..registry import agent
 from ..slots.rewards import Bonuses, Rewards
-from .actor import Widths, scheduled
+from .parts import Parts, RandomNumbers, Widths, load_into, scheduled, state_of
 
-PARTS = 256  # minibatches that are drawn at a time, at most
+PARTS = 256  # minibatches per call of the learner, at most
 
 
 @agent("dqn")
 class DQN:
-    """Q-learning with a neural network; one network shared by all agents of a copy.
+    """Q-learning with a neural network; one network shared by all agents of an environment.
 
-    `replay=false target_update_interval=0` is the naive method. Work per `learn`: a gradient step for every `update_every`
-    environment steps, each from `batch_size` transitions. `learner` says who computes the network: "fused", compiled kernels,
-    for full layers without dueling, noise and quantiles; or "torch", for all. With "fused" torch is not imported.
+    `replay=false target_update_interval=0` is the naive method. `learner` says who computes the network: "fused" compiled
+    kernels for full layers without dueling, noise, quantiles and ensemble (torch is then not imported), "torch" any network.
     """
 
     class Config(AgentConfig):
-        num_steps: int = Field(16, ge=1, le=100_000, description="steps per copy between updates")
+        num_steps: int = Field(16, ge=1, le=100_000, description="steps per environment between updates")
         update_every: float = Field(4, gt=0, le=1e6, description="environment steps per gradient step")
         learning_starts: int = Field(1_000, ge=0, description="environment steps before the first gradient step")
         batch_size: int = Field(64, ge=1, le=65_536, description="transitions per gradient step")
-        replay: bool = Field(True, description="learn from all that is stored; false: from the newest transitions")
-        buffer_size: int = Field(50_000, ge=1, le=10**8, description="transitions that are stored")
+        replay: bool = Field(True, description="draw from all stored transitions; false: use the newest ones")
+        buffer_size: int = Field(50_000, ge=1, le=10**8, description="transitions that the replay holds")
         target_update_interval: int = Field(
-            250, ge=0, description="gradient steps between copies to the target network; 0: none"
+            250, ge=0, description="gradient steps between updates of the target network; 0: no target network"
         )
         double: bool = Field(False, description="the network chooses the next action, the target network values it")
-        dueling: bool = Field(False, description="value and advantages in streams of their own")
-        n_step: int = Field(1, ge=1, le=1000, description="rewards in a return before a value is asked")
-        prioritised: bool = Field(False, description="draw transitions by their last error")
-        priority_exponent: float = Field(0.6, gt=0, le=2)
-        importance_exponent: float = Field(0.4, ge=0, le=1, description="of the weights at the start; 1 at the end")
-        noisy: bool = Field(False, description="explore by noise in the weights, drawn anew each episode, not by epsilon")
-        noise: float = Field(0.5, gt=0, le=100, description="deviation of noisy weights at the start, times sqrt(inputs)")
+        dueling: bool = Field(False, description="separate hidden layers for value and advantages")
+        n_step: int = Field(1, ge=1, le=1000, description="rewards summed before bootstrapping")
+        prioritised: bool = Field(False, description="draw transitions in proportion to their last error")
+        priority_exponent: float = Field(0.6, gt=0, le=2, description="alpha of prioritised replay; 0 would be uniform")
+        importance_exponent: float = Field(0.4, ge=0, le=1, description="beta of prioritised replay at the start; 1 at the end")
+        noisy: bool = Field(False, description="explore by noise in the weights, drawn for each episode, instead of epsilon")
+        noise: float = Field(0.5, gt=0, le=100, description="initial deviation of noisy weights, times sqrt(inputs)")
         ensemble_size: int = Field(
-            0, ge=0, le=512, description="estimates with random priors, one of which acts for an episode"
+            0, ge=0, le=512, description="heads with random priors; one of them acts for an episode; 0: none"
         )
-        prior_scale: float = Field(3.0, ge=0, le=1000, description="size of the random functions that tell heads apart")
+        prior_scale: float = Field(3.0, ge=0, le=1000, description="scale of the fixed random functions added to the heads")
         quantiles: int = Field(0, ge=0, le=512, description="learn so many quantiles of the return; 0: its mean")
-        epsilon: float = Field(1.0, ge=0, le=1, description="share of random actions at the start")
-        epsilon_final: float = Field(0.05, ge=0, le=1, description="and from exploration_fraction of the run on")
-        exploration_fraction: float = Field(0.2, gt=0, le=1)
-        learning_rate: float = Field(1e-3, gt=0, le=10)
+        epsilon: float = Field(1.0, ge=0, le=1, description="probability of a random action at the start")
+        epsilon_final: float = Field(0.05, ge=0, le=1, description="probability of a random action at the end of exploration")
+        exploration_fraction: float = Field(
+            0.2, gt=0, le=1, description="share of the run in which epsilon falls to epsilon_final"
+        )
+        learning_rate: float = Field(1e-3, gt=0, le=10, description="of Adam, at the start")
         schedule: Literal["constant", "linear", "cosine"] = Field("constant", description="learning rate over the run")
-        gamma: float = Field(0.99, ge=0, le=1)
+        gamma: float = Field(0.99, ge=0, le=1, description="discount per step")
         max_grad_norm: float = Field(10.0, ge=0, le=1e6, description="0: no clipping")
-        network: Literal["mlp", "cnn"] = "mlp"
+        network: Literal["mlp", "cnn"] = Field("mlp", description="fully connected layers, or two convolutions before them")
         hidden: Widths = Field((64, 64), min_length=1, max_length=8, description="widths of the full layers")
         channels: int = Field(16, ge=1, le=512, description="of the two convolutions of a cnn")
-        activation: Literal["tanh", "relu"] = "relu"
+        activation: Literal["tanh", "relu"] = Field("relu", description="nonlinearity after each hidden layer")
         learner: Literal["auto", "torch", "fused"] = Field(
             "auto", description="auto: fused kernels where they know the network"
         )
-        bonus: Bonuses = Field((), description="parts of the reward beside the world's, paid when a step is stored")
+        bonus: Bonuses = Field((), description="intrinsic rewards that are added to the world's when a step is stored")
 
     def __init__(self, config: Config, spaces: Spaces, seed: int, threads: int = 1) -> None:
         from ...core_ml.data.transitions import Replay
@@ -78,54 +90,53 @@ class DQN:
         if config.prioritised and not config.replay:
             raise ValueError("agent dqn: prioritised needs replay: set agent.replay=true")
         if config.ensemble_size and (config.quantiles or config.noisy or config.dueling):
-            raise ValueError("agent dqn: heads go without quantiles, noisy and dueling: leave those out")
+            raise ValueError("agent dqn: ensemble_size goes without quantiles, noisy and dueling: leave those out")
         self.actions, self._inputs, shape = int(spaces.action.n), flat_size(spaces.observation), spaces.observation.shape or ()
         if config.network == "cnn" and len(shape) not in (2, 3):
             raise ValueError(f"a cnn needs observations of 2 or 3 dimensions, these are {shape}: set agent.network=mlp")
-        self.rng = np.random.Generator(np.random.PCG64(seed))
+        self.rng = RandomNumbers(seed)
         self.learner: Any  # a FusedQ or TorchQ
         self.learner, self.note = self._learner(shape)
         self.noises = int(getattr(self.learner, "noises", 0))
         self.dtype = spaces.observation.dtype if spaces.observation.dtype in (np.uint8, np.float32) else np.dtype(np.float32)
         priority = config.priority_exponent if config.prioritised else 0.0
         self.replay = Replay(config.buffer_size, self._inputs, self.dtype, config.n_step, priority)
-        self.greedy = config.noisy or config.ensemble_size > 0  # these explore by themselves
+        self.greedy = config.noisy or config.ensemble_size > 0  # these explore without epsilon
         self.epsilon = 0.0 if self.greedy else config.epsilon
         self.env_steps = self.gradient_steps = 0
         self.rewards = Rewards(config.bonus, spaces, config.gamma, seed)
 
     def _learner(self, shape: tuple[int, ...]) -> tuple[Any, str]:
-        """Who computes the network, and a line for people about it."""
+        """A FusedQ or TorchQ, and a line for people about it. Raises ValueError for what is not possible."""
         from ...core_ml.learners.fused import FusedQ, MLPSpec
 
         o = self.config
-        torchs = {"a cnn": o.network == "cnn", "dueling": o.dueling, "noisy": o.noisy, "quantiles": o.quantiles > 0}
-        torchs["a network of several heads"] = o.ensemble_size > 0
+        torch_only = {"a cnn": o.network == "cnn", "dueling": o.dueling, "noisy": o.noisy, "quantiles": o.quantiles > 0}
+        torch_only["an ensemble"] = o.ensemble_size > 0
         spec = MLPSpec(self._inputs, o.hidden, o.activation, sizes=(self.actions,), value=False)
-        misfit = next((f"{name} is torch's" for name, wanted in torchs.items() if wanted), None) or spec.fits()
+        misfit = next((f"{name} is torch's" for name, wanted in torch_only.items() if wanted), None) or spec.fits()
         if o.learner == "fused" and misfit:
             raise ValueError(f"agent dqn: learner=fused cannot do this network, {misfit}: take learner=torch or auto")
         if o.learner != "torch" and not misfit:
             fused = FusedQ(spec, o.target_update_interval > 0)
-            fused.initialise(self.rng)
+            fused.initialise(self.rng.generator)
             wait = "; they compile now, once on this machine, which takes 10 to 20 seconds" if fused.compiles else ""
             return fused, f"learner: fused kernels{wait}"
         from ...core_ml.learners.torch_q import TorchQ
         from ...core_ml.nets.q_network import q_network
 
-        network = shape, self.actions, o.network, o.hidden, o.channels, o.activation
-        eager = TorchQ(
-            q_network(*network, o.dueling, o.noisy, o.quantiles, o.ensemble_size, o.prior_scale), o.target_update_interval > 0
-        )
-        eager.initialise(self.rng, o.noise)
-        return eager, "learner: torch" + (f" ({misfit})" if misfit else "")
+        layers = shape, self.actions, o.network, o.hidden, o.channels, o.activation
+        extensions = o.dueling, o.noisy, o.quantiles, o.ensemble_size, o.prior_scale
+        network = TorchQ(q_network(*layers, *extensions), o.target_update_interval > 0)
+        network.initialise(self.rng.generator, o.noise)
+        return network, "learner: torch" + (f" ({misfit})" if misfit else "")
 
     @property
     def num_steps(self) -> int:
         return int(self.config.num_steps)
 
     def initial(self, n: int) -> Carry:
-        """Noise or head stay the same for an episode, as deep exploration needs it; its first `act` draws them."""
+        """Noise or head of each agent, the same for an episode (deep exploration); `act` draws them at its first step."""
         if not self.greedy:
             return None
         a = self.spaces.num_agents
@@ -140,7 +151,8 @@ class DQN:
             drawn, fresh = carry["drawn"].copy(), carry["fresh"]
             shape = int(fresh.sum()), *drawn.shape[1:]
             heads = self.config.ensemble_size
-            drawn[fresh] = self.rng.integers(heads, size=shape) if heads else self.rng.standard_normal(shape, np.float32)
+            rng = self.rng.generator
+            drawn[fresh] = rng.integers(heads, size=shape) if heads else rng.standard_normal(shape, np.float32)
             noise, head = (None, drawn.reshape(-1)) if heads else (drawn.reshape(len(rows), -1), None)
             carry = {"drawn": drawn, "fresh": np.zeros_like(fresh)}
             return self.learner.q(rows, noise, head).argmax(1).reshape(lead), carry, {}
@@ -148,18 +160,16 @@ class DQN:
         return np.where(forced < 0, self.learner.q(rows).argmax(1), forced).reshape(lead), carry, {}
 
     def can_collect_natively(self, agents: int) -> bool:
-        from ...core_ml.learners.fused import FusedQ
+        return bool(self.learner.compiled and self.learner.can_collect_natively(agents))
 
-        return isinstance(self.learner, FusedQ) and self.learner.can_collect_natively(agents)
-
-    def collect_natively(self, world: Native, kept: Any, carry: Carry) -> tuple[dict[str, Array], float, Carry]:
-        """As `act`, and the world's steps with it, for all of the rollout `kept`; see `core.CollectsNatively`."""
-        steps, n, a = kept.reward.shape
-        return {}, self.learner.collect_natively(world, kept, self._forced(steps, n * a)), carry
+    def collect_natively(self, world: Native, buffer: RolloutBuffer, carry: Carry) -> tuple[dict[str, Array], float, Carry]:
+        """As `act`, and the world's steps with it, for all of the rollout `buffer`; see `protocol.CollectsNatively`."""
+        steps, n, a = buffer.reward.shape
+        return {}, self.learner.collect_natively(world, buffer, self._forced(steps, n * a)), carry
 
     def _forced(self, steps: int, rows: int) -> Array:
         """Epsilon-greedy choices, int64 (steps, rows): a random action with probability epsilon, else -1 for the best."""
-        chance, which = np.moveaxis(self.rng.random((steps, rows, 2)), 2, 0)
+        chance, which = np.moveaxis(self.rng.generator.random((steps, rows, 2)), 2, 0)
         return np.where(chance < self.epsilon, (which * self.actions).astype(np.int64), -1)
 
     def _rows(self, obs: Array) -> Array:
@@ -180,7 +190,7 @@ class DQN:
         if self.env_steps <= o.learning_starts or not replay.latest:
             return metrics
 
-        # As many gradient steps as `update_every` asks for; what is left of a division waits for the next rollout.
+        # One gradient step for each `update_every` environment steps; the remainder is added to the next rollout.
         total = math.floor(self.env_steps / o.update_every) - math.floor(max(before, o.learning_starts) / o.update_every)
         drawn = None if o.replay or not total else replay.newest(total, o.batch_size, o.gamma)
         beta = o.importance_exponent + (1.0 - o.importance_exponent) * progress
@@ -192,13 +202,15 @@ class DQN:
             if drawn is not None:
                 sample = drawn.parts(done, done + parts)
             elif o.prioritised:
-                sample = replay.prioritised(self.rng, o.batch_size, o.gamma, beta)
+                sample = replay.prioritised(self.rng.generator, o.batch_size, o.gamma, beta)
             else:
-                sample = replay.uniform(self.rng, parts, o.batch_size, o.gamma)
+                sample = replay.uniform(self.rng.generator, parts, o.batch_size, o.gamma)
             # y = R + gamma^n max_a Q'(s', a); a step of Adam down the gradient of huber(y - Q(s, a))
             found = self.learner.learn(replay, sample, o.double, learning_rate, o.max_grad_norm, self._seed())
             if not math.isfinite(found.norms[-1]):
-                raise NonFinite(f"gradient of {self.learner.memory.bad_gradient()} is not finite: lower agent.learning_rate")
+                raise NonFinite(
+                    f"gradient of {self.learner.parameters.bad_gradient()} is not finite: lower agent.learning_rate"
+                )
             if o.prioritised:
                 replay.update(sample, found.error)
             self.gradient_steps += parts
@@ -213,35 +225,35 @@ class DQN:
 
     def _seed(self) -> int:
         """A seed for the noise of one call of the learner."""
-        return int(self.rng.integers(2**62)) if self.config.noisy else 0
+        return self.rng.draw() if self.config.noisy else 0
 
     def _store(self, batch: Rollout) -> None:
-        """The step after t led to obs t+1, except where an episode was truncated: there to final_obs."""
+        """All steps of a rollout into the replay, as N A streams."""
+        from ...core_ml.maths.returns import next_step
+
         t, n, a = batch.reward.shape
-        next_obs = np.concatenate([batch.obs[1:], batch.last_obs[None]])
-        if len(batch.final_obs):
-            next_obs[batch.truncated] = batch.final_obs
+        next_obs = next_step(batch.obs, batch.last_obs, batch.truncated, batch.final_obs)
         ended = (np.repeat(flag, a, axis=1) for flag in (batch.terminated, batch.truncated))
         facts = batch.action.reshape(t, n * a), batch.reward.reshape(t, n * a)
         self.replay.add(self._rows(batch.obs), *facts, self._rows(next_obs), *ended)
 
-    def _state(self) -> dict[str, Array]:
-        """Everything but the generator; arrays of our own, not copies."""
-        counters = np.array([self.env_steps, self.gradient_steps], np.int64)
-        state: dict[str, Array] = {"counters": counters, "epsilon": np.array(self.epsilon), "target": self.learner.target}
-        state |= self.learner.memory.state()
-        return state | {f"replay.{name}": array for name, array in self.replay.state().items()}
+    def policy_module(self) -> Any:
+        from .exported import q_module
+
+        return q_module(self)
+
+    def _parts(self) -> Parts:
+        return [("", self.learner.parameters), ("replay.", self.replay), ("", self.rng)]
 
     def state_dict(self) -> dict[str, Array]:
-        state = {name: array.copy() for name, array in self._state().items()} | self.rewards.state()
-        return state | {"rng": generator_state(self.rng)}
+        counters = np.array([self.env_steps, self.gradient_steps], np.int64)
+        state = {"counters": counters, "epsilon": np.array(self.epsilon), "target": self.learner.target.copy()}
+        return state | state_of(self._parts()) | self.rewards.state()
 
     def load_state_dict(self, state: dict[str, Array]) -> None:
         check_arrays(state, self.state_dict(), "agent dqn")
         state = self.rewards.load(state)
-        self.learner.memory.load(state)
+        load_into(self._parts(), state)
         self.learner.target[:] = state["target"]
-        self.replay.load({name.removeprefix("replay."): array for name, array in state.items()})
         self.env_steps, self.gradient_steps = (int(x) for x in state["counters"])
         self.epsilon = float(state["epsilon"])
-        set_generator_state(self.rng, state["rng"])

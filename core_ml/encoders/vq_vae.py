@@ -46,7 +46,7 @@ class VQVAE:
     def encode(self, obs: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """The chosen rows, one after another."""
         z = self._z(obs)
-        return straight_through(z, self.codebook[nearest(z, self.codebook)]).reshape(len(obs), self.size)
+        return straight_through(z, self.codebook[nearest(z, self.codebook)]).reshape(-1, self.size)
 
     def decode(self, code: Tensor) -> Tensor:
         return self.coder.decode(code)

@@ -2,7 +2,7 @@
 
 y = w phi(x) + e with w ~ N(0, sd^2 I), e ~ N(0, noise^2), a weight vector w for each regression, phi shared by all. Training
 maximises the marginal likelihood, in which every w is integrated out (Harrison, Sharma & Pavone 2018, "Meta-learning priors for
-efficient online Bayesian regression", with a prior that stays fixed). What follows from data then is `bayes_linear`'s.
+efficient online Bayesian regression", with a prior that stays fixed). Posteriors given data are computed by `bayes_linear`.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class BayesFeatures:
         self.net = net.to_empty(device="cpu").double()
         self.sd, self.noise = sd, noise
         shapes = {name: tuple(p.shape) for name, p in self.net.named_parameters()}
-        self.memory = Parameters(shapes, dtype=np.float64)  # the caller initialises it
-        self.optimiser = FlatAdam(self.net, memory=self.memory)
+        self.parameters = Parameters(shapes, dtype=np.float64)  # the caller initialises it
+        self.optimiser = FlatAdam(self.net, parameters=self.parameters)
 
     def features(self, x: Array) -> Array:
         one_thread_each()

@@ -201,7 +201,7 @@ def stable_baselines3(task: Task, steps: int = 16_384) -> Baseline:
     from stable_baselines3 import PPO
     from stable_baselines3.common.vec_env import DummyVecEnv
 
-    from ...envs import gym_id
+    from ...envs.gym_ids import gym_id
 
     env = DummyVecEnv([lambda: gymnasium.make(gym_id(task.world), **task.options)] * 8)
     model = PPO("MlpPolicy", env, seed=0, device="cpu")

@@ -15,6 +15,7 @@ from ...agents.registry import make_agent
 from ...configs.schema import RunConfig
 from ...envs.batch import BatchEnv
 from ...envs.make import make
+from ...envs.names import load_plugin_files
 from ...store.checkpoint import Checkpoint, CheckpointError
 from ...store.run_folder import RunFolder
 from ..live.run_view import Live
@@ -56,6 +57,7 @@ def train(config: RunConfig, folder: RunFolder | Path, live: View | bool | None 
 
 def build(config: RunConfig) -> tuple[BatchEnv, Agent, int]:
     """The environment, the untrained agent, and how many threads it works on."""
+    load_plugin_files(config.plugins)
     threads = config.threads or choose_threads(config.num_envs)
     size = {"num_envs": config.num_envs, "seed": config.seed, "threads": threads}
     env = make(config.env_id, config.env_options, **size, device=config.device)

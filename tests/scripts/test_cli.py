@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import pty
@@ -16,13 +17,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gumdrop.experiments.run.new_folder import new_folder
 from gumdrop.scripts import cli, common, errors, play
-from gumdrop.scripts import train as train_verb
 from gumdrop.scripts.cli import main
 
 COMMAND = [sys.executable, "-m", "gumdrop.scripts.cli"]
 VERBS = [
-    [], ["train"], ["resume"], ["eval"], ["rollout"], ["report"], ["compare"], ["leaderboard"], ["ablate"], ["doctor"], ["env"],
+    [], ["train"], ["resume"], ["eval"], ["rollout"], ["report"], ["export"], ["compare"], ["leaderboard"], ["ablate"],
+    ["doctor"], ["env"],
     ["env", "list"], ["env", "show"], ["env", "check"], ["env", "solve"], ["env", "play"], ["agent"], ["agent", "list"],
     ["agent", "show"], ["bench"], ["bench", "env"], ["bench", "train"],
 ]  # fmt: skip
@@ -56,14 +58,14 @@ def test_every_help_has_a_purpose_and_an_example(verb: list[str], capsys: pytest
 
 
 def test_every_command_is_tested_above() -> None:
-    names = set()
-    for command in cli.app.registered_commands:
-        names.add((command.callback.__name__,))  # type: ignore[union-attr]
-    for group in cli.app.registered_groups:
-        names.add((group.name,))  # type: ignore[arg-type]
-        for command in group.typer_instance.registered_commands:  # type: ignore[union-attr]
-            names.add((group.name, command.callback.__name__))  # type: ignore[arg-type, union-attr]
-    assert names == {tuple(verb) for verb in VERBS if verb}
+    assert {*cli.GROUPS, *(verb.words for verb in cli.VERBS)} == {" ".join(verb) for verb in VERBS if verb}
+
+
+@pytest.mark.parametrize("verb", cli.VERBS, ids=lambda verb: verb.words)
+def test_the_list_of_commands_says_what_each_says_itself(verb: Any) -> None:
+    """`gumdrop --help` imports no command, so it has their first words by heart."""
+    text = " ".join(inspect.getdoc(verb.function).split())  # type: ignore[union-attr]
+    assert text.startswith(verb.purpose.rstrip("."))
 
 
 @pytest.mark.parametrize("verb", VERBS, ids=" ".join)
@@ -73,9 +75,10 @@ def test_the_example_in_each_help_is_understood(verb: list[str], capsys: pytest.
     assert found
     words = found[1].split()
     assert words[: len(verb)] == verb
-    command: Any = cli.typer.main.get_command(cli.app)
-    while words and words[0] in getattr(command, "commands", {}):
-        command = command.commands[words.pop(0)]
+    command: Any = cli.command()
+    context = command.make_context("gumdrop", [], resilient_parsing=True)
+    while hasattr(command, "list_commands") and words and words[0] in command.list_commands(context):
+        command = command.get_command(context, words.pop(0))
     command.make_context("gumdrop", words)  # parses, runs nothing; raises for words that it does not know
 
 
@@ -93,6 +96,87 @@ def test_help_imports_nothing_heavy() -> None:
     code = "import sys, gumdrop.scripts.cli; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.split()
     assert not {"numpy", "pydantic", "yaml", "torch", "numba", "gymnasium", "rich"} & set(loaded)
+
+
+def complete(line: str, cwd: Path) -> list[str]:
+    """What bash is told when Tab is pressed behind `line`."""
+    words = {"_GUMDROP_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(line.split(" ")) - 1)}
+    return subprocess.run(COMMAND, capture_output=True, text=True, cwd=cwd, env={**os.environ, **words}).stdout.split()
+
+
+@pytest.mark.parametrize(
+    ("line", "names"),
+    [
+        ("gumdrop le", ["leaderboard"]),
+        ("gumdrop env so", ["solve"]),
+        ("gumdrop train cartpole-", ["cartpole-dqn", "cartpole-fast", "cartpole-ppo"]),
+        ("gumdrop train --env froz", ["frozenlake", "frozenlake8"]),
+        ("gumdrop train --agent policy-", ["policy-gradient", "policy-iteration"]),
+        ("gumdrop train --agent sb3-t", ["sb3-td3", "sb3-tqc", "sb3-trpo"]),
+        ("gumdrop env show dark", ["dark-room", "dark-room-9"]),
+        ("gumdrop resume mi", ["mine"]),
+        ("gumdrop eval many/s", ["many/seed-1"]),
+        ("gumdrop eval --dir others ot", ["other"]),
+        ("gumdrop agent show min", ["mine"]),
+        ("gumdrop compare mine m", ["many", "mine"]),
+        ("gumdrop train env.s", []),
+    ],
+)
+def test_the_shell_completes_names(line: str, names: list[str], tmp_path: Path) -> None:
+    for run in ("runs/mine", "runs/many/seed-1", "others/other"):
+        (tmp_path / run).mkdir(parents=True)
+        (tmp_path / run / "config.yaml").write_text("")
+    (tmp_path / "runs" / "many" / "group.yaml").write_text("")
+    assert complete(line, tmp_path) == names
+
+
+def test_completion_can_be_shown_and_installed(tmp_path: Path) -> None:
+    shown = run("--show-completion", "bash")
+    assert shown.returncode == 0 and "_GUMDROP_COMPLETE=complete_bash" in shown.stdout
+    installed = run("--install-completion", "bash", env={**os.environ, "HOME": str(tmp_path)})
+    assert installed.returncode == 0 and "gumdrop.sh" in (tmp_path / ".bashrc").read_text(), installed
+
+
+def test_completing_imports_nothing_heavy(tmp_path: Path) -> None:
+    code = (
+        "import sys; from gumdrop.scripts import complete as c\n"
+        "assert c.presets(None, 'cart') and c.agents(None, 'ppo') and c.worlds(None, 'maze')\n"
+        "print({'numpy', 'torch', 'gymnasium', 'pydantic'} & set(sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "set()"
+
+
+PLUGIN = """
+from gumdrop.agents.random import Random
+from gumdrop.agents.registry import agent
+from gumdrop.envs.registry import world
+from gumdrop.envs.worlds.corridor import Corridor
+agent("mine")(type("Mine", (Random,), {"__doc__": "Mine."}))
+world("mine")(type("Mine", (Corridor,), {"__doc__": "My corridor.", "presets": {}}))
+"""
+
+
+def test_a_plugin_file_is_loaded_before_names_are_looked_up(folder: Path) -> None:
+    """Each in a process of its own, which knows nothing of the file otherwise."""
+    (folder / "mine.py").write_text(PLUGIN)
+    plugin = ("--plugin", "mine.py")
+    for words in (["env", "list"], ["env", "show", "mine"], ["agent", "list"], ["agent", "show", "mine"]):
+        listed = run(*words, *plugin)
+        assert listed.returncode == 0 and "mine" in listed.stdout, listed
+    assert main(["env", "show", "mine"]) == main(["agent", "show", "mine"]) == 2  # the control
+    made = ["--env", "mine", "--agent", "mine", "steps=256", "num_envs=4", "--no-live", "--no-report"]
+    trained = ["train", *made, "--name", "a"]
+    assert run(*trained, *plugin).returncode == 0
+    for words in (["eval", "a", "--episodes", "9"], ["rollout", "a", "--json"]):  # the run remembers it
+        assert run(*words).returncode == 0
+    assert run("eval", "mine", "--env", "mine", "--episodes", "9", *plugin).returncode == 0
+    seeds = run(*trained[:-1], "b", "--seeds", "2", *plugin)
+    assert seeds.returncode == 0, seeds
+    (folder / "mine.py").rename(folder / "gone.py")
+    for words in (["eval", "a"], ["resume", "b"], [*trained[:-1], "c", *plugin]):
+        refused = run(*words)
+        assert refused.returncode == 2 and re.fullmatch(r"gumdrop: plugin .*mine.py: no such file\n", refused.stderr), refused
+    assert not (folder / "runs" / "c").exists()
 
 
 def test_env_list_needs_neither_torch_nor_numba() -> None:
@@ -294,12 +378,12 @@ def test_an_explicit_name_is_never_overwritten(folder: Path, capsys: pytest.Capt
 
 
 def test_default_names_count_on(folder: Path) -> None:
-    assert train_verb.new_folder(folder, "", "candy-ppo").name == "candy-ppo-0001"
+    assert new_folder(folder, "", "candy-ppo").name == "candy-ppo-0001"
     (folder / "candy-ppo-0007").mkdir()
     (folder / "candy-ppo-x").mkdir()
-    assert train_verb.new_folder(folder, "", "candy-ppo").name == "candy-ppo-0008"
-    assert train_verb.new_folder(folder, "", "module:../Id-v1").name == "module-Id-v1-0001"
-    assert train_verb.new_folder(folder, "own", "x").name == "own"
+    assert new_folder(folder, "", "candy-ppo").name == "candy-ppo-0008"
+    assert new_folder(folder, "", "module:../Id-v1").name == "module-Id-v1-0001"
+    assert new_folder(folder, "own", "x").name == "own"
 
 
 def test_a_refused_agent_leaves_no_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

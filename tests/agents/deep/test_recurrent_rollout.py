@@ -27,7 +27,7 @@ def learner(env: Any, remembers: bool, threads: int) -> FusedRecurrent:
     head: Any = "gaussian" if box else "categorical"
     net = FusedRecurrent(GRUSpec(flat_size(env.observation_space), 20, head, sizes, remembers), threads=threads)
     net.initialise(0, 0)
-    net.memory.flat += 0.2 * np.random.default_rng(0).standard_normal(net.memory.flat.size).astype(np.float32)
+    net.parameters.flat += 0.2 * np.random.default_rng(0).standard_normal(net.parameters.flat.size).astype(np.float32)
     return net
 
 
@@ -86,5 +86,5 @@ def test_exploring_gives_the_bits_of_acting_and_stepping_in_turns(case: Any) -> 
             assert after[name].tobytes() == part.tobytes() and after[name].shape == part.shape, name
         assert np.concatenate(held).tobytes() == lost[np.repeat(kept.truncated, agents, 1)].tobytes()
         assert not start["h"].any()
-        again = net.collect_natively(native, kept, seeds, buffers, after, bounds=bounds, held=lost)[2]
+        again = net.collect_natively(native, kept, seeds, buffers, after, bounds=bounds, final_h=lost)[2]
         assert again is lost

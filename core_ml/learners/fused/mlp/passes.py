@@ -98,15 +98,15 @@ def fetch_row(work: Any, at: int, data: Any, start: int, raw: bool, inputs: int,
 
 @inner
 def fetch(
-    whole: Any, work: Any, base: int, data: Any, row_bytes: int, raw: bool, order: Any, low: int, count: int, scale: Any
+    whole: Any, work: Any, base: int, data: Any, row_bytes: int, raw: bool, index: Any, low: int, count: int, scale: Any
 ) -> None:
-    """Observations low .. low + count - 1 of `order` (of all rows, if it is empty) into the first tile, as float32, normalised.
+    """Observations low .. low + count - 1 of `index` (of all rows, if it is empty) into the first tile, as float32, normalised.
 
     Each row of the bytes `data` begins with one; `raw`: it is float32 numbers. `scale`: means, then 1 / deviation, or empty.
     """
     inputs, stride = whole[P.INPUTS], whole[P.INPUT_STRIDE]
     for s in range(count):
-        row = order[low + s] if order.shape[0] else low + s
+        row = index[low + s] if index.shape[0] else low + s
         fetch_row(work, base + s * stride, data, row * row_bytes, raw, inputs, scale)
 
 
@@ -217,14 +217,14 @@ def distribution(whole: Any, packed: Any, work: Any, base: int, s: int) -> Any:
             store(work, keep + j * TILE, p)
             total = total + p
         log_total = log(total)
-        taken = load(work, action + head * TILE)
+        action_taken = load(work, action + head * TILE)
         for j in range(first, first + size):
             log_p = load(work, out + j * TILE) - top - log_total
             p = load(work, keep + j * TILE) / total
             store(work, out + j * TILE, log_p)
             store(work, keep + j * TILE, p)
             entropy = entropy - p * log_p
-            log_prob = log_prob + where_equal(taken, np.float32(j - first), log_p, 0.0)
+            log_prob = log_prob + where_equal(action_taken, np.float32(j - first), log_p, 0.0)
         first += size
     return log_prob, entropy
 
@@ -246,15 +246,15 @@ def loss(
         weight = load(work, facts + TILE)
         free = ratio * weight
         near = where_less(ratio, 1.0 - clip, 1.0 - clip, where_less(1.0 + clip, ratio, 1.0 + clip, ratio))
-        held = near * weight
-        store(work, parts, where_less(held, free, 0.0 - held, 0.0 - free))
+        final_h = near * weight
+        store(work, parts, where_less(final_h, free, 0.0 - final_h, 0.0 - free))
         store(work, parts + 2 * TILE, entropy)
         store(work, parts + 3 * TILE, ratio - 1.0 - log_ratio)
         away = where_less(ratio - 1.0, 0.0, 1.0 - ratio, ratio - 1.0)
         store(work, parts + 4 * TILE, where_less(clip, away, 1.0, 0.0))
         # d loss / d log-probability: ratio A where it is the minimum, and within the range, where both are the same
         slope = 0.0 - free
-        outside = where_less(free, held, slope, 0.0)
+        outside = where_less(free, final_h, slope, 0.0)
         slope = where_less(ratio, 1.0 - clip, outside, where_less(1.0 + clip, ratio, outside, slope)) * share
 
         value, target, old_value = load(work, out + actions * TILE), load(work, facts + 2 * TILE), load(work, facts + 3 * TILE)
@@ -280,13 +280,13 @@ def loss(
             first = 0
             for head in range(whole[P.PARTS]):
                 size = whole[P.SIZES + head]
-                taken = load(work, at + whole[P.ACTION] + head * TILE)
+                action_taken = load(work, at + whole[P.ACTION] + head * TILE)
                 entropy = spread(0.0)
                 for j in range(first, first + size):
                     entropy = entropy - load(work, keep + j * TILE) * load(work, out + j * TILE)
                 for j in range(first, first + size):
                     p, log_p = load(work, keep + j * TILE), load(work, out + j * TILE)
-                    chosen = where_equal(taken, np.float32(j - first), 1.0, 0.0)
+                    chosen = where_equal(action_taken, np.float32(j - first), 1.0, 0.0)
                     push = p * (log_p + entropy) * (entropy_weight * share)
                     store(work, out + j * TILE, madd(slope, chosen - p, push))
                 first += size
