@@ -58,7 +58,6 @@ def test_commands(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
 
 @pytest.mark.parametrize("page", with_blocks("python"), ids=named)
 def test_python_blocks(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)  # what trains makes a run folder
     from gumdrop.core_ml import component
     from gumdrop.envs import registry
     from gumdrop.envs.checks.conformance import check_world
