@@ -17,8 +17,11 @@ DOCS = ROOT / "docs"
 GUIDES = ("*.md", "worlds/*.md", "agents/*.md", "howto/*.md", "reference/*.md")
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(page for pattern in GUIDES for page in sorted(DOCS.glob(pattern)))]
 LINKED = [*PAGES, *sorted(DOCS.glob("decisions/*.md")), DOCS / "results/README.md", ROOT / "examples/plugin/README.md"]
-SHORT = ["--steps", "16384", "eval_episodes=20"]  # put behind every `gumdrop train`
-FEW = ["--seeds", "3"]  # and behind one of many seeds
+SHORT = {  # put behind every `gumdrop train` and `gumdrop bench`
+    "train": ["--steps", "16384", "eval_episodes=20"],
+    "bench": ["--seconds", "0.5"],
+}
+FEW = ["--seeds", "3"]  # and behind a training of many seeds
 WIDTH = 120
 
 
@@ -48,15 +51,13 @@ def test_commands(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
             assert done.returncode == 0, done.stderr
             continue
         assert command[0] == "gumdrop", command
-        short = SHORT + (FEW if "--seeds" in command else []) if command[1] == "train" else []
-        words = command[1:] + short
+        words = command[1:] + SHORT.get(command[1], []) + (FEW if command[1] == "train" and "--seeds" in command else [])
         status = main(words)
         assert status == 0, f"{' '.join(command)}: {capsys.readouterr().err}"
 
 
 @pytest.mark.parametrize("page", with_blocks("python"), ids=named)
 def test_python_blocks(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)  # what trains makes a run folder
     from gumdrop.core_ml import component
     from gumdrop.envs import registry
     from gumdrop.envs.checks.conformance import check_world

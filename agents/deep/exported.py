@@ -27,7 +27,6 @@ from ..slots.spec import resolve
 
 if TYPE_CHECKING:
     from .actor import Actor
-    from .dqn import DQN
 
 LAST = "action"  # the part of the memory that is the action before
 
@@ -185,8 +184,8 @@ def _remembering(actor: Actor, part: Any, actions: int, continuous: bool) -> tup
     return net, belief, memory
 
 
-def q_module(agent: DQN) -> PolicyModule:
-    """The policy of a DQN. Raises ValueError as `actor_module`."""
+def q_module(agent: Any) -> PolicyModule:
+    """The policy of a `DQN` (not annotated: `dqn.py` imports this file). Raises ValueError as `actor_module`."""
     o, space, state = agent.config, agent.spaces.observation, agent.state_dict()
     if not isinstance(space, Box):
         raise ValueError(f"agent dqn: it sees {space}: only Box is exported")

@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
+import json
 import re
 import types
 import typing
@@ -156,8 +157,6 @@ def curve(name: str, page: str) -> str:
     picture = DOCS / "images" / "curves" / f"{name}.svg"
     if not picture.is_file():
         return ""
-    import json
-
     drawn = json.loads((DOCS / "results" / "curves.json").read_text())["curves"][name]
     up = "../" * page.count("/")
     return (
@@ -246,6 +245,25 @@ def decision_list() -> str:
     return "\n".join(lines)
 
 
+def notebook(path: Path) -> str:
+    """A notebook as a page: its text, its code and what the code printed, if that is kept in the file."""
+    parts = []
+    for block in json.loads(path.read_text())["cells"]:
+        text = "".join(block["source"]).strip()
+        if not text:
+            continue
+        parts.append(text if block["cell_type"] == "markdown" else f"```python\n{text}\n```")
+        printed = "".join("".join(out.get("text", "")) for out in block.get("outputs", []) if out.get("name") == "stdout")
+        if printed:
+            parts.append(f"```text\n{printed.rstrip()}\n```")
+    return "\n\n".join(parts) + f"\n\nThis page is the notebook `examples/notebooks/{path.name}`; a test runs it.\n"
+
+
+def notebooks() -> dict[str, Path]:
+    found = sorted((DOCS.parent / "examples" / "notebooks").glob("*.ipynb"))
+    return {f"notebooks/{path.stem.replace('_', '-')}.md": path for path in found}
+
+
 # ---- what mkdocs calls ----
 
 
@@ -262,7 +280,7 @@ def made() -> dict[str, str]:
         path = f"worlds/{name}.md"
         if not (DOCS / path).is_file():
             pages[path] = f"# {name}\n\n{paragraphs(cls)}\n\nSource: `{source(cls)}`.\n\n<!-- world: {name} -->\n"
-    return pages
+    return pages | {page: notebook(path) for page, path in notebooks().items()}
 
 
 def on_config(config: Any) -> Any:
@@ -272,6 +290,8 @@ def on_config(config: Any) -> Any:
     for path in sorted((DOCS / "decisions").glob("[0-9]*.md")):
         decisions.append({path.read_text().splitlines()[0].lstrip("# "): f"decisions/{path.name}"})
     for section in config["nav"]:
+        if "Home" in section:
+            section["Home"] += [{f"Notebook: {path.stem.replace('_', ' ')}": page} for page, path in notebooks().items()]
         if "Agents" in section:
             section["Agents"].append({"Every other agent": every})
         if "Reference" in section:
