@@ -22,6 +22,7 @@ OPTIONS = {
 # Options of one agent alone: their old names mean something else in components.
 OF_AGENT = {
     "dqn": {"heads": "ensemble_size", "prior": "prior_scale"},
+    "policy-gradient": {"memory": "buffer_size"},
     "dreamer": {"behaviour": "actor_critic", "dreams": "imagined_batch_size"},
 }
 # Names of components, by slot.

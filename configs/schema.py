@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 NAME = re.compile(r"[\w][\w.+=@-]{0,99}")  # one folder name: no separators, no leading dot or dash
 
@@ -39,10 +39,13 @@ class RunConfig(BaseModel):
 
     env: dict[str, Any] = Field({"id": "candy"}, description="id of the environment and its own options")
     agent: dict[str, Any] = Field({"name": "ppo"}, description="name of the agent and its own options")
-    num_envs: Whole = Field(64, ge=1, le=2**22, description="copies of the environment that step together")
-    steps: Whole = Field(1_000_000, ge=1, le=10**15, description="environment steps: copies x time steps")
+    num_envs: Whole = Field(64, ge=1, le=2**22, description="environments that step together")
+    steps: Whole = Field(1_000_000, ge=1, le=10**15, description="environment steps: num_envs x time steps")
     seed: Whole = Field(0, ge=0, lt=2**63, description="the one seed that everything random is derived from")
     eval_episodes: Whole = Field(1000, ge=1, le=10**7, description="held-out episodes of an evaluation")
+    eval_every: Whole = Field(0, ge=0, description="updates between evaluations during training, which keep the best; 0: none")
+    eval_every_episodes: Whole = Field(100, ge=1, le=10**6, description="held-out episodes of each of these evaluations")
+    patience: Whole = Field(0, ge=0, description="evaluations without a better one until training stops; 0: it never does")
     device: Literal["cpu", "cuda"] = Field("cpu", description="where world and learner work: the processor or a GPU")
     threads: Whole = Field(0, ge=0, le=1024, description="processor threads; 0: chosen by rule")
     checkpoint_updates: Whole = Field(0, ge=0, description="updates between checkpoints; 0: by time")
@@ -89,6 +92,12 @@ class RunConfig(BaseModel):
     def _from_anywhere(cls, paths: list[str]) -> list[str]:
         """Absolute, so that `resume` finds them from another folder."""
         return [str(Path(path).expanduser().resolve()) for path in paths]
+
+    @model_validator(mode="after")
+    def _patience_needs_evaluations(self) -> RunConfig:
+        if self.patience and not self.eval_every:
+            raise ValueError(f"patience={self.patience} needs evaluations during training: give eval_every, too")
+        return self
 
     @field_validator("name")
     @classmethod

@@ -14,21 +14,13 @@ from typing import Any
 
 import numpy as np
 
+from ..native import splitmix64
 from ..store.arrays import Array
 from .world import helper
 
-GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio, the increment of SplitMix64
-MIX_1, MIX_2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)  # Stafford's variant 13
-ONE, S11, S12, S27, S30, S31, S32 = (np.uint64(v) for v in (1, 11, 12, 27, 30, 31, 32))
+ONE, S11, S12, S32 = (np.uint64(v) for v in (1, 11, 12, 32))
 TO_UNIT = 2.0**-53
-
-
-@helper
-def mix(x: Any) -> Any:
-    """Finaliser of SplitMix64: a bijection of uint64 whose output bits look independent."""
-    x = (x ^ (x >> S30)) * MIX_1
-    x = (x ^ (x >> S27)) * MIX_2
-    return x ^ (x >> S31)
+GOLDEN, MIX_2, mix = splitmix64.GOLDEN, splitmix64.MIX_2, helper(splitmix64.mix)
 
 
 @helper

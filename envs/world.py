@@ -12,7 +12,7 @@ from typing import Any, ClassVar, NamedTuple, TypeVar
 import gymnasium
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..store.arrays import Array
+from ..store.arrays import Array as Array  # here too, because every world file needs it
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -40,6 +40,7 @@ def ablate(
     from ..configs.schema import check_name
     from ..experiments.run.signals import Interrupted
     from ..experiments.study import ablate as runtime
+    from ..store.run_folder import RunFolder
 
     if out is not None:
         check_out(out, (".html", ".png"))
@@ -85,7 +86,7 @@ def ablate(
     table(cells, ("arm", "mean", "95 %", f"IQM - {rows[0]['name']}'s", "95 %", "of optimal", "seeds", "seconds"))
     for note in document["notes"]:
         print(note, file=sys.stderr)
-    print(f"written: {folder / runtime.RESULT}" + (f", {out}" if out else ""))
+    print(f"written: {RunFolder(folder).ablation_path}" + (f", {out}" if out else ""))
 
 
 def _names(text: str) -> list[str]:

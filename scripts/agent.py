@@ -121,6 +121,7 @@ def show_run(folder: Path, out: Path | None, json: bool) -> None:
     from ..experiments.analysis import tables as tabular
     from ..experiments.analysis.prediction import predict, world_model
     from ..experiments.study.compare import run_name
+    from ..store.run_folder import RunFolder
     from .env import first_line, option_rows
 
     into = out is not None and (not out.suffix or out.is_dir())  # a folder
@@ -139,7 +140,9 @@ def show_run(folder: Path, out: Path | None, json: bool) -> None:
     foresees = world_model(agent) is not None
     if out is not None and into:
         if not foresees:
-            raise Refused(f"run {run_name(folder)} has no world model to fill the folder {out} with: name a FILE.png")
+            raise Refused(
+                f"run {run_name(RunFolder(folder))} has no world model to fill the folder {out} with: name a FILE.png"
+            )
         with only_json(json):
             document["calibration"] = predict(agent, config, out, config.seed)
     elif out is not None:
@@ -149,13 +152,13 @@ def show_run(folder: Path, out: Path | None, json: bool) -> None:
         elif shown.picture is None:
             has = "no table over a board and no encoder that can draw (as .png)"
             way = "--out FOLDER shows what its world model foresees" if foresees else "leave out --out"
-            raise Refused(f"run {run_name(folder)} has {has}, so there is nothing to draw: {way}")
+            raise Refused(f"run {run_name(RunFolder(folder))} has {has}, so there is nothing to draw: {way}")
         else:
             value_map.save(out, shown.picture, f"{name} in {document['env']['id']}", "learned value")
     if json:
         emit(
             {
-                "run": run_name(folder),
+                "run": run_name(RunFolder(folder)),
                 "description": first_line(cls),
                 **document,
                 "options": rows,
@@ -163,7 +166,7 @@ def show_run(folder: Path, out: Path | None, json: bool) -> None:
             }
         )
         return
-    print(f"{run_name(folder)}: {name} in {document['env']['id']}. {first_line(cls)}\n")
+    print(f"{run_name(RunFolder(folder))}: {name} in {document['env']['id']}. {first_line(cls)}\n")
     table([[r["name"], r["value"], r["default"], r["description"]] for r in rows], ("option", "value", "default", "meaning"))
     if parts:
         print()

@@ -13,6 +13,8 @@ from typing import Annotated, Any
 
 import typer
 
+from ..store.names import CONFIG, GROUP
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, max=2**63 - 1, help="Seed of everything random.")]
 
@@ -97,12 +99,12 @@ def runs_in(root: Path) -> list[str]:
 
 
 def is_run(path: Path) -> bool:
-    return _holds(path, "config.yaml")
+    return _holds(path, CONFIG)
 
 
 def is_group(path: Path) -> bool:
     """Whether `path` is what `train --seeds` makes: a folder of runs."""
-    return _holds(path, "group.yaml")
+    return _holds(path, GROUP)
 
 
 def _holds(path: Path, file: str) -> bool:
@@ -133,7 +135,7 @@ def find_run(name: str, root: Path, others: Sequence[str] = (), groups: bool = F
     if near.startswith(": did"):
         raise Refused(f"no run {what!r} in {root}{near}")
     if _exists(name):
-        raise Refused(f"{what} is not a run folder: it holds no config.yaml")
+        raise Refused(f"{what} is not a run folder: it holds no {CONFIG}")
     if not runs:
         raise Refused(f"no run {what!r}: {root} holds no runs yet; `gumdrop train candy-ppo` makes one")
     raise Refused(f"no run {what!r} in {root}: it holds {', '.join(runs[:8])}{' ...' if len(runs) > 8 else ''}")

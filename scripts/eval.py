@@ -43,17 +43,22 @@ def eval(
         typer.Option("--mode", help="The likeliest actions, or drawn ones as in training. Default: greedy for a run."),
     ] = None,
     seed: Seed = 1_000_000,
+    checkpoint: Annotated[
+        str, typer.Option("--checkpoint", metavar="latest|best|STEP", help="Of a run; best needs eval_every in training.")
+    ] = "latest",
     directory: RunsFolder = Path("runs"),
     plugin: Plugins = None,
     json: Json = False,
 ) -> None:
     """Measure a run or an agent on held-out episodes, against chance and the exact optimum where known."""
     folder, options, agent_options = choose(source, env, words or [], directory)
+    if folder is None and checkpoint != "latest":
+        raise Refused(f"--checkpoint {checkpoint} is for runs: agent {source} has none")
     from ..experiments.run import evaluate
 
     with only_json(json):
         if folder is not None:
-            result = evaluate.evaluate_run(folder, episodes, seed, mode or "greedy")
+            result = evaluate.evaluate_run(folder, episodes, seed, mode or "greedy", checkpoint)
         else:
             assert env is not None
             result = evaluate.evaluate_named(source, env, options, episodes or 1000, seed, agent_options, mode or "sample")
@@ -76,10 +81,10 @@ def choose(
         folder = find_run(source, directory, [*agents()])
         if words:
             raise Refused(f"{words[0]!r:.80}: a run keeps the options it was trained with; they go with --env only")
-        from ..configs.loader import read_run
         from ..envs.names import load_plugin_files
+        from ..store.run_folder import RunFolder
 
-        config = read_run(folder / "config.yaml")
+        config = RunFolder(folder).config()
         load_plugin_files(config.plugins)
         check_env(config.env_id, config.env_options)
         check_agent(config.agent_name, config.agent_options)

@@ -55,8 +55,8 @@ def leaderboard(
     options = {agent: parse_options(its, f"{agent}.") for agent, its in own.items()}
     default = re.sub(r"[^\w.+=@-]+|\.\.+", "-", f"leaderboard-{base.env_id}")[:90].strip("-.")
     folder = directory / (default if name is None else check_name(name))
-    from ..experiments.study.leaderboard import RESULT
     from ..experiments.study.leaderboard import leaderboard as play
+    from ..store.run_folder import RunFolder
 
     try:
         with only_json(json):
@@ -76,7 +76,7 @@ def leaderboard(
         emit({"folder": folder, **document, "out": out})
     else:
         show(document)
-        print(f"written: {folder / RESULT}" + (f", {out}" if out and board.ranked else ""))
+        print(f"written: {RunFolder(folder).leaderboard_path}" + (f", {out}" if out and board.ranked else ""))
     unsound = [*document["failed"], *(row["name"] for row in document["algorithms"] if row["left_out"])]
     if unsound:
         print(f"failed in part or whole: {', '.join(unsound)}; the same command tries again", file=sys.stderr)

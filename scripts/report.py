@@ -25,9 +25,9 @@ def report(
 ) -> None:
     """Write report.html into a run folder: one file that opens offline."""
     folder = find_run(run, directory)
-    from ..configs.loader import read_run
+    from ..store.run_folder import RunFolder
 
-    read_run(folder / "config.yaml")  # the report itself is lenient
+    RunFolder(folder).config()  # the report itself is lenient
     from ..experiments.report.run_page import write_report
 
     with only_json(json):

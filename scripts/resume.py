@@ -27,15 +27,15 @@ def resume(
     no_live: Annotated[bool, typer.Option("--no-live", help="No live view.")] = False,
 ) -> None:
     """Go on with a run, or a group of them, from the newest intact checkpoint, to the same end as if it had never stopped."""
-    from ..configs.loader import read_group, read_run
     from ..envs.names import load_plugin_files
+    from ..store.run_folder import RunFolder
 
     folder = find_run(run, directory, groups=True)
     seeds: list[int] = []
     if is_group(folder):
-        config, seeds = read_group(folder / "group.yaml")
+        config, seeds = RunFolder(folder).group()
     else:
-        config = read_run(folder / "config.yaml")
+        config = RunFolder(folder).config()
     load_plugin_files(config.plugins)
     check_env(config.env_id, config.env_options)
     check_agent(config.agent_name, config.agent_options)

@@ -30,6 +30,7 @@ def rollout(
     folder, options, agent_options = choose(source, env, words or [], directory)
     from ..envs.draw import render
     from ..experiments.run import rollout as runtime
+    from ..store.run_folder import RunFolder
 
     frames: list[Any] = []
 
@@ -40,7 +41,7 @@ def rollout(
             _print_frame(render.text(world, 0, color=sys.stdout.isatty()), fps)
 
     with only_json(json):
-        done = runtime.rollout(folder or source, env, options, seed, episodes, on_frame, agent_options)
+        done = runtime.rollout(RunFolder(folder) if folder else source, env, options, seed, episodes, on_frame, agent_options)
         if out is not None:
             render.save_animation(frames, out, fps or 6)
     if json:

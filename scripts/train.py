@@ -97,7 +97,7 @@ def train(
     default = preset if preset and not env and not agent else f"{id}-{agent_name}"
     folder = new_folder(directory, resolved.name, default)
     from ..experiments.run import train as runtime
-    from ..experiments.run.lock import remove_unused
+    from ..store.run_folder import RunFolder
 
     resolved = resolved.model_copy(update={"name": folder.name})
     live = False if no_live else None
@@ -110,7 +110,7 @@ def train(
             numbers = range(resolved.seed, resolved.seed + seeds)
             finish_group(folder, lambda: train_group(resolved, numbers, folder, live, evaluate=report), json)
     finally:
-        remove_unused(folder)  # refused before anything was begun
+        RunFolder(folder).remove_unused()  # refused before anything was begun
 
 
 def finish(folder: Path, work: Callable[[], dict[str, Any]], json: bool, report: bool) -> None:
@@ -129,13 +129,20 @@ def finish(folder: Path, work: Callable[[], dict[str, Any]], json: bool, report:
     steps, seconds = summary.get("env_steps"), summary.get("seconds")
     speed = f", {steps / seconds:,.0f} a second" if steps and seconds else ""
     print(f"{summary.get('status', 'finished')}: {figure(steps)} steps in {figure(seconds, 1)} s{speed}")
+    if "best_return" in summary:
+        early = "; stopped early" if summary.get("stopped_early") else ""
+        best = f"{figure(summary['best_return'])} at {figure(summary['best_env_steps'])} steps"
+        print(f"best:     {best} on held-out episodes{early} (gumdrop eval {folder} --checkpoint best)")
     if evaluation:
         from .eval import show
 
         show(evaluation)
     print(f"run folder: {folder}")
     if evaluation:
-        print(f"report:     {folder / 'report.html'} (opens in any browser)\nanimation:  {folder / 'episode.gif'}")
+        from ..store.run_folder import RunFolder
+
+        run = RunFolder(folder)
+        print(f"report:     {run.report_path} (opens in any browser)\nanimation:  {run.animation_path}")
         print(f"next:       gumdrop rollout {folder} --seed 5, gumdrop compare {folder} OTHER --out compare.html")
     else:
         print(f"next:       gumdrop eval {folder}, gumdrop rollout {folder}, gumdrop report {folder}")
@@ -194,9 +201,10 @@ def conclude(folder: Path) -> dict[str, Any]:
     from ..experiments.report.run_page import write_report
     from ..experiments.run.evaluate import evaluate_run
     from ..experiments.run.rollout import film
+    from ..store.run_folder import RunFolder
 
     evaluation = evaluate_run(folder)
-    frames, fps = film(folder, evaluation["length_mean"])
-    render.save_animation(frames, folder / "episode.gif", fps)
+    frames, fps = film(RunFolder(folder), evaluation["length_mean"])
+    render.save_animation(frames, RunFolder(folder).animation_path, fps)
     write_report(folder)
     return evaluation

@@ -28,6 +28,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .arrays import Array
+from .names import BEST, CHECKPOINTS, LATEST
+from .renamed import current_names
 
 Group = Mapping[str, Array]
 
@@ -56,7 +58,8 @@ class Checkpoint(NamedTuple):
 def save(folder: Path, step: int, tensors: Mapping[str, Group], info: Mapping[str, Any], keep: int = 3) -> Path:
     """Write `folder/checkpoints/step-<step>/`, make it the latest, and keep `keep` of those up to this step.
 
-    Later steps in the folder belong to a future that a resume from an older checkpoint has left: they go too.
+    Later steps in the folder belong to a future that a resume from an older checkpoint has left: they go too. The one that
+    `best` names stays beside the `keep` newest.
 
     Args:
         folder: the run folder.
@@ -82,7 +85,7 @@ def save(folder: Path, step: int, tensors: Mapping[str, Group], info: Mapping[st
     files["manifest.json"] = _encode({"schema": SCHEMA, "step": int(step), "files": entries}, indent=2)
     files["manifest.sha256"] = _sums(files)
 
-    root = Path(folder) / "checkpoints"
+    root = Path(folder) / CHECKPOINTS
     root.mkdir(parents=True, exist_ok=True)
     _sweep(root)
     name = f"step-{step:012d}"
@@ -96,14 +99,15 @@ def save(folder: Path, step: int, tensors: Mapping[str, Group], info: Mapping[st
             final.rename(replaced)  # `load` finds it under this name if we are killed before the next line
         temporary.rename(final)
         _sync_folder(root)
-        _write(root / ".tmp-latest", f"{name}\n".encode())
-        os.replace(root / ".tmp-latest", root / "latest")
-        _sync_folder(root)
+        _point(root, LATEST, step)
     except OSError:
         _delete(temporary)
         raise
     past = sorted((number for number, path in _steps(root) if path.name != replaced.name), reverse=True)
     kept = [number for number in past if number <= step][:keep]
+    best = best_step(folder)
+    if best is not None and best <= step:
+        kept.append(best)
     for number, path in _steps(root):
         if number not in kept or path == replaced:
             trash = root / f".trash-{path.name}"  # half-deleted, it must not be taken for a checkpoint
@@ -119,15 +123,15 @@ def load(folder: Path) -> Checkpoint:
     Raises:
         CheckpointError: there is none; the message names what is wrong with the newest.
     """
-    root = Path(folder) / "checkpoints"
+    root = Path(folder) / CHECKPOINTS
     warnings: list[str] = []
     steps = dict(sorted(_steps(root), key=lambda entry: not entry[1].name.startswith(".")))
     order = sorted(steps, reverse=True)
-    latest = _latest(root, warnings) if steps else None
+    latest = _named(root, LATEST, warnings) if steps else None
     if latest in steps:
         order.insert(0, order.pop(order.index(latest)))
     elif latest is not None:
-        warnings.append(f"checkpoint step-{latest:012d} is named by {root / 'latest'} but is not there")
+        warnings.append(f"checkpoint step-{latest:012d} is named by {root / LATEST} but is not there")
     for step in order:
         try:
             return read(steps[step])._replace(warnings=warnings)
@@ -137,6 +141,35 @@ def load(folder: Path) -> Checkpoint:
         raise CheckpointError(f"no checkpoint in {root}: the run was stopped before its first, train it again")
     more = f" (and {len(warnings) - 1} more like it)" if len(warnings) > 1 else ""
     raise CheckpointError(f"no intact checkpoint in {root}: {warnings[0]}{more}")
+
+
+def load_step(folder: Path, step: int) -> Checkpoint:
+    """The checkpoint of `step` environment steps.
+
+    Raises:
+        CheckpointError: it is not there, or damaged; the message names those that are there.
+    """
+    steps = {number: path for number, path in _steps(Path(folder) / CHECKPOINTS)}
+    if step not in steps:
+        known = ", ".join(f"{number:,}" for number in sorted(steps)) or "none"
+        raise CheckpointError(f"run {folder} has no checkpoint of {step:,} steps: there are {known}")
+    return read(steps[step])
+
+
+def mark_best(folder: Path, step: int | None) -> None:
+    """Let `best` name the checkpoint of `step`, which stays from now on; None: none is the best."""
+    root = Path(folder) / CHECKPOINTS
+    if step is None:
+        (root / BEST).unlink(missing_ok=True)
+    else:
+        _point(root, BEST, step)
+
+
+def best_step(folder: Path) -> int | None:
+    """Environment steps of the checkpoint that `best` names; None where there is none."""
+    root = Path(folder) / CHECKPOINTS
+    step = _named(root, BEST, []) if (root / BEST).exists() else None
+    return step if step in dict(_steps(root)) else None
 
 
 def read(path: Path) -> Checkpoint:
@@ -297,7 +330,7 @@ def _read(path: Path) -> Checkpoint:
         if name == "info.json":
             info = _decode(name, data)
         else:
-            tensors[name.removesuffix(".safetensors")] = _unpack(name, data)
+            tensors[name.removesuffix(".safetensors")] = current_names(_unpack(name, data))
     if step is None:
         step = manifest.get("step")  # a copy under another name
     if type(step) is not int or manifest.get("step") != step or info.get("step") != step:
@@ -345,16 +378,23 @@ def _steps(root: Path) -> list[tuple[int, Path]]:
     return [(step, path) for step, path in found if step is not None]
 
 
-def _latest(root: Path, warnings: list[str]) -> int | None:
-    """The step that `latest` names."""
+def _point(root: Path, which: str, step: int) -> None:
+    """Let the text file `which`, latest or best, name the checkpoint of `step`."""
+    _write(root / f".tmp-{which}", f"step-{step:012d}\n".encode())
+    os.replace(root / f".tmp-{which}", root / which)
+    _sync_folder(root)
+
+
+def _named(root: Path, which: str, warnings: list[str]) -> int | None:
+    """The step that the text file `which` names."""
     try:
-        text = _bytes(root, "latest", limit=100).decode("ascii", "replace").removesuffix("\n")
+        text = _bytes(root, which, limit=100).decode("ascii", "replace").removesuffix("\n")
     except CheckpointError as error:
-        warnings.append(f"{root / 'latest'}: {error}; the checkpoint with the highest step is tried first")
+        warnings.append(f"{root / which}: {error}; the checkpoint with the highest step is tried first")
         return None
     match = _STEP.fullmatch(text)
     if not match or text.startswith("."):
-        warnings.append(f"{root / 'latest'} names {text!r:.40}, which is no checkpoint; the highest step is tried first")
+        warnings.append(f"{root / which} names {text!r:.40}, which is no checkpoint; the highest step is tried first")
         return None
     return int(match[1])
 

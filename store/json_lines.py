@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 
@@ -15,44 +14,22 @@ class TrackingError(ValueError):
 
 def encode_row(row: Mapping[str, Any]) -> bytes:
     """One JSON object and a newline: keys in the given order, floats by repr, NaN and infinity as null."""
-    return _ENCODE(_plain(row)).encode() + b"\n"
+    return _ENCODE(plain(row)).encode() + b"\n"
 
 
 _ENCODE = json.JSONEncoder(allow_nan=False).encode  # json.dumps would make an encoder for each row
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """`value` as JSON knows it: numpy and torch scalars as numbers, NaN and infinity as null."""
     if type(value) is float:  # nearly all of them are: the questions below take longer than all the rest of a row
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if not isinstance(value, bool | int | float | str | None) and hasattr(value, "item"):
         value = value.item()  # numpy and torch scalars
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
     return value
-
-
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """All rows of a JSON-lines file; a half-written last one is left out, no file means no rows.
-
-    Raises:
-        TrackingError: names a damaged line before the last.
-    """
-    try:
-        lines = Path(path).read_bytes().split(b"\n")
-    except FileNotFoundError:
-        return []
-    rows = []
-    for number, line in enumerate(lines, 1):
-        try:
-            row = json.loads(line) if line.strip() else None
-        except ValueError:
-            row = line
-        if isinstance(row, dict):
-            rows.append(row)
-        elif row is not None and number < len(lines):
-            raise TrackingError(f"{path} line {number} is not a JSON object: delete the line, or the file")
-    return rows

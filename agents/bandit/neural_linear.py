@@ -45,7 +45,7 @@ class NeuralLinear:
 
         inputs = self.world.config.features
         self.model = BayesFeatures(inputs, config.hidden, config.activation, config.prior_sd, self.noise)
-        self.model.memory.initialise(self.rng)
+        self.model.parameters.initialise(self.rng)
 
     def initial(self, n: int) -> dict[str, Array]:
         return linear_prior(n, self.world, self.config.hidden[-1] + 1, self.config.prior_sd)
@@ -89,10 +89,10 @@ class NeuralLinear:
         return {"loss/nll": nll, "grad_norm": norm}
 
     def state_dict(self) -> dict[str, Array]:
-        state = {name: array.copy() for name, array in self.model.memory.state().items()}
+        state = {name: array.copy() for name, array in self.model.parameters.state().items()}
         return state | {"rng": generator_state(self.rng)}
 
     def load_state_dict(self, state: dict[str, Array]) -> None:
         check_arrays(state, self.state_dict(), "agent neural-linear")
-        self.model.memory.load(state)
+        self.model.parameters.load(state)
         set_generator_state(self.rng, state["rng"])

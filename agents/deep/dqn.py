@@ -12,11 +12,10 @@ from pydantic import Field
 
 from ...envs.batch import Native, flat_size
 from ...store.arrays import Array, check_arrays
-from ...store.random_state import generator_state, set_generator_state
-from ..protocol import AgentConfig, Carry, Mode, NonFinite, Rollout, Spaces
+from ..protocol import AgentConfig, Carry, Mode, NonFinite, Rollout, RolloutBuffer, Spaces
 from ..registry import agent
 from ..slots.rewards import Bonuses, Rewards
-from .actor import Widths, scheduled
+from .parts import Parts, RandomNumbers, Widths, load_into, scheduled, state_of
 
 PARTS = 256  # minibatches that are drawn at a time, at most
 
@@ -78,11 +77,11 @@ class DQN:
         if config.prioritised and not config.replay:
             raise ValueError("agent dqn: prioritised needs replay: set agent.replay=true")
         if config.ensemble_size and (config.quantiles or config.noisy or config.dueling):
-            raise ValueError("agent dqn: heads go without quantiles, noisy and dueling: leave those out")
+            raise ValueError("agent dqn: ensemble_size goes without quantiles, noisy and dueling: leave those out")
         self.actions, self._inputs, shape = int(spaces.action.n), flat_size(spaces.observation), spaces.observation.shape or ()
         if config.network == "cnn" and len(shape) not in (2, 3):
             raise ValueError(f"a cnn needs observations of 2 or 3 dimensions, these are {shape}: set agent.network=mlp")
-        self.rng = np.random.Generator(np.random.PCG64(seed))
+        self.rng = RandomNumbers(seed)
         self.learner: Any  # a FusedQ or TorchQ
         self.learner, self.note = self._learner(shape)
         self.noises = int(getattr(self.learner, "noises", 0))
@@ -107,18 +106,17 @@ class DQN:
             raise ValueError(f"agent dqn: learner=fused cannot do this network, {misfit}: take learner=torch or auto")
         if o.learner != "torch" and not misfit:
             fused = FusedQ(spec, o.target_update_interval > 0)
-            fused.initialise(self.rng)
+            fused.initialise(self.rng.generator)
             wait = "; they compile now, once on this machine, which takes 10 to 20 seconds" if fused.compiles else ""
             return fused, f"learner: fused kernels{wait}"
         from ...core_ml.learners.torch_q import TorchQ
         from ...core_ml.nets.q_network import q_network
 
-        network = shape, self.actions, o.network, o.hidden, o.channels, o.activation
-        eager = TorchQ(
-            q_network(*network, o.dueling, o.noisy, o.quantiles, o.ensemble_size, o.prior_scale), o.target_update_interval > 0
-        )
-        eager.initialise(self.rng, o.noise)
-        return eager, "learner: torch" + (f" ({misfit})" if misfit else "")
+        layers = shape, self.actions, o.network, o.hidden, o.channels, o.activation
+        extensions = o.dueling, o.noisy, o.quantiles, o.ensemble_size, o.prior_scale
+        network = TorchQ(q_network(*layers, *extensions), o.target_update_interval > 0)
+        network.initialise(self.rng.generator, o.noise)
+        return network, "learner: torch" + (f" ({misfit})" if misfit else "")
 
     @property
     def num_steps(self) -> int:
@@ -140,7 +138,8 @@ class DQN:
             drawn, fresh = carry["drawn"].copy(), carry["fresh"]
             shape = int(fresh.sum()), *drawn.shape[1:]
             heads = self.config.ensemble_size
-            drawn[fresh] = self.rng.integers(heads, size=shape) if heads else self.rng.standard_normal(shape, np.float32)
+            rng = self.rng.generator
+            drawn[fresh] = rng.integers(heads, size=shape) if heads else rng.standard_normal(shape, np.float32)
             noise, head = (None, drawn.reshape(-1)) if heads else (drawn.reshape(len(rows), -1), None)
             carry = {"drawn": drawn, "fresh": np.zeros_like(fresh)}
             return self.learner.q(rows, noise, head).argmax(1).reshape(lead), carry, {}
@@ -148,18 +147,16 @@ class DQN:
         return np.where(forced < 0, self.learner.q(rows).argmax(1), forced).reshape(lead), carry, {}
 
     def can_collect_natively(self, agents: int) -> bool:
-        from ...core_ml.learners.fused import FusedQ
+        return bool(self.learner.compiled and self.learner.can_collect_natively(agents))
 
-        return isinstance(self.learner, FusedQ) and self.learner.can_collect_natively(agents)
-
-    def collect_natively(self, world: Native, kept: Any, carry: Carry) -> tuple[dict[str, Array], float, Carry]:
-        """As `act`, and the world's steps with it, for all of the rollout `kept`; see `core.CollectsNatively`."""
-        steps, n, a = kept.reward.shape
-        return {}, self.learner.collect_natively(world, kept, self._forced(steps, n * a)), carry
+    def collect_natively(self, world: Native, buffer: RolloutBuffer, carry: Carry) -> tuple[dict[str, Array], float, Carry]:
+        """As `act`, and the world's steps with it, for all of the rollout `buffer`; see `protocol.CollectsNatively`."""
+        steps, n, a = buffer.reward.shape
+        return {}, self.learner.collect_natively(world, buffer, self._forced(steps, n * a)), carry
 
     def _forced(self, steps: int, rows: int) -> Array:
         """Epsilon-greedy choices, int64 (steps, rows): a random action with probability epsilon, else -1 for the best."""
-        chance, which = np.moveaxis(self.rng.random((steps, rows, 2)), 2, 0)
+        chance, which = np.moveaxis(self.rng.generator.random((steps, rows, 2)), 2, 0)
         return np.where(chance < self.epsilon, (which * self.actions).astype(np.int64), -1)
 
     def _rows(self, obs: Array) -> Array:
@@ -192,13 +189,15 @@ class DQN:
             if drawn is not None:
                 sample = drawn.parts(done, done + parts)
             elif o.prioritised:
-                sample = replay.prioritised(self.rng, o.batch_size, o.gamma, beta)
+                sample = replay.prioritised(self.rng.generator, o.batch_size, o.gamma, beta)
             else:
-                sample = replay.uniform(self.rng, parts, o.batch_size, o.gamma)
+                sample = replay.uniform(self.rng.generator, parts, o.batch_size, o.gamma)
             # y = R + gamma^n max_a Q'(s', a); a step of Adam down the gradient of huber(y - Q(s, a))
             found = self.learner.learn(replay, sample, o.double, learning_rate, o.max_grad_norm, self._seed())
             if not math.isfinite(found.norms[-1]):
-                raise NonFinite(f"gradient of {self.learner.memory.bad_gradient()} is not finite: lower agent.learning_rate")
+                raise NonFinite(
+                    f"gradient of {self.learner.parameters.bad_gradient()} is not finite: lower agent.learning_rate"
+                )
             if o.prioritised:
                 replay.update(sample, found.error)
             self.gradient_steps += parts
@@ -213,14 +212,14 @@ class DQN:
 
     def _seed(self) -> int:
         """A seed for the noise of one call of the learner."""
-        return int(self.rng.integers(2**62)) if self.config.noisy else 0
+        return self.rng.draw() if self.config.noisy else 0
 
     def _store(self, batch: Rollout) -> None:
-        """The step after t led to obs t+1, except where an episode was truncated: there to final_obs."""
+        """All steps of a rollout into the replay, as N A streams."""
+        from ...core_ml.maths.returns import next_step
+
         t, n, a = batch.reward.shape
-        next_obs = np.concatenate([batch.obs[1:], batch.last_obs[None]])
-        if len(batch.final_obs):
-            next_obs[batch.truncated] = batch.final_obs
+        next_obs = next_step(batch.obs, batch.last_obs, batch.truncated, batch.final_obs)
         ended = (np.repeat(flag, a, axis=1) for flag in (batch.terminated, batch.truncated))
         facts = batch.action.reshape(t, n * a), batch.reward.reshape(t, n * a)
         self.replay.add(self._rows(batch.obs), *facts, self._rows(next_obs), *ended)
@@ -230,23 +229,18 @@ class DQN:
 
         return q_module(self)
 
-    def _state(self) -> dict[str, Array]:
-        """Everything but the generator; arrays of our own, not copies."""
-        counters = np.array([self.env_steps, self.gradient_steps], np.int64)
-        state: dict[str, Array] = {"counters": counters, "epsilon": np.array(self.epsilon), "target": self.learner.target}
-        state |= self.learner.memory.state()
-        return state | {f"replay.{name}": array for name, array in self.replay.state().items()}
+    def _parts(self) -> Parts:
+        return [("", self.learner.parameters), ("replay.", self.replay), ("", self.rng)]
 
     def state_dict(self) -> dict[str, Array]:
-        state = {name: array.copy() for name, array in self._state().items()} | self.rewards.state()
-        return state | {"rng": generator_state(self.rng)}
+        counters = np.array([self.env_steps, self.gradient_steps], np.int64)
+        state = {"counters": counters, "epsilon": np.array(self.epsilon), "target": self.learner.target.copy()}
+        return state | state_of(self._parts()) | self.rewards.state()
 
     def load_state_dict(self, state: dict[str, Array]) -> None:
         check_arrays(state, self.state_dict(), "agent dqn")
         state = self.rewards.load(state)
-        self.learner.memory.load(state)
+        load_into(self._parts(), state)
         self.learner.target[:] = state["target"]
-        self.replay.load({name.removeprefix("replay."): array for name, array in state.items()})
         self.env_steps, self.gradient_steps = (int(x) for x in state["counters"])
         self.epsilon = float(state["epsilon"])
-        set_generator_state(self.rng, state["rng"])

@@ -12,7 +12,9 @@ from ...store.arrays import Array, check_arrays
 from ..protocol import Carry, Mode, PartRow, Rollout, RolloutBuffer, Spaces
 from ..registry import agent
 from ..slots.rewards import Bonuses, Rewards
-from .actor import Actor, ActorConfig, metrics_of, scheduled
+from .actor import Actor
+from .parts import ActorConfig, Parts, check_finite, load_into, metrics_of, scheduled, state_of
+from .ppo import act, run_epoch
 
 UNCLIPPED = 1e6  # a clip range that no ratio leaves
 WHOLE = ("return", "discounted", "baseline", "critic")  # estimates that wait for the end of an episode
@@ -23,7 +25,7 @@ WITH_CRITIC = ("critic", "td", "gae")
 class PolicyGradient:
     """One step of Adam per rollout along the mean of grad log pi(a|s) A; `advantage` says what A is.
 
-    immediate   r_t                                     what the action was paid, and nothing of what it led to
+    immediate   r_t                                     the reward of the step alone
     return      r_t + r_{t+1} + ...                     REINFORCE with return-to-go
     discounted  G_t = r_t + gamma r_{t+1} + ...
     baseline    G_t - b_t, b_t the mean return of earlier updates at time step t (`baseline_steps=1`: at all)
@@ -31,39 +33,39 @@ class PolicyGradient:
     td          r_t + gamma V(s_{t+1}) - V(s_t)         advantage actor-critic
     gae         sum of (gamma lambda)^l td_{t+l}        between td (lambda 0) and critic (lambda 1)
 
-    PPO's loss has this very gradient where the ratio of new to old probability is 1 (Huang et al. 2022, "A2C is a special case
-    of PPO", arXiv:2205.09123): one epoch over one minibatch, and no clipping. So PPO's learners do it, fused or torch.
+    PPO's loss has this gradient where the ratio of new to old probability is 1 (Huang et al. 2022, "A2C is a special case
+    of PPO", arXiv:2205.09123): one epoch over one minibatch, without clipping. So PPO's learners compute it, fused or torch.
 
-    return, discounted, baseline and critic learn from whole episodes: steps of an episode that a rollout cuts wait in `memory`
-    until it ends (`core_ml/data/episodes.py`). A step that waited counts by pi(a|s) / pi_then(a|s), the importance weight of
-    its own action; that the other actions of its episode were older, too, is a bias, small where updates are, and none where
-    `num_steps` is a multiple of a fixed length of episodes. A truncated episode is over for them, and worth nothing beyond,
-    but for critic, which like td and gae adds gamma V of its last observation.
+    return, discounted, baseline and critic learn from whole episodes: steps of an unfinished episode wait in a buffer until it
+    ends (`core_ml/data/episodes.py`). A step that waited has the importance weight pi(a|s) / pi_then(a|s) of its own action.
+    The other actions of its episode are older, too: a bias that is small where updates are small, and zero where `num_steps`
+    is a multiple of a fixed episode length. A truncated episode ends there with no value beyond, except with critic, which
+    adds gamma V of the last observation, as td and gae do.
     """
 
     class Config(ActorConfig):
         advantage: Literal["immediate", "return", "discounted", "baseline", "critic", "td", "gae"] = Field(
-            "gae", description="what an action's log-probability is weighted with"
+            "gae", description="the weight A of an action's log-probability"
         )
-        num_steps: int = Field(32, ge=1, le=100_000, description="steps per copy between updates")
-        learning_rate: float = Field(3e-3, gt=0, le=10)
+        num_steps: int = Field(32, ge=1, le=100_000, description="steps per environment between updates")
+        learning_rate: float = Field(3e-3, gt=0, le=10, description="of Adam, at the start")
         schedule: Literal["constant", "linear", "cosine"] = Field("linear", description="learning rate over the run")
-        gamma: float = Field(0.99, ge=0, le=1, description="not for immediate and return")
-        gae_lambda: float = Field(0.95, ge=0, le=1, description="of advantage=gae")
+        gamma: float = Field(0.99, ge=0, le=1, description="discount per step; not used by immediate and return")
+        gae_lambda: float = Field(0.95, ge=0, le=1, description="for advantage=gae; 0: td, 1: critic")
         baseline_steps: int = Field(
             1000,
             ge=1,
             le=1_000_000,
             description="advantage=baseline: time steps with means of their own; later ones share one",
         )
-        baseline_decay: float = Field(0.9, ge=0, le=1, description="what earlier updates count in the baseline, per update")
-        memory: int = Field(65_536, ge=1, le=2**28, description="steps of all copies' episodes under way that fit")
-        ent_coef: float = Field(0.01, ge=0, le=10)
+        baseline_decay: float = Field(0.9, ge=0, le=1, description="weight of earlier updates in the baseline, per update")
+        buffer_size: int = Field(65_536, ge=1, le=2**28, description="steps of unfinished episodes that fit, all environments")
+        ent_coef: float = Field(0.01, ge=0, le=10, description="weight of the entropy bonus")
         vf_coef: float = Field(0.5, ge=0, le=100, description="weight of the critic's loss, where there is one")
         max_grad_norm: float = Field(0.5, ge=0, le=1e6, description="0: no clipping")
-        normalise_advantage: bool = Field(False, description="to mean 0 and deviation 1 over the update: one more baseline")
+        normalise_advantage: bool = Field(False, description="standardise advantages over the update: one more baseline")
         shared_trunk: bool = Field(False, description="policy and value read the same features")
-        bonus: Bonuses = Field((), description="parts of the reward beside the world's, such as rnd")
+        bonus: Bonuses = Field((), description="intrinsic rewards that are added to the world's, such as rnd")
 
     def __init__(self, config: Config, spaces: Spaces, seed: int, threads: int = 1) -> None:
         from ...core_ml.data.episodes import WholeEpisodes
@@ -73,15 +75,15 @@ class PolicyGradient:
         self.actor = Actor("policy-gradient", config, spaces, seed, threads)
         self.learner, self.note = self.actor.learner, self.actor.note
         self.rewards = Rewards(config.bonus, spaces, config.gamma, seed)
-        self._records: Any = None  # memory for what is learned from, kept from update to update
+        self._samples: Any = None  # the last update's samples as the learner takes them; the next one reuses their arrays
         a, actor = spaces.num_agents, self.actor
-        seen = np.uint8 if spaces.observation.dtype == np.uint8 else np.float32
+        dtype = np.uint8 if spaces.observation.dtype == np.uint8 else np.float32
         kinds = {
-            "obs": ((a, actor.inputs), seen),
-            "action": ((a, *actor.action_shape), np.float32 if actor.continuous else np.int64),
+            "obs": ((a, actor.input.size), dtype),
+            "action": ((a, *actor.actions.shape), np.float32 if actor.actions.continuous else np.int64),
             "log_prob": ((a,), np.float32), "value": ((a,), np.float32),
         }  # fmt: skip
-        self.episodes = WholeEpisodes(config.memory, a, kinds) if config.advantage in WHOLE else None
+        self.episodes = WholeEpisodes(config.buffer_size, a, kinds) if config.advantage in WHOLE else None
         self.baseline = RunningMean(config.baseline_steps, config.baseline_decay) if config.advantage == "baseline" else None
 
     @property
@@ -92,13 +94,13 @@ class PolicyGradient:
         return None
 
     def act(self, obs: Array, carry: Carry, mode: Mode, mask: Array | None = None) -> tuple[Array, Carry, dict[str, Array]]:
-        return self.actor.act(obs, carry, mode)
+        return act(self.actor, obs, carry, mode)
 
     def can_collect_natively(self, agents: int) -> bool:
         return self.actor.can_collect_natively(agents)
 
-    def collect_natively(self, world: Native, kept: RolloutBuffer, carry: Carry) -> tuple[dict[str, Array], float, Carry]:
-        return self.actor.collect_natively(world, kept, carry)
+    def collect_natively(self, world: Native, buffer: RolloutBuffer, carry: Carry) -> tuple[dict[str, Array], float, Carry]:
+        return self.actor.collect_natively(world, buffer, carry)
 
     def learn(self, batch: Rollout, progress: float) -> dict[str, float]:
         from ...core_ml.maths.returns import gae
@@ -106,11 +108,11 @@ class PolicyGradient:
         batch, paid = self.rewards.add(batch)
         o, actor, reward, value = self.config, self.actor, batch.reward, batch.extras["value"]
         terminated, truncated = batch.terminated[:, :, None], batch.truncated[:, :, None]
-        done, late, rows = terminated | truncated, 0, actor.rows(batch.obs)
+        done, late, rows = terminated | truncated, 0, actor.input.rows(batch.obs)
         next_value = actor.next_values(batch) if o.advantage in WITH_CRITIC else np.zeros_like(value)
-        facts = {"obs": rows, "action": actor.taken(batch), "log_prob": batch.extras["log_prob"], "value": value}
+        facts = {"obs": rows, "action": actor.actions.sampled(batch), "log_prob": batch.extras["log_prob"], "value": value}
 
-        # What an action is weighted with, and what V is taught.
+        # The weight A_t of each action, and the target of V.
         if o.advantage == "immediate":
             # A_t = r_t
             advantage, target = reward, value
@@ -147,36 +149,38 @@ class PolicyGradient:
             ended = self.episodes.take(facts, reward, bootstrap, done, gamma)
         except Full as full:
             raise ValueError(
-                f"agent policy-gradient: {full}: raise agent.memory, have episodes end sooner (env.time_limit), or take "
+                f"agent policy-gradient: {full}: raise agent.buffer_size, have episodes end sooner (env.time_limit), or take "
                 "agent.advantage=td, which does not wait for their end"
             ) from None
         return ended.facts, ended.return_, ended.time, ended.late
 
     def _step(self, facts: dict[str, Array], advantage: Array, target: Array, progress: float) -> dict[str, float]:
         """One step of Adam along the gradient of mean(log pi A) + ent_coef H - vf_coef (V - target)^2 / 2."""
-        from ...core_ml.learners.fused import Coefs
+        from ...core_ml.learners.types import Coefs
         from ...core_ml.maths.returns import explained_variance
 
         o, actor, learner = self.config, self.actor, self.learner
         critic, rows = o.advantage in WITH_CRITIC, advantage.size
         learning_rate = o.learning_rate * scheduled(o.schedule, progress)
-        action = facts["action"].reshape(rows, *[-1] * actor.continuous)
-        numbers = [np.ascontiguousarray(x).reshape(-1) for x in (facts["log_prob"], advantage, target, facts["value"])]
-        self._records = learner.records(facts["obs"].reshape(rows, -1), action, *numbers, self._records)
+        action = facts["action"].reshape(rows, *[-1] * actor.actions.continuous)
+        log_prob, advantage, target, value = (
+            np.ascontiguousarray(x).reshape(-1) for x in (facts["log_prob"], advantage, target, facts["value"])
+        )
+        obs = facts["obs"].reshape(rows, -1)
+        self._samples = learner.batch(obs, action, log_prob, advantage, target, value, self._samples)
         coefs = Coefs(UNCLIPPED, None, o.vf_coef if critic else 0.0, o.ent_coef)
-        one_minibatch = np.arange(rows), rows
-        rates = learning_rate, o.max_grad_norm
-        sums, norms = learner.epoch(self._records, *one_minibatch, coefs, *rates, o.normalise_advantage, actor.scale())
-        actor.check_finite(norms[-1], sums)
-        metrics = metrics_of(sums / rows, explained_variance(numbers[3], numbers[2]), learning_rate, float(norms[-1]))
+        sums, norms = run_epoch(  # all samples are one minibatch
+            learner, self._samples, np.arange(rows), rows, coefs, learning_rate, o.max_grad_norm, o.normalise_advantage,
+            actor.input.scale(),
+        )  # fmt: skip
+        check_finite(learner, norms[-1], sums)
+        metrics = metrics_of(sums / rows, explained_variance(value, target), learning_rate, float(norms[-1]))
         unknown = {"clip_fraction"} if critic else {"clip_fraction", "loss/value", "explained_variance"}
         return {name: metric for name, metric in metrics.items() if name not in unknown} | {"rows": float(rows)}
 
-    def _kept(self) -> dict[str, Array]:
-        """What is remembered beside the network; arrays of our own, not copies."""
-        episodes = self.episodes.state() if self.episodes else {}
-        baseline = self.baseline.state() if self.baseline else {}
-        return {f"episodes.{k}": v for k, v in episodes.items()} | {f"baseline.{k}": v for k, v in baseline.items()}
+    def _parts(self) -> Parts:
+        """What the agent has beside the network."""
+        return [("episodes.", self.episodes), ("baseline.", self.baseline)]
 
     def policy_module(self) -> Any:
         from .exported import actor_module
@@ -184,15 +188,13 @@ class PolicyGradient:
         return actor_module(self.actor)
 
     def parts(self) -> list[PartRow]:
-        return self.actor.parts()
+        return self.actor.outline()
 
     def state_dict(self) -> dict[str, Array]:
-        return self.actor.state_dict() | {name: array.copy() for name, array in self._kept().items()} | self.rewards.state()
+        return self.actor.state_dict() | state_of(self._parts()) | self.rewards.state()
 
     def load_state_dict(self, state: dict[str, Array]) -> None:
         check_arrays(state, self.state_dict(), "agent policy-gradient")
-        own, state = self._kept(), self.rewards.load(state)
+        own, state = state_of(self._parts()), self.rewards.load(state)
         self.actor.load_state_dict({name: array for name, array in state.items() if name not in own})
-        for prefix, part in (("episodes.", self.episodes), ("baseline.", self.baseline)):
-            if part:
-                part.load({name.removeprefix(prefix): array for name, array in state.items() if name.startswith(prefix)})
+        load_into(self._parts(), state)

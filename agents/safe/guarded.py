@@ -126,21 +126,21 @@ def _act(
 
 def _loaded(what: str, source: str, options: dict[str, Any], spaces: Spaces, seed: int, threads: int) -> Agent:
     """The agent that a run trained, or that has this name. Raises ValueError, one line, where it does not fit the world."""
-    from ...configs.loader import read_run
     from ...envs.make import make
+    from ...store.run_folder import RunFolder
     from ..saved import load_run
 
     if source in agents():
         made: Agent = agents()[source](agent_config(source, options), spaces, seed, threads)
         return made
-    folder = Path(source)
-    if not (folder / "config.yaml").is_file():
-        folder = Path("runs") / source
-    if not (folder / "config.yaml").is_file():
+    run = RunFolder(source)
+    if not run.is_run:
+        run = RunFolder(Path("runs") / source)
+    if not run.is_run:
         raise ValueError(f"agent guarded: {what}={source!r:.80} is neither a run's folder nor an agent's name")
     if options:
         raise ValueError(f"agent guarded: {what}={source!r:.80} is a run, which keeps its options: leave {what}_options out")
-    config = read_run(folder / "config.yaml")
+    config = run.config()
     env = make(config.env_id, config.env_options, num_envs=1)
     theirs = Spaces.of(env)
     env.close()
@@ -149,4 +149,4 @@ def _loaded(what: str, source: str, options: dict[str, Any], spaces: Spaces, see
             f"agent guarded: {what}={source!r:.80} sees {theirs.observation}, does {theirs.action}, "
             f"this world has {spaces.observation}, {spaces.action}"
         )
-    return load_run(folder)[0]
+    return load_run(run)[0]

@@ -140,9 +140,9 @@ class Steps(NamedTuple):
 
     @classmethod
     def of(cls, batch: Rollout) -> Steps:
-        """The step after t led to obs t + 1, except where an episode was truncated: there to `final_obs`."""
-        next_obs = np.concatenate([batch.obs[1:], batch.last_obs[None]])
-        if len(batch.final_obs):
-            next_obs[batch.truncated] = batch.final_obs
+        """All steps of a rollout, (T, N, A, ...)."""
+        from ...core_ml.maths.returns import next_step
+
+        next_obs = next_step(batch.obs, batch.last_obs, batch.truncated, batch.final_obs)
         terminated = np.broadcast_to(batch.terminated[:, :, None], batch.reward.shape)
         return cls(batch.obs, batch.action, next_obs, terminated)

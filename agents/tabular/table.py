@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 import gymnasium
 import numpy as np
 
+from ...native.splitmix64 import GOLDEN, MIX_1
 from ...store.arrays import Array
 from ..protocol import Rollout, Spaces
 from .kernel import kernel
 
 FIRST = 256  # rows that there is room for at the start
 UNKNOWN = -1  # the row of what has no row; as a next row: the episode terminated, whose value is 0
-GOLDEN, MIX = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9)
 S32, S29 = np.uint64(32), np.uint64(29)
 
 
@@ -204,7 +204,7 @@ def hash_words(words: Array, out: Array) -> None:
     for b in range(words.shape[0]):
         h = GOLDEN
         for j in range(words.shape[1]):
-            h = (h ^ words[b, j]) * MIX
+            h = (h ^ words[b, j]) * MIX_1
             h ^= h >> S32
             h *= GOLDEN
             h ^= h >> S29

@@ -7,13 +7,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from ...native.splitmix64 import GOLDEN, MIX_1
 from ...store.arrays import Array
 from ..component import component
 from ..observations import Observation
 from .conformal import Conformal
 from .protocol import DetectorConfig, Seen, with_threshold, without_threshold
-
-GOLDEN, MIX = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9)
 
 
 @component("detector", "surprise")
@@ -99,7 +98,7 @@ def hashed(rows: Tensor, begin: Array) -> Array:
     padded[:, : octets.shape[1]] = octets
     found = begin.copy()
     for word in padded.view(np.uint64).T:
-        found = (found ^ word) * MIX
+        found = (found ^ word) * MIX_1
         found ^= found >> np.uint64(32)
         found *= GOLDEN
         found ^= found >> np.uint64(29)

@@ -107,7 +107,7 @@ class AutoencoderModule:
         for net, gain in (("encoder", 0.5), ("decoder", 0.1)):
             last = [name for name in memory.shapes if name.startswith(net)][-2]  # the weight of its last layer
             memory.views(memory.flat)[last] *= gain
-        self.memory, self.optimiser = memory, FlatAdam(self.model, memory=memory)
+        self.memory, self.optimiser = memory, FlatAdam(self.model, parameters=memory)
         channels, h, w = observation.planes(config.grid_input == "one-hot")
         self.normaliser = RunningNormaliser(channels * h * w) if config.normalise else None
         self.scale: Tensor | None = None  # float32 (2, C H W): what to subtract, then what to multiply by

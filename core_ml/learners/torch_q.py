@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -19,31 +20,34 @@ from ..nets.q_network import QNetwork
 from ..optim.adam import FlatAdam
 from ..optim.parallel import keep_memory, one_thread_each
 from ..optim.parameters import Parameters
+from .torch_ops import features
 
 
 class TorchQ:
-    """`model` with all parameters zero, and with `frozen` a target network: a copy from `sync` on."""
+    """`model` with all parameters zero, and with `frozen` a target network, a copy since the last `sync`."""
+
+    compiled: ClassVar[bool] = False
 
     def __init__(self, model: QNetwork, frozen: bool = True) -> None:
         keep_memory()
         one_thread_each()
         self.model, self.noises, self.heads = model, model.noises, model.heads
         self.quantiles = model.atoms > 1 and not model.heads
-        self.memory = Parameters({name: tuple(p.shape) for name, p in model.named_parameters()})
-        self.optimiser = FlatAdam(model, memory=self.memory)
-        self.target = self.memory.flat.copy() if frozen else self.memory.flat
+        self.parameters = Parameters({name: tuple(p.shape) for name, p in model.named_parameters()})
+        self.optimiser = FlatAdam(model, parameters=self.parameters)
+        self.target = self.parameters.flat.copy() if frozen else self.parameters.flat
         self.target_model = copy.deepcopy(model)
         for name, p in self.target_model.named_parameters():
-            p.data, p.grad = torch.from_numpy(self.memory.views(self.target)[name]), None
+            p.data, p.grad = torch.from_numpy(self.parameters.views(self.target)[name]), None
 
     def initialise(self, rng: np.random.Generator, sigma: float = 0.5) -> None:
         """See `Parameters.initialise_uniform`."""
-        self.memory.initialise_uniform(rng, sigma)
+        self.parameters.initialise_uniform(rng, sigma)
         self.sync()
 
     def sync(self) -> None:
         """The target network becomes what the network is."""
-        self.target[:] = self.memory.flat
+        self.target[:] = self.parameters.flat
 
     def q(self, obs: Array, noise: Array | None = None, head: Array | None = None) -> Array:
         """Values float32 (B, actions) of observations (B, D), of quantiles and heads the mean, or those of `head` (B,).
@@ -51,7 +55,7 @@ class TorchQ:
         `noise`: float32 (B, noises)."""
         one_thread_each()
         with torch.inference_mode():
-            found = self.model(_features(obs), None if noise is None else torch.from_numpy(noise))
+            found = self.model(features(torch.from_numpy(obs)), None if noise is None else torch.from_numpy(noise))
             values: Array = (
                 found.mean(2) if head is None else found[torch.arange(len(head)), :, torch.from_numpy(head)]
             ).numpy()
@@ -69,7 +73,7 @@ class TorchQ:
         errors, norms, sums = np.zeros(sample.row.shape, np.float32), [], np.zeros(3)
         for k, (row, next_row, *known) in enumerate(zip(*sample, strict=True)):
             action, return_, discount, weight = (torch.from_numpy(x) for x in known)
-            obs, next_obs = _features(replay.obs[row]), _features(replay.next_obs[next_row])
+            obs, next_obs = features(torch.from_numpy(replay.obs[row])), features(torch.from_numpy(replay.next_obs[next_row]))
             with torch.no_grad():
                 following = self.target_model(next_obs, self._noise(generator, len(row)))
                 chooser = self.model(next_obs, self._noise(generator, len(row))) if double else following
@@ -89,8 +93,3 @@ class TorchQ:
 
     def _noise(self, generator: torch.Generator, rows: int) -> Tensor | None:
         return torch.randn(rows, self.noises, generator=generator) if self.noises else None
-
-
-def _features(obs: Array) -> Tensor:
-    rows = torch.from_numpy(obs).reshape(len(obs), -1).float()
-    return rows.clone() if rows.data_ptr() % 64 else rows  # a product's last bit depends on where its operands begin

@@ -8,7 +8,7 @@ from ...store.arrays import Array
 
 
 class Coefs(NamedTuple):
-    """What the loss is made of, as `agents.deep.ppo` names it."""
+    """Coefficients of PPO's loss; `maths.losses.ppo_loss` has the equation. None for `value_clip`: values are not clipped."""
 
     clip_coef: float = 0.2
     value_clip: float | None = None
@@ -17,7 +17,7 @@ class Coefs(NamedTuple):
 
 
 class Acted(NamedTuple):
-    """B rows: action int64 (B,), (B, parts) for several, float32 (B, D) for a gaussian; the others float32 (B,)."""
+    """B actions: int64 (B,), or (B, parts) where an action has several, or float32 (B, D) of a gaussian; and float32 (B,)."""
 
     action: Array
     log_prob: Array

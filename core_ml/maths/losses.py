@@ -36,6 +36,27 @@ def value_error(value: Tensor, old_value: Tensor, target: Tensor, clip_coef: flo
     return 0.5 * error.sum()
 
 
+def ppo_loss(
+    log_prob: Tensor, value: Tensor, entropy: Tensor,
+    old_log_prob: Tensor, advantage: Tensor, target: Tensor, old_value: Tensor,
+    *, clip_coef: float, value_clip: float | None, vf_coef: float, ent_coef: float | Tensor, num_samples: int,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """PPO's loss (Schulman et al. 2017, eq. 9, negated), for B of the `num_samples` samples of a minibatch; all tensors (B,).
+
+    L = (1 / num_samples) sum_i [L^CLIP_i + vf_coef L^VF_i - ent_coef H_i]
+
+    L^CLIP is `ppo_policy`, L^VF is `value_error`, H the entropy of pi(.|s). `log_prob`, `value` and `entropy` come from the
+    present parameters and carry the gradient; the other four were computed before the update. The losses of the chunks of
+    a minibatch add up to its loss. Returns the loss, a scalar, and (5,) without gradient, summed over B: policy loss,
+    value loss, entropy, estimated KL(old || new), number of clipped ratios.
+    """
+    policy_loss, kl, clipped = ppo_policy(log_prob, old_log_prob, advantage, clip_coef)
+    value_loss = value_error(value, old_value, target, value_clip)
+    entropy = entropy.sum()
+    loss = (policy_loss + vf_coef * value_loss - ent_coef * entropy) / num_samples
+    return loss, torch.stack([policy_loss.detach(), value_loss.detach(), entropy.detach(), kl, clipped.to(kl.dtype)])
+
+
 def huber(error: Tensor) -> Tensor:
     """Huber's loss, elementwise: error^2 / 2 up to 1, beyond it |error| - 1/2, so that no error pulls harder than 1."""
     size = error.abs()

@@ -1,28 +1,43 @@
-"""Returns and advantages. Shapes: (T, ...) with time first; everything else rides along."""
+"""Returns and advantages. All arrays are (T, ...): time is the first axis, the others do not matter."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 
 from ...store.arrays import Array
 
 
-def gae(
-    reward: Array, value: Array, next_value: Array, terminated: Array, done: Array, gamma: float, gae_lambda: float
-) -> Array:
+def next_step(x: Array, last: Array, truncated: Array, final: Array) -> Array:
+    """What each step led to: x' of shape (T, N, ...), for any quantity x (T, N, ...), such as observations or their values.
+
+    x'_t = x_{t+1};  x'_{T-1} = last;  where `truncated`, bool (T, N), x'_t is the next entry of `final` (K, ...).
+
+    `last` (N, ...) belongs to the observations after the last step, `final` to the last observations of the K truncated
+    episodes. Where an episode terminated, x' belongs to the next episode and must not be used.
+    """
+    after = np.empty_like(x)
+    after[:-1], after[-1] = x[1:], last
+    if len(final):
+        after[truncated] = final
+    return after
+
+
+def gae(reward: Any, value: Any, next_value: Any, terminated: Any, done: Any, gamma: float, gae_lambda: float) -> Any:
     """Generalised advantage estimation (Schulman et al. 2016, "High-dimensional continuous control", eq. 11, 12, 16).
 
     delta_t = r_t + gamma (1 - terminated_t) V(s'_t) - V(s_t);  A_t = delta_t + gamma lambda (1 - done_t) A_{t+1}
 
-    `next_value` is the value of the state that the step led to: at a truncation that of the episode's last
-    observation, not of the new episode's first. A terminated state is worth nothing; a truncated one keeps its worth but
-    ends the sum. Returns advantages (T, ...), of the dtype of `value`; the value targets are `advantage + value`.
+    `next_value` is the value of the state that the step led to: at a truncation that of the episode's last observation, not
+    of the new episode's first one. A termination sets V(s') to 0; a truncation keeps it, but ends the sum. numpy arrays or
+    torch tensors: floats (T, ...), flags bool that broadcast to them. Returns advantages (T, ...), of the dtype of `value`;
+    the value targets are `advantage + value`.
     """
-    kind = value.dtype.type
-    advantage: Array = reward + kind(gamma) * next_value * ~terminated - value
-    carry_on = kind(gamma * gae_lambda) * ~done
+    advantage = reward + gamma * next_value * ~terminated - value
+    continues = ~done
     for t in range(len(advantage) - 2, -1, -1):
-        advantage[t] += carry_on[t] * advantage[t + 1]
+        advantage[t] += gamma * gae_lambda * (continues[t] * advantage[t + 1])
     return advantage
 
 

@@ -111,11 +111,11 @@ class ImaginedActorCritic:
         }  # fmt: skip
 
     def state_dict(self) -> dict[str, Array]:
-        state = {name: array.copy() for name, array in self.optimiser.memory.state().items()}
+        state = {name: array.copy() for name, array in self.optimiser.parameters.state().items()}
         return state | {"slow": self._slow.numpy().copy(), "range": self.range.copy()}
 
     def load_state_dict(self, state: dict[str, Array]) -> None:
         check_arrays(state, self.state_dict(), "behaviour")
-        self.optimiser.memory.load(state)
+        self.optimiser.parameters.load(state)
         self._slow.copy_(torch.from_numpy(state["slow"]))
         self.range[...] = state["range"]

@@ -161,10 +161,10 @@ class MdnGru:
         return Gaussian(*(part.detach().unflatten(0, obs.shape[:2]) for part in q))
 
     def state_dict(self) -> dict[str, Array]:
-        parts = {"memory": self.optimiser.memory.state(), "vae": self.vae.state_dict()}
+        parts = {"memory": self.optimiser.parameters.state(), "vae": self.vae.state_dict()}
         return {f"{part}.{name}": array.copy() for part, found in parts.items() for name, array in found.items()}
 
     def load_state_dict(self, state: dict[str, Array]) -> None:
         check_arrays(state, self.state_dict(), "world model mdn-gru")
-        for part, load in (("memory", self.optimiser.memory.load), ("vae", self.vae.load_state_dict)):
+        for part, load in (("memory", self.optimiser.parameters.load), ("vae", self.vae.load_state_dict)):
             load({name.removeprefix(f"{part}."): array for name, array in state.items() if name.startswith(f"{part}.")})

@@ -382,11 +382,11 @@ class RSSM:
         return (log_spread - log_std + 0.5 * (ratio - 1)).sum(-1)
 
     def state_dict(self) -> dict[str, Array]:
-        parts = {"latent": self.optimiser.memory.state()} | ({"coder": self.coder.state()} if self.coder else {})
+        parts = {"latent": self.optimiser.parameters.state()} | ({"coder": self.coder.state()} if self.coder else {})
         return {f"{part}.{name}": array.copy() for part, found in parts.items() for name, array in found.items()}
 
     def load_state_dict(self, state: dict[str, Array]) -> None:
         check_arrays(state, self.state_dict(), "world model rssm")
-        loads = {"latent": self.optimiser.memory.load} | ({"coder": self.coder.load} if self.coder else {})
+        loads = {"latent": self.optimiser.parameters.load} | ({"coder": self.coder.load} if self.coder else {})
         for part, load in loads.items():
             load({name.removeprefix(f"{part}."): array for name, array in state.items() if name.startswith(f"{part}.")})

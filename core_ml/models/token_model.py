@@ -207,10 +207,10 @@ class TokenModel:
         return self.transformer.observe_(word, word.new_zeros(len(word), 0), begins, kept)
 
     def state_dict(self) -> dict[str, Array]:
-        parts = {"memory": self.optimiser.memory.state(), "vq": self.vq.state_dict()}
+        parts = {"memory": self.optimiser.parameters.state(), "vq": self.vq.state_dict()}
         return {f"{part}.{name}": array.copy() for part, found in parts.items() for name, array in found.items()}
 
     def load_state_dict(self, state: dict[str, Array]) -> None:
         check_arrays(state, self.state_dict(), "world model tokens")
-        for part, load in (("memory", self.optimiser.memory.load), ("vq", self.vq.load_state_dict)):
+        for part, load in (("memory", self.optimiser.parameters.load), ("vq", self.vq.load_state_dict)):
             load({name.removeprefix(f"{part}."): array for name, array in state.items() if name.startswith(f"{part}.")})

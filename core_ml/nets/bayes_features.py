@@ -30,8 +30,8 @@ class BayesFeatures:
         self.net = net.to_empty(device="cpu").double()
         self.sd, self.noise = sd, noise
         shapes = {name: tuple(p.shape) for name, p in self.net.named_parameters()}
-        self.memory = Parameters(shapes, dtype=np.float64)  # the caller initialises it
-        self.optimiser = FlatAdam(self.net, memory=self.memory)
+        self.parameters = Parameters(shapes, dtype=np.float64)  # the caller initialises it
+        self.optimiser = FlatAdam(self.net, parameters=self.parameters)
 
     def features(self, x: Array) -> Array:
         one_thread_each()

@@ -74,7 +74,7 @@ class ICM:
         rng = np.random.default_rng(seed)
         self.memory = Parameters({name: tuple(p.shape) for name, p in self.model.named_parameters()})
         self.memory.initialise(rng)
-        self.optimiser = FlatAdam(self.model, memory=self.memory)
+        self.optimiser = FlatAdam(self.model, parameters=self.memory)
         self.normaliser = RunningNormaliser(inputs)
         self.scale: Array | None = None
         self.count, self.square = np.zeros(()), np.zeros(())  # bonuses so far, and the sum of their squares

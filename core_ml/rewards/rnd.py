@@ -61,9 +61,9 @@ class RND:
         self.fixed, self.memory = Parameters(shapes), Parameters(shapes)
         self.fixed.initialise(rng)
         self.memory.initialise(rng)
-        FlatAdam(self.target, memory=self.fixed)  # parameters are views of the memory; never stepped
+        FlatAdam(self.target, parameters=self.fixed)  # parameters are views of the memory; never stepped
         self.target.requires_grad_(False)
-        self.optimiser = FlatAdam(self.predictor, memory=self.memory)
+        self.optimiser = FlatAdam(self.predictor, parameters=self.memory)
         self.normaliser = RunningNormaliser(sizes[0])
         self.scale: Array | None = None
         self.count, self.square = np.zeros(()), np.zeros(())  # bonuses so far, and the sum of their squares

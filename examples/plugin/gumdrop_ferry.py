@@ -8,8 +8,7 @@ from pydantic import Field
 
 from gumdrop.envs.registry import world
 from gumdrop.envs.rng import chance
-from gumdrop.envs.world import Entity, Model, Scene, World, WorldConfig, rule
-from gumdrop.store.arrays import Array
+from gumdrop.envs.world import Array, Entity, Model, Scene, World, WorldConfig, rule
 
 BANKS = np.array([[x >> 3, x >> 2 & 1, x >> 1 & 1, x & 1] for x in range(16)])
 TO = np.array([[[x ^ (m if x & m in (0, m) else 8), x] for m in (8, 12, 10, 9)] for x in range(16)])  # last: 0 over, 1 back

@@ -18,6 +18,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ...store.run_folder import RunFolder
 from .charts import PALETTE, Lines, Series, chart, clock, histogram, interval, percent, reach, show, si
 from .pictures import curves_png
 
@@ -63,7 +64,7 @@ class Run(NamedTuple):
 def write_report(folder: str | Path) -> Path:
     """Write `report.html` into a run folder from what lies there, and return its path. Raises ReportError."""
     run = _load(Path(folder))
-    out = Path(folder) / "report.html"
+    out = RunFolder(folder).report_path
     _write(out, _render(_page(run)))
     return out
 
@@ -126,7 +127,7 @@ def legend(series: Sequence[Series]) -> list[Row]:
 
 def curve_of(folder: Path) -> tuple[list[float], list[float]]:
     """Environment steps and returns while training of a run; damaged rows do not count."""
-    return _curve(_jsonl(folder / "metrics.jsonl"), "return_mean")
+    return _curve(RunFolder(folder).read_metrics(), "return_mean")
 
 
 def _load(folder: Path) -> Run:
@@ -134,9 +135,9 @@ def _load(folder: Path) -> Run:
     if not folder.is_dir():
         raise ReportError(f"no run folder {folder.name!r} here: `gumdrop train` makes one under runs/")
     notes: list[str] = []
-    config = _yaml(folder / "config.yaml", notes)
-    metrics = _jsonl(folder / "metrics.jsonl")
-    summary, evaluation = (_json(folder / f"{name}.json", notes) for name in ("summary", "evaluation"))
+    run = RunFolder(folder)
+    config, metrics = run.read_config(notes), run.read_metrics()
+    summary, evaluation = run.read_summary(notes), run.read_evaluation(notes)
     if not (config or metrics or summary or evaluation):
         raise ReportError(f"{folder.name!r} is not a run folder: it has no config.yaml, metrics.jsonl or summary.json")
     if not metrics:
@@ -147,47 +148,11 @@ def _load(folder: Path) -> Run:
         notes.append("The run was interrupted before its last step; gumdrop resume goes on from there.")
     elif summary.get("status") == "failed":
         notes.append("The run failed: its last lines may hold the cause.")
-    gif = folder / "episode.gif"
+    gif = run.animation_path
     picture = gif.read_bytes() if gif.is_file() and gif.stat().st_size <= LARGEST_GIF else b""
     path = f"{folder.parent.name}/{folder.name}"
-    timing = _jsonl(folder / "timing.jsonl")
+    timing = run.read_timing()
     return Run(folder.name, path, config, metrics, timing, summary, evaluation, picture, notes)
-
-
-def _json(path: Path, notes: list[str]) -> Row:
-    if not path.is_file():
-        return {}
-    try:
-        return _dict(json.loads(path.read_text("utf-8")))
-    except (ValueError, RecursionError):
-        notes.append(f"{path.name} is damaged and was left out.")
-        return {}
-
-
-def _yaml(path: Path, notes: list[str]) -> Row:
-    import yaml
-
-    try:
-        return _dict(yaml.safe_load(path.read_text("utf-8")))
-    except FileNotFoundError:
-        notes.append("config.yaml is missing: the configuration is not known.")
-    except (ValueError, RecursionError, yaml.YAMLError):
-        notes.append("config.yaml is damaged and was left out.")
-    return {}
-
-
-def _jsonl(path: Path) -> list[Row]:
-    """Sound rows only: the last line of a killed run may be cut."""
-    rows = []
-    if path.is_file():
-        for line in path.read_text("utf-8", errors="replace").splitlines():
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError):
-                continue
-            if isinstance(row, dict):
-                rows.append(row)
-    return rows
 
 
 def _dict(value: Any) -> Row:

@@ -8,12 +8,11 @@ from typing import Any
 
 from ...agents.protocol import Mode
 from ...agents.saved import load_run
-from ...configs.schema import RunConfig
 from ...envs.batch import BatchEnv
 from ...envs.make import make
 from ...envs.rng import copy_seeds
 from ...store.arrays import Array
-from ...store.json_files import read_json, write_json
+from ...store.run_folder import RunFolder
 from .episodes import HELD_OUT, Evaluation, _native, run_episodes
 
 SAMPLE = 64  # episodes that the lines of the live view are computed from
@@ -63,28 +62,34 @@ def evaluate_named(
     return report_of(result, random, seed, mode)
 
 
-def evaluate_run(folder: Path, episodes: int | None = None, seed: int = 1_000_000, mode: Mode = "greedy") -> dict[str, Any]:
-    """Evaluate a run beside random actions on the same episodes; greedily, it is written to `evaluation.json` in its folder."""
-    agent, config, _ = load_run(folder)
+def evaluate_run(
+    folder: RunFolder | Path, episodes: int | None = None, seed: int = 1_000_000, mode: Mode = "greedy",
+    checkpoint: str = "latest",
+) -> dict[str, Any]:  # fmt: skip
+    """Evaluate a run beside random actions on the same episodes. `checkpoint`: as `RunFolder.checkpoint` has it.
+
+    The greedy evaluation of the latest checkpoint is written to the run's folder, where whoever compares runs reads it.
+    """
+    run = RunFolder(folder)
+    agent, config, _ = load_run(run, checkpoint)
     count = episodes or config.eval_episodes
     result = run_episodes(agent, config.env_id, config.env_options, count, seed, mode)
     random = run_episodes("random", config.env_id, config.env_options, count, seed, "sample", lines=False)
-    document = report_of(result, random, seed, mode)
-    if mode != "greedy":  # what compares runs reads the file
+    document = report_of(result, random, seed, mode) | {"checkpoint": checkpoint}
+    if mode != "greedy" or checkpoint != "latest":
         return document
-    saved = folder / "evaluation.json"
-    longest = read_json(saved).get("episodes")
+    longest = run.read_evaluation().get("episodes")
     if type(longest) is not int or longest <= count:  # a quick look replaces no longer one
-        write_json(saved, document)
+        run.write_evaluation(document)
     return document
 
 
-def yardstick_sample(config: RunConfig) -> dict[str, Any] | None:
+def yardstick_sample(env_id: str, options: dict[str, Any], seed: int) -> dict[str, Any] | None:
     """Mean random and optimal return over a few held-out episodes: the two lines that a learning curve is drawn between."""
-    if not _native(config.env_id):
+    if not _native(env_id):
         return None
-    env: BatchEnv = make(config.env_id, config.env_options, num_envs=SAMPLE)
-    env.reset(copy_seeds(config.seed ^ HELD_OUT, SAMPLE))
+    env: BatchEnv = make(env_id, options, num_envs=SAMPLE)
+    env.reset(copy_seeds(seed ^ HELD_OUT, SAMPLE))
     line = env.yardstick()
     env.close()
     if line is None or line.player >= 0:

@@ -13,24 +13,21 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from ...configs.loader import dump_group
 from ...configs.schema import RunConfig
-from ...store.json_files import read_json, write_json
+from ...store.run_folder import RunFolder
 from ..live.group_view import GroupLive
 from ..statistics import over_seeds
-from .lock import one_process, remove_unused
 from .machine import git_commit, processor, versions
 from .pool import Job, _Pool
 from .signals import Interrupted
 
-GROUP, RESULT = "group.yaml", "group.json"
 MOST = 10_000  # seeds of a group
 
 
 def train_group(
     config: RunConfig,
     seeds: Sequence[int],
-    folder: Path,
+    folder: RunFolder | Path,
     live: GroupLive | bool | None = None,
     resume: bool = False,
     evaluate: bool = True,
@@ -43,26 +40,20 @@ def train_group(
     first), ValueError where the group cannot be trained so; nothing is left behind then.
     """
     check_seeds(config, seeds)
-    fresh = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with one_process(folder):
-            if not resume:
-                if any((folder / name).exists() for name in (GROUP, "config.yaml")):
-                    raise ValueError(f"run {folder} exists already: resume it, or name another folder")
-                (folder / GROUP).write_text(dump_group(config.model_copy(update={"threads": 1}), seeds))
-            try:
-                return _train_group(config, list(seeds), folder, live, resume, evaluate)
-            except Interrupted:
-                raise
-            except BaseException:
-                if not resume and not any(folder.glob("seed-*")):  # refused before anything began
-                    (folder / GROUP).unlink()
-                raise
-    except BaseException:
-        if fresh:
-            remove_unused(folder)
-        raise
+    group = RunFolder(folder)
+    with group.alone():
+        if not resume:
+            if group.is_run or group.is_group:
+                raise ValueError(f"run {group} exists already: resume it, or name another folder")
+            group.write_group(config.model_copy(update={"threads": 1}), seeds)
+        try:
+            return _train_group(config, list(seeds), group, live, resume, evaluate)
+        except Interrupted:
+            raise
+        except BaseException:
+            if not resume and not group.has_seeds:  # refused before anything began
+                group.remove_group()
+            raise
 
 
 def check_seeds(config: RunConfig, seeds: Sequence[int]) -> None:
@@ -78,13 +69,13 @@ def check_seeds(config: RunConfig, seeds: Sequence[int]) -> None:
 
 
 def _train_group(
-    config: RunConfig, seeds: list[int], folder: Path, live: GroupLive | bool | None, resume: bool, evaluate: bool
+    config: RunConfig, seeds: list[int], group: RunFolder, live: GroupLive | bool | None, resume: bool, evaluate: bool
 ) -> dict[str, Any]:
     began = time.monotonic()
-    jobs = [_job(config, seed, folder / f"seed-{seed}", evaluate) for seed in seeds]
+    jobs = [_job(config, seed, group.seed(seed), evaluate) for seed in seeds]
     open_jobs = [job for job in jobs if job.train or job.evaluate]
-    if resume and not any(job.train for job in jobs) and read_json(folder / RESULT).get("status") == "finished":
-        raise ValueError(f"run {folder} is finished: all {len(seeds)} seeds are trained")
+    if resume and not any(job.train for job in jobs) and group.read_group_result().get("status") == "finished":
+        raise ValueError(f"run {group} is finished: all {len(seeds)} seeds are trained")
     if live is None:
         span = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {min(seeds)} to {max(seeds)}"
         live = GroupLive(seeds, config.steps, f"{config.agent['name']} on {config.env['id']}, {span}")
@@ -104,34 +95,28 @@ def _train_group(
         "interval": "Student t over training seeds", "wall_seconds": time.monotonic() - began, "workers": pool.size,
         "seeds": rows, "versions": versions(), "git_commit": git_commit(), "device": processor(),
     }  # fmt: skip
-    write_json(folder / RESULT, document)
+    group.write_group_result(document)
     return document
 
 
-def _job(config: RunConfig, seed: int, folder: Path, evaluate: bool) -> Job:
+def _job(config: RunConfig, seed: int, run: RunFolder, evaluate: bool) -> Job:
     """What is left to do for a seed, by what lies in its folder."""
-    name = f"{config.name[:70]}-seed-{seed}" if config.name else f"seed-{seed}"
+    name = f"{config.name[:70]}-{run.name}" if config.name else run.name
     config = config.model_copy(update={"seed": seed, "threads": 1, "name": name})
-    resume = any((folder / "checkpoints").glob("step-*"))
-    done = resume and read_json(folder / "summary.json").get("status") == "finished"
-    episodes = read_json(folder / "evaluation.json").get("episodes")
+    resume = run.has_checkpoint
+    done = resume and run.read_summary().get("status") == "finished"
+    episodes = run.read_evaluation().get("episodes")
     known = done and type(episodes) is int and episodes >= config.eval_episodes
-    return Job(seed, config, folder, not done, resume, evaluate and not known)
+    return Job(seed, config, run, not done, resume, evaluate and not known)
 
 
 def _row(job: Job, error: str | None) -> dict[str, Any]:
     """A seed's figures, from what lies in its folder."""
-    summary, evaluation = (read_json(job.folder / name) for name in ("summary.json", "evaluation.json"))
+    summary, evaluation = job.run.read_summary(), job.run.read_evaluation()
     agent = evaluation.get("agent")
     return {
-        "seed": job.seed, "run": job.folder.name, "status": "failed" if error else summary.get("status", "waiting"),
+        "seed": job.seed, "run": job.run.name, "status": "failed" if error else summary.get("status", "waiting"),
         "env_steps": summary.get("env_steps"), "seconds": summary.get("seconds"),
         "return": agent.get("mean") if isinstance(agent, dict) else None,
         "share_of_optimal": evaluation.get("share_of_optimal"), **({"error": error} if error else {}),
     }  # fmt: skip
-
-
-# ---- here: the group's process, which imports no torch ----
-
-
-# ---- there: a worker's life ----

@@ -14,18 +14,16 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from multiprocessing import connection
-from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
 from ...configs.schema import RunConfig
 from ...envs.external.process import signals_held_back
-from ...store.json_files import read_json
+from ...store.run_folder import RunFolder
 from ..live.group_view import GroupLive, State
 from .evaluate import evaluate_run
 from .machine import cores
 from .signals import Interrupted, stop_on_signals
-from .tracking import FILES
 from .train import train
 
 EVERY = 0.25  # seconds between two rows that a worker sends
@@ -42,7 +40,7 @@ class Job(NamedTuple):
 
     seed: int
     config: RunConfig
-    folder: Path
+    run: RunFolder
     train: bool
     resume: bool
     evaluate: bool
@@ -243,12 +241,12 @@ def _do(job: Job, pipe: Any) -> None:
     try:
         if job.train:
             if not job.resume:
-                for name in FILES:  # of a run that was killed before its first checkpoint
-                    (job.folder / name).unlink(missing_ok=True)
-            train(job.config, job.folder, _Progress(job, pipe), job.resume)
+                for path in job.run.figure_paths():  # of a run that was killed before its first checkpoint
+                    path.unlink(missing_ok=True)
+            train(job.config, job.run, _Progress(job, pipe), job.resume)
         if job.evaluate:
             pipe.send(("evaluating",))
-            evaluate_run(job.folder)
+            evaluate_run(job.run)
         pipe.send(("done",))
     except Interrupted:
         pipe.send(("stopped",))
@@ -281,7 +279,7 @@ class _Progress:
         self.sent = -math.inf
 
     def __enter__(self) -> None:
-        self._send("began", read_json(self.job.folder / "summary.json").get("yardstick"))
+        self._send("began", self.job.run.read_summary().get("yardstick"))
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._flush()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from ...agents.protocol import Mode
@@ -15,6 +14,7 @@ from ...envs.draw import render
 from ...envs.make import make
 from ...envs.rng import copy_seeds
 from ...store.arrays import Array
+from ...store.run_folder import RunFolder
 from .episodes import HELD_OUT
 
 LONGEST = 1_000  # frames of an episode that nothing ends
@@ -22,7 +22,7 @@ FILM = 120  # frames, about, of an animation that nobody asked for by itself
 
 
 def rollout(
-    source: str | Path,
+    source: str | RunFolder,
     env_id: str | None,
     options: dict[str, Any],
     seed: int,
@@ -30,15 +30,15 @@ def rollout(
     on_frame: Callable[[BatchEnv], None],
     agent_options: dict[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
-    """Play `episodes` held-out episodes of a run (a path) or of an agent (a name, with `env_id` and its options).
+    """Play `episodes` held-out episodes of a run or of an agent (a name, with `env_id` and its options).
 
     `on_frame(env)` is called for every state, the last one of an episode included; copy 0 is the one that plays.
     Returns {"return", "length", "terminated"} of each episode.
     """
-    if isinstance(source, Path):
+    if isinstance(source, RunFolder):
         agent, config, _ = load_run(source)
         env_id, options = config.env_id, config.env_options
-    mode: Mode = "greedy" if isinstance(source, Path) else "sample"
+    mode: Mode = "greedy" if isinstance(source, RunFolder) else "sample"
     assert env_id is not None
     env = make(env_id, options, num_envs=1)
     if isinstance(source, str):
@@ -62,7 +62,7 @@ def rollout(
     return results
 
 
-def film(folder: Path, length: float) -> tuple[list[Array], int]:
+def film(run: RunFolder, length: float) -> tuple[list[Array], int]:
     """Pictures, uint8 (H, W, 3), of one or two episodes of a run, and how many to show in a second.
 
     `length`: how many steps its episodes have. Of long ones every so many a state is drawn, and shown faster.
@@ -77,5 +77,5 @@ def film(folder: Path, length: float) -> tuple[list[Array], int]:
             frames.append(render.rgb(env, 0))
         seen += 1
 
-    rollout(folder, None, {}, 0, 2 if 2 * length <= FILM else 1, on_frame)
+    rollout(run, None, {}, 0, 2 if 2 * length <= FILM else 1, on_frame)
     return frames, min(6 * every, 30)

@@ -10,15 +10,14 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import IO, Any
 
 from ...store.json_lines import TrackingError, encode_row
+from ...store.run_folder import RunFolder
 from .sinks.protocol import Sink
 from .sinks.tensorboard import TensorBoard
 from .sinks.wandb import Wandb
 
-FILES = ("metrics.jsonl", "timing.jsonl")
 CLOSE_SECONDS = 10.0  # all that closing may cost, whatever the network does
 
 
@@ -26,7 +25,7 @@ class Tracker:
     """Writes each update's metrics and timing to the run folder and feeds the sinks.
 
     Args:
-        folder: the run folder; made if needed.
+        run: the run's folder; made if needed.
         config: the resolved configuration, shown by W&B.
         sinks: any of "wandb", "tensorboard".
         project, name: for W&B; an empty name leaves the choice to W&B.
@@ -38,32 +37,32 @@ class Tracker:
 
     def __init__(
         self,
-        folder: Path,
+        run: RunFolder,
         config: Mapping[str, Any],
         sinks: list[str],
         project: str = "gumdrop",
         name: str = "",
         resume: bool = False,
     ) -> None:
-        self.folder = Path(folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.run = run
+        run.make()
         self._lines: list[str] = []
         self._resume = resume
         self._started = False
         self._sinks: list[Sink] = []
         for sink in dict.fromkeys(sinks):
             if sink == "tensorboard":
-                self._sinks.append(TensorBoard(self.folder))
+                self._sinks.append(TensorBoard(run))
             elif sink != "wandb":
                 raise TrackingError(f"no sink {sink!r}: known are tensorboard, wandb")
             elif os.environ.get("WANDB_MODE", "").strip().lower() != "disabled":
-                self._sinks.append(Wandb(self.folder, config, project, name))
-        paths = [self.folder / file for file in FILES]
+                self._sinks.append(Wandb(run, config, project, name))
+        self._paths = run.figure_paths()
         if not resume:
-            for path in paths:
+            for path in self._paths:
                 if path.exists() and path.stat().st_size:
                     raise TrackingError(f"{path} holds another run: resume it or choose another name")
-        self._files: list[IO[bytes]] = [open(path, "ab", buffering=0) for path in paths]
+        self._files: list[IO[bytes]] = [open(path, "ab", buffering=0) for path in self._paths]
         if not resume:
             self._start()
 
@@ -93,7 +92,7 @@ class Tracker:
         """Byte size of each file, for a checkpoint; all rows so far are on the disk afterwards."""
         for file in self._files:
             os.fsync(file.fileno())
-        return {name: os.fstat(file.fileno()).st_size for name, file in zip(FILES, self._files, strict=True)}
+        return {path.name: os.fstat(file.fileno()).st_size for path, file in zip(self._paths, self._files, strict=True)}
 
     def truncate(self, offsets: Mapping[str, int]) -> None:
         """Cut both files to a checkpoint's sizes: rows that were written after it, or half written, go.
@@ -101,10 +100,10 @@ class Tracker:
         Raises:
             TrackingError: a file does not reach that far or has no row ending there; then nothing was cut.
         """
-        for name in FILES:
-            path, size = self.folder / name, offsets.get(name)
+        for path in self._paths:
+            size = offsets.get(path.name)
             if type(size) is not int or size < 0:
-                raise TrackingError(f"the checkpoint says {size!r} about {name}: a size in bytes is needed")
+                raise TrackingError(f"the checkpoint says {size!r} about {path.name}: a size in bytes is needed")
             if path.stat().st_size < size:
                 raise TrackingError(
                     f"{path} has {path.stat().st_size} bytes, the checkpoint was written at {size}: "
@@ -114,8 +113,8 @@ class Tracker:
                 file.seek(max(size - 1, 0))
                 if size and file.read(1) != b"\n":
                     raise TrackingError(f"{path} has no row that ends at byte {size}: it was edited, put it back")
-        for name, handle in zip(FILES, self._files, strict=True):
-            os.ftruncate(handle.fileno(), offsets[name])
+        for path, handle in zip(self._paths, self._files, strict=True):
+            os.ftruncate(handle.fileno(), offsets[path.name])
             os.fsync(handle.fileno())
         self._start()
 
@@ -146,5 +145,5 @@ class Tracker:
         except Exception as error:
             self._sinks.remove(sink)
             first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            self._lines.append(f"{sink.name} is off ({first:.200}); the run's metrics are in {self.folder}")
+            self._lines.append(f"{sink.name} is off ({first:.200}); the run's metrics are in {self.run}")
             return None

@@ -12,21 +12,47 @@ from typing import Any
 
 from ...agents.protocol import Agent, NonFinite
 from ...agents.registry import make_agent
-from ...configs.loader import dump
 from ...configs.schema import RunConfig
 from ...envs.batch import BatchEnv
 from ...envs.make import make
 from ...envs.names import load_plugin_files
-from ...store import checkpoint
-from ...store.json_files import read_json, write_json
+from ...store.checkpoint import Checkpoint, CheckpointError
+from ...store.run_folder import RunFolder
 from ..live.run_view import Live
 from ..live.view import View
 from .collect.make import collector_of
 from .evaluate import yardstick_sample
-from .lock import one_process, remove_unused
 from .machine import choose_threads, git_commit, versions, where
+from .selection import Selection
 from .signals import Interrupted, stop_on_signals
 from .tracking import Tracker
+
+
+def train(config: RunConfig, folder: RunFolder | Path, live: View | bool | None = None, resume: bool = False) -> dict[str, Any]:
+    """Train as `config` says, in `folder`; with `resume` go on from its newest intact checkpoint. Returns the summary.
+
+    `live`: None chooses a view for the terminal, False shows nothing. Raises Interrupted after a signal (saved first),
+    NonFinite when a NaN or infinity appears (nothing is saved then: the last checkpoint is still good),
+    ValueError where another process works in `folder`.
+    """
+    run = RunFolder(folder)
+    with run.alone():
+        training = Training(config, run)
+        training.restore() if resume else training.start(config)
+        training.open(config, live, resume)
+        with training.reported() as view, stop_on_signals() as stop, view:
+            for note in training.notes:
+                training.say(note)
+            if not resume:
+                training.save()  # a run can be resumed from its first moment on
+            while not training.finished:
+                training.update()
+                if training.checkpoint_due(stop.signum != 0):
+                    training.save()
+                if stop.signum:
+                    training.write_summary("finished" if training.finished else "interrupted")
+                    raise Interrupted(stop.signum)
+            return training.write_summary("finished")
 
 
 def build(config: RunConfig) -> tuple[BatchEnv, Agent, int]:
@@ -38,158 +64,194 @@ def build(config: RunConfig) -> tuple[BatchEnv, Agent, int]:
     return env, make_agent(config.agent_name, config.agent_options, env, config.seed, threads, config.device), threads
 
 
-def train(config: RunConfig, folder: Path, live: View | bool | None = None, resume: bool = False) -> dict[str, Any]:
-    """Train as `config` says, in `folder`; with `resume` go on from its newest intact checkpoint. Returns the summary.
+class Training:
+    """The state of a training, and what is done with it. `done` counts updates; an update is `per_update` environment steps."""
 
-    `live`: None chooses a view for the terminal, False shows nothing. Raises Interrupted after a signal (saved first),
-    NonFinite when a NaN or infinity appears (nothing is saved then: the last checkpoint is still good),
-    ValueError where another process works in `folder`.
-    """
-    fresh = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with one_process(folder):
-            return _train(config, folder, live, resume)
-    except BaseException:
-        if fresh:
-            remove_unused(folder)
-        raise
+    def __init__(self, config: RunConfig, run: RunFolder) -> None:
+        self.run = run
+        self.env, self.agent, self.threads = build(config)
+        self.seed, self.budget, self.device = config.seed, config.steps, config.device
+        self.keep, self.every_updates, self.every_seconds = (
+            config.keep_checkpoints, config.checkpoint_updates, config.checkpoint_seconds,
+        )  # fmt: skip
+        self.per_update = config.num_envs * self.agent.num_steps
+        self.updates = config.steps // self.per_update  # the budget is kept
+        if self.updates < 1:
+            raise ValueError(
+                f"steps={config.steps:,} is less than one update of {self.per_update:,} ({config.num_envs} environments x "
+                f"{self.agent.num_steps} steps): raise steps, or lower num_envs or agent.num_steps"
+            )
+        self.done, self.seconds, self.episodes = 0, 0.0, 0
+        self.offsets: dict[str, int] = {}
+        self.notes: list[str] = []
+        self.collector = collector_of(self.env, self.agent, self.device, self.updates * self.per_update)
+        self.selection = Selection(config)
+        self.tracker: Tracker | None = None
+        self.view: View | None = None
+        self.summary: dict[str, Any] = {}
+        self.saved_at = time.monotonic()
 
+    # ---- beginning ----
 
-def _train(config: RunConfig, folder: Path, live: View | bool | None, resume: bool) -> dict[str, Any]:
-    env, agent, threads = build(config)
-    config = config.model_copy(update={"threads": threads})
-    per_update = config.num_envs * agent.num_steps
-    updates = config.steps // per_update  # the budget is kept
-    if updates < 1:
-        raise ValueError(
-            f"steps={config.steps:,} is less than one update of {per_update:,} ({config.num_envs} copies x {agent.num_steps} "
-            "steps): raise steps, or lower num_envs or agent.num_steps"
-        )
-    done, seconds, episodes = 0, 0.0, 0
-    offsets: dict[str, int] = {}
-    notes: list[str] = []
-    before = read_json(folder / "summary.json")
-    if resume:
-        found = checkpoint.load(folder)
-        notes += found.warnings
-        done, seconds, episodes, offsets = counters(found)
-        if done >= updates and before.get("status") == "finished":
-            raise ValueError(f"run {folder} is finished: {done * per_update:,} of {config.steps:,} steps are done")
+    def start(self, config: RunConfig) -> None:
+        """Begin anew. Raises ValueError where the folder holds a run."""
+        if self.run.has_metrics:
+            raise ValueError(f"run {self.run} exists already: resume it, or name another folder")
+        self.env.reset(self.seed)
+        self.run.write_config(config.model_copy(update={"threads": self.threads}))
+        self.collector.begin(self.env.obs)
+
+    def restore(self) -> None:
+        """Go on from the newest intact checkpoint. Raises ValueError where the run is finished, or where it does not fit."""
+        found = self.run.checkpoint()
+        self.notes += found.warnings
+        self.done, self.seconds, self.episodes, self.offsets = counters(found)
+        self.selection.restore(found.info.get("selection"))
+        if self.finished and self.run.read_summary().get("status") == "finished":
+            raise ValueError(f"run {self.run} is finished: {self.done * self.per_update:,} of {self.budget:,} steps are done")
         try:
-            agent.load_state_dict(found.tensors["agent"])  # it checks its arrays, of which some may have grown
+            self.agent.load_state_dict(found.tensors["agent"])  # it checks its arrays, of which some may have grown
         except ValueError as error:
             raise ValueError(f"checkpoint {found.path.name}: {error}") from None
-        env.reset(config.seed)
-        env.set_state(found.tensors["env"])
-        notes.append(f"resumed at {done * per_update:,} steps from {found.path.name}")
-    else:
-        if (folder / "metrics.jsonl").exists():
-            raise ValueError(f"run {folder} exists already: resume it, or name another folder")
-        env.reset(config.seed)
-        (folder / "config.yaml").write_text(dump(config))
-    known: Any = before.get("yardstick")
-    whole = isinstance(known, dict) and all(type(known.get(key)) is float for key in ("random", "optimal"))
-    yardstick = known if whole and isinstance(known.get("meaning"), str) else yardstick_sample(config)
-    summary: dict[str, Any] = {
-        "status": "running", "env_steps": done * per_update, "seconds": seconds, "versions": versions(),
-        "git_commit": git_commit(), "device": where(config.device), "threads": config.threads, "yardstick": yardstick,
-    }  # fmt: skip
-    write_json(folder / "summary.json", summary)
+        self.env.reset(self.seed)
+        self.env.set_state(found.tensors["env"])
+        self.collector.begin(self.env.obs)
+        self.collector.set_state(found.tensors["cohort"])
+        self.selection.mark(self.run)
+        self.notes.append(f"resumed at {self.done * self.per_update:,} steps from {found.path.name}")
 
-    tracker = Tracker(folder, config.model_dump(mode="json"), list(config.track), config.project, config.name, resume)
-    if resume:
-        tracker.truncate(offsets)
-    collector = collector_of(env, agent, config.device, updates * per_update)
-    collector.begin(env.obs)
-    if resume:
-        collector.set_state(found.tensors["cohort"])
-    if live is None:
-        title = f"{config.agent['name']} on {config.env['id']}, seed {config.seed}"
-        lines = (yardstick["random"], yardstick["optimal"], yardstick["meaning"]) if yardstick else None
-        live = Live(config.steps, title, lines)
-    view = None if isinstance(live, bool) else live
+    def open(self, config: RunConfig, live: View | bool | None, resume: bool) -> None:
+        """Write the summary, and open the figures' files and the view."""
+        known: Any = self.run.read_summary().get("yardstick")
+        whole = isinstance(known, dict) and all(type(known.get(key)) is float for key in ("random", "optimal"))
+        whole = whole and isinstance(known.get("meaning"), str)
+        yardstick = known if whole else yardstick_sample(config.env_id, config.env_options, self.seed)
+        self.summary = {
+            "status": "running", "env_steps": 0, "seconds": 0.0, "versions": versions(), "git_commit": git_commit(),
+            "device": where(self.device), "threads": self.threads, "yardstick": yardstick,
+        }  # fmt: skip
+        self.write_summary("running")
+        shown = config.model_copy(update={"threads": self.threads}).model_dump(mode="json")
+        self.tracker = Tracker(self.run, shown, list(config.track), config.project, config.name, resume)
+        if resume:
+            self.tracker.truncate(self.offsets)
+        if live is None:
+            title = f"{config.agent_name} on {config.env_id}, seed {self.seed}"
+            lines = (yardstick["random"], yardstick["optimal"], yardstick["meaning"]) if yardstick else None
+            live = Live(self.budget, title, lines)
+        self.view = None if isinstance(live, bool) else live
+        if note := getattr(self.agent, "note", ""):
+            self.notes.append(note)
 
-    def say(line: str) -> None:
-        view.note(line) if view else print(line, file=sys.stderr)
+    # ---- one update, one checkpoint ----
 
-    def save() -> None:
-        info = {"updates": done, "seconds": seconds, "episodes": episodes, "offsets": tracker.offset()}
-        tensors = {"agent": agent.state_dict(), "env": env.get_state(), "cohort": collector.get_state()}
-        checkpoint.save(folder, done * per_update, tensors, info, config.keep_checkpoints)
+    @property
+    def finished(self) -> bool:
+        return self.done >= self.updates or self.selection.stopped
 
-    def finish(status: str) -> dict[str, Any]:
-        summary.update(status=status, env_steps=done * per_update, seconds=seconds)
-        write_json(folder / "summary.json", summary)
-        return summary
+    def update(self) -> None:
+        """Collect a rollout, learn from it, evaluate where that is due, and write the figures."""
+        began = time.perf_counter()
+        batch = self.collector.rollout(self.agent.num_steps)
+        collected = time.perf_counter()
+        metrics = self.agent.learn(batch, self.done / self.updates)
+        learned = time.perf_counter() - collected + self.collector.learn_seconds
+        check_metrics(metrics)
+        self.done += 1
+        statistics = self.collector.pop_statistics()
+        self.episodes += int(statistics["episodes"])
+        counted = {"updates": self.done, "env_steps": self.done * self.per_update}
+        world, policy = self.collector.pop_seconds()
+        spent = time.perf_counter() - began
+        self.seconds += spent
+        row = {**counted, **statistics, **metrics}
+        if self.selection.due(self.done, self.done == self.updates):
+            row |= self.selection.evaluate(self.agent, self.done * self.per_update, self.say)
+        timing = {
+            **counted, "seconds": self.seconds, "steps_per_second": self.per_update / spent,
+            "world_s": world, "policy_s": policy, "learn_s": learned,
+        }  # fmt: skip
+        assert self.tracker
+        self.tracker.log(row, timing)
+        for line in self.tracker.news():
+            self.say(line)
+        if self.view:
+            self.view.update(row, timing)
 
-    saved_at = time.monotonic()
-    try:
-        with stop_on_signals() as stop, view or _no_view():
-            for note in [*notes, *([agent.note] if getattr(agent, "note", "") else [])]:  # type: ignore[attr-defined]
-                say(note)
-            if not resume:
-                save()  # a run can be resumed from its first moment on
-            while done < updates:
-                began = time.perf_counter()
-                batch = collector.rollout(agent.num_steps)
-                collected = time.perf_counter()
-                metrics = agent.learn(batch, done / updates)
-                learned = time.perf_counter() - collected + collector.learn_seconds
-                check_metrics(metrics)
-                done += 1
-                statistics = collector.pop_statistics()
-                episodes += int(statistics["episodes"])
-                row = {"updates": done, "env_steps": done * per_update, **statistics, **metrics}
-                world, policy = collector.pop_seconds()
-                spent = time.perf_counter() - began
-                seconds += spent
-                timing = {
-                    "updates": done, "env_steps": done * per_update, "seconds": seconds,
-                    "steps_per_second": per_update / spent, "world_s": world, "policy_s": policy, "learn_s": learned,
-                }  # fmt: skip
-                tracker.log(row, timing)
-                for line in tracker.news():
-                    say(line)
-                if view:
-                    view.update(row, timing)
-                due = config.checkpoint_updates and done % config.checkpoint_updates == 0
-                late = not config.checkpoint_updates and time.monotonic() - saved_at > config.checkpoint_seconds
-                if due or late or stop.signum or done == updates:
-                    save()
-                    saved_at = time.monotonic()
-                if stop.signum:
-                    finish("interrupted" if done < updates else "finished")
-                    raise Interrupted(stop.signum)
-        return finish("finished")
-    except NonFinite as error:
-        finish("failed")
-        raise NonFinite(f"update {done + 1}: {error}") from None
-    except Interrupted:
-        raise
-    except BaseException:
-        finish("failed")
-        raise
-    finally:
-        for line in tracker.close():
-            say(line)
-        env.close()
+    def checkpoint_due(self, stopping: bool) -> bool:
+        """Every so many updates, or every so many seconds; at the end, at a stop, and where the agent is the best so far."""
+        if stopping or self.finished or self.selection.improved:
+            return True
+        if self.every_updates:
+            return self.done % self.every_updates == 0
+        return time.monotonic() - self.saved_at > self.every_seconds
+
+    def save(self) -> None:
+        assert self.tracker
+        info = {"updates": self.done, "seconds": self.seconds, "episodes": self.episodes, "offsets": self.tracker.offset()}
+        if self.selection.every:
+            info["selection"] = self.selection.state()
+        tensors = {"agent": self.agent.state_dict(), "env": self.env.get_state(), "cohort": self.collector.get_state()}
+        self.run.save(self.done * self.per_update, tensors, info, self.keep)
+        self.selection.mark(self.run)
+        self.saved_at = time.monotonic()
+
+    # ---- telling ----
+
+    def say(self, line: str) -> None:
+        self.view.note(line) if self.view else print(line, file=sys.stderr)
+
+    def write_summary(self, status: str) -> dict[str, Any]:
+        self.summary.update(status=status, env_steps=self.done * self.per_update, seconds=self.seconds)
+        self.summary.update(self.selection.summary())
+        self.run.write_summary(self.summary)
+        return self.summary
+
+    @contextmanager
+    def reported(self) -> Iterator[View]:
+        """Yield the view. Whatever ends the training, the summary says so and the files are closed."""
+        try:
+            yield self.view or _NoView()
+        except NonFinite as error:
+            self.write_summary("failed")
+            raise NonFinite(f"update {self.done + 1}: {error}") from None
+        except Interrupted:
+            raise
+        except BaseException:
+            self.write_summary("failed")
+            raise
+        finally:
+            assert self.tracker
+            for line in self.tracker.close():
+                self.say(line)
+            self.env.close()
 
 
-def counters(found: checkpoint.Checkpoint) -> tuple[int, float, int, dict[str, int]]:
+class _NoView:
+    """Shows nothing."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def update(self, metrics: Any, timing: Any) -> None:
+        pass
+
+    def note(self, line: str) -> None:
+        pass
+
+
+def counters(found: Checkpoint) -> tuple[int, float, int, dict[str, int]]:
     """Updates, seconds, episodes and file offsets in a checkpoint. Raises CheckpointError if it is not of a run."""
     info, offsets = found.info, found.info.get("offsets")
     whole = all(type(info.get(key)) is int for key in ("updates", "episodes"))
     named = isinstance(offsets, dict) and all(type(offset) is int for offset in offsets.values())
     groups = {"agent", "env", "cohort"} <= found.tensors.keys()
     if not (whole and named and groups and isinstance(info.get("seconds"), (int, float))):
-        raise checkpoint.CheckpointError(f"checkpoint {found.path.name} is not of a training run: train it again")
+        raise CheckpointError(f"checkpoint {found.path.name} is not of a training run: train it again")
     return info["updates"], float(info["seconds"]), info["episodes"], dict(offsets or {})
-
-
-@contextmanager
-def _no_view() -> Iterator[None]:
-    yield
 
 
 def check_metrics(metrics: dict[str, float]) -> None:

@@ -9,14 +9,11 @@ from typing import Any
 from ...agents.registry import agent_config
 from ...agents.slots.spec import Part
 from ...configs.schema import RunConfig
-from ...store.json_files import write_json
-from ..run.group import GROUP, check_seeds, train_group
-from ..run.lock import one_process, remove_unused
+from ...store.run_folder import RunFolder
 from ..run.machine import git_commit, processor, versions
-from .compare import Result, judge, result_of
-from .groups import check_budget, finished, say_on_stderr
+from .compare import Result, judge
+from .groups import check_arms, say_on_stderr, train_arms
 
-RESULT = "ablation.json"
 ARMS = ("trained", "untrained", "none")
 
 
@@ -71,26 +68,11 @@ def ablate(
     the document and what can be drawn. Raises Interrupted after a signal (everything is saved first), ValueError where
     `folder` holds another budget or other options.
     """
-    for config in arms.values():
-        check_seeds(config, seeds)
-    for arm, config in arms.items():
-        check_budget(config, seeds, folder / arm)
-    fresh = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
-    found = []
-    try:
-        with one_process(folder):
-            for k, (arm, config) in enumerate(arms.items()):
-                path = folder / arm
-                say(f"{k + 1} of {len(arms)}: {arm}")
-                if not finished(path):
-                    named = config.model_copy(update={"name": f"{folder.name}-{arm}"[:90]})
-                    train_group(named, seeds, path, live, resume=(path / GROUP).exists())
-                found.append(result_of(path))
-    finally:
-        if fresh:
-            remove_unused(folder)
+    study = RunFolder(folder)
+    check_arms(arms, seeds, study)
+    with study.alone():
+        found = train_arms(arms, seeds, study, live, say)
     document = {"steps": next(iter(arms.values())).steps, **judge(found), "device": processor()}
     document |= {"versions": versions(), "git_commit": git_commit()}
-    write_json(folder / RESULT, document)
+    study.write_ablation(document)
     return document, found

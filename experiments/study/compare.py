@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,10 +9,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...configs.loader import read_group, read_run
 from ...configs.schema import RunConfig
+from ...store.run_folder import RunFolder
 from .. import statistics
-from ..run.group import GROUP
 from ..statistics import Estimate
 
 ENDED_WELL = "finished"
@@ -51,35 +49,31 @@ class Result(NamedTuple):
 # ---- reading ----
 
 
-def is_group(folder: Path) -> bool:
-    return (folder / GROUP).is_file()
-
-
-def result_of(folder: Path) -> Result:
+def result_of(folder: RunFolder | Path) -> Result:
     """What a group, or a run, says of its seeds. Raises ValueError, one line, for damaged files and seeds not evaluated."""
-    if is_group(folder):
-        config, numbers = read_group(folder / GROUP)
-        runs = [(number, folder / f"seed-{number}") for number in numbers]
+    group = RunFolder(folder)
+    if group.is_group:
+        config, numbers = group.group()
+        runs = [(number, group.seed(number)) for number in numbers]
     else:
-        config = read_run(folder / "config.yaml")
-        runs = [(config.seed, folder)]
+        config = group.config()
+        runs = [(config.seed, group)]
     seeds, left_out = [], []
     for number, run in runs:
-        summary = read(run / "summary.json")
+        summary = run.require_summary()
         status = str(summary.get("status") or "has not begun")
         if status == ENDED_WELL:
             seeds.append(_seed(number, run, summary))
         else:
             left_out.append((number, "has not ended" if status == "running" else status))
     if not seeds:
-        what = "none of its seeds is finished" if is_group(folder) else "it is not finished"
+        what = "none of its seeds is finished" if group.is_group else "it is not finished"
         raise ValueError(f"{folder}: {what}: `gumdrop resume {folder}` goes on")
-    return Result(folder.name, folder, config, seeds, left_out)
+    return Result(group.name, group.path, config, seeds, left_out)
 
 
-def _seed(number: int, run: Path, summary: dict[str, Any]) -> Seed:
-    path = run / "evaluation.json"
-    evaluation = read(path)
+def _seed(number: int, run: RunFolder, summary: dict[str, Any]) -> Seed:
+    path, evaluation = run.evaluation_path, run.require_evaluation()
     if not evaluation:
         raise ValueError(f"{run} is not evaluated: `gumdrop eval {run}` does it")
     agent, random, optimal = (evaluation.get(key) for key in ("agent", "random", "optimal"))
@@ -89,7 +83,7 @@ def _seed(number: int, run: Path, summary: dict[str, Any]) -> Seed:
     by_chance = finite(random.get("mean")) if isinstance(random, dict) else None
     exact, steps = finite(evaluation.get("random_exact")), finite(summary.get("env_steps"))
     return Seed(
-        number, run, score, finite(evaluation.get("share_of_optimal")), by_chance if exact is None else exact,
+        number, run.path, score, finite(evaluation.get("share_of_optimal")), by_chance if exact is None else exact,
         finite(optimal.get("mean")) if isinstance(optimal, dict) else None,
         str(optimal.get("meaning") or "") if isinstance(optimal, dict) else "",
         (evaluation.get("episodes"), evaluation.get("seed")), round(steps or 0), finite(summary.get("seconds")) or 0.0,
@@ -196,62 +190,29 @@ def notes(found: Sequence[Result]) -> list[str]:
 # ---- single runs ----
 
 
-def run_name(folder: Path) -> str:
+def run_name(run: RunFolder) -> str:
     """What a run is called in a table; the name of its group stands before a seed's."""
-    return f"{folder.parent.name}/{folder.name}" if is_group(folder.parent) else folder.name
+    return f"{run.parent.name}/{run.name}" if run.parent.is_group else run.name
 
 
 def row(folder: Path) -> dict[str, Any]:
     """What a run folder says of its run; missing files leave None. Raises ValueError for damaged ones."""
-    config = read_run(folder / "config.yaml")
-    summary, evaluation = read(folder / "summary.json"), read(folder / "evaluation.json")
-    last = _last(folder / "metrics.jsonl")
+    run = RunFolder(folder)
+    config, summary, evaluation = run.config(), run.require_summary(), run.require_evaluation()
+    rows = run.require_metrics()
+    last = rows[-1] if rows else {}
+    returns = [row["return_mean"] for row in rows if "return_mean" in row]
     agent = evaluation.get("agent")
     agent = agent if isinstance(agent, dict) else {}
     return {
-        "run": run_name(folder),
+        "run": run_name(run),
         "env": config.env["id"], "agent": config.agent["name"], "seed": config.seed, "status": summary.get("status"),
         "env_steps": last.get("env_steps", summary.get("env_steps")), "seconds": summary.get("seconds"),
-        "return_last": last.get("return_mean"), "evaluated": agent.get("mean"), "ci95": agent.get("ci95"),
+        "return_last": returns[-1] if returns else None, "evaluated": agent.get("mean"), "ci95": agent.get("ci95"),
         "share_of_optimal": evaluation.get("share_of_optimal"), "yardstick": summary.get("yardstick"),
     }  # fmt: skip
-
-
-def read(path: Path) -> dict[str, Any]:
-    """A JSON object, {} where there is no file. Raises ValueError for a damaged one."""
-    return _object(_text(path), path) if path.exists() else {}
 
 
 def finite(value: Any) -> float | None:
     """`value` where it is a finite number, else None."""
     return float(value) if type(value) in (int, float) and abs(value) < 1e300 else None
-
-
-def _last(path: Path) -> dict[str, Any]:
-    """The last whole line of a metrics file, with the last return in it; a line cut off does not count."""
-    lines = _text(path).split("\n")[:-1] if path.exists() else []
-    if not lines:
-        return {}
-    last = _object(lines[-1], path)
-    for line in reversed(lines):
-        found = _object(line, path)
-        if "return_mean" in found:
-            return last | {"return_mean": found["return_mean"]}
-    return last
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise ValueError(f"{path}: damaged, not text") from None
-
-
-def _object(text: str, path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(text)
-    except (ValueError, RecursionError):
-        raise ValueError(f"{path}: damaged, not JSON") from None
-    if not isinstance(data, dict):
-        raise ValueError(f"{path}: damaged, not a JSON object")
-    return data

@@ -9,16 +9,12 @@ from typing import Any, NamedTuple
 from ...agents.registry import agents, make_agent
 from ...configs.schema import RunConfig
 from ...envs.make import make
-from ...store.json_files import write_json
+from ...store.run_folder import RunFolder
 from .. import statistics
-from ..run.group import GROUP, check_seeds, train_group
-from ..run.lock import one_process, remove_unused
+from ..run.group import check_seeds
 from ..run.machine import git_commit, processor, versions
-from ..run.signals import Interrupted
-from .compare import Result, judge, result_of
-from .groups import check_budget, finished, say_on_stderr
-
-RESULT = "leaderboard.json"
+from .compare import Result, judge
+from .groups import check_arms, say_on_stderr, train_arms
 
 
 class Board(NamedTuple):
@@ -46,22 +42,15 @@ def leaderboard(
     (everything is saved first), ValueError for agents named that cannot play, and where `folder` holds another budget.
     """
     check_seeds(base, seeds)
-    for name in ("config.yaml", GROUP):
-        if (folder / name).exists():
-            raise ValueError(f"{folder} is a run of its own: name another folder")
+    study = RunFolder(folder)
+    if study.is_run or study.is_group:
+        raise ValueError(f"{folder} is a run of its own: name another folder")
     configs, skipped = entrants(base, names, options or {})
     if not configs:
         raise ValueError(f"no agent can play {base.env_id}: {'; '.join(f'{name}: {why}' for name, why in skipped.items())}")
-    for name, config in configs.items():
-        check_budget(config, seeds, folder / name)
-    fresh = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with one_process(folder):
-            return _play(configs, skipped, list(seeds), folder, live, say)
-    finally:
-        if fresh:
-            remove_unused(folder)
+    check_arms(configs, seeds, study)
+    with study.alone():
+        return _play(configs, skipped, list(seeds), study, live, say)
 
 
 def entrants(
@@ -101,31 +90,19 @@ def entrants(
 
 
 def _play(
-    configs: dict[str, RunConfig], skipped: dict[str, str], seeds: list[int], folder: Path, live: bool | None,
+    configs: dict[str, RunConfig], skipped: dict[str, str], seeds: list[int], study: RunFolder, live: bool | None,
     say: Callable[[str], None],
 ) -> Board:  # fmt: skip
     for name, why in skipped.items():
         say(f"skipped {name}: {why}")
     failed: dict[str, str] = {}
-    found: list[Result] = []
-    for k, (name, config) in enumerate(configs.items()):
-        path = folder / name
-        try:
-            if finished(path):
-                say(f"{k + 1} of {len(configs)}: {name} is finished already")
-            else:
-                say(f"{k + 1} of {len(configs)}: {name}")
-                config = config.model_copy(update={"name": f"{folder.name}-{name}"[:90]})
-                train_group(config, seeds, path, live, resume=(path / GROUP).exists())
-            found.append(result_of(path))
-        except Interrupted:
-            raise
-        except Exception as error:
-            line = next(iter(str(error).strip().splitlines()), "")
-            failed[name] = (
-                line if isinstance(error, ValueError | ArithmeticError) and line else f"{type(error).__name__}: {line}"
-            )
-            say(f"{name} failed: {failed[name]}")
+
+    def note(name: str, error: Exception) -> None:
+        line = next(iter(str(error).strip().splitlines()), "")
+        failed[name] = line if isinstance(error, ValueError | ArithmeticError) and line else f"{type(error).__name__}: {line}"
+        say(f"{name} failed: {failed[name]}")
+
+    found = train_arms(configs, seeds, study, live, say, note)
     base = next(iter(configs.values()))
     document: dict[str, Any] = {
         "env": base.env, "steps": base.steps, "num_envs": base.num_envs, "seeds": seeds, "episodes": base.eval_episodes,
@@ -137,7 +114,7 @@ def _play(
         document |= judge(found)
         for place, row in enumerate(document["algorithms"]):
             row |= {"rank": place + 1, "overlaps_best": overlaps(row, document["algorithms"][0])}
-    write_json(folder / RESULT, document)
+    study.write_leaderboard(document)
     return Board(document, found)
 
 

@@ -12,6 +12,7 @@ import pytest
 from scipy import stats
 
 from gumdrop.envs import rng as r
+from gumdrop.native import splitmix64
 
 DRAWS = 20_000
 
@@ -44,8 +45,8 @@ def inverse_mix(y: int) -> int:
             out = v ^ (out >> s)
         return out
 
-    y = unshift(y, 31) * pow(int(r.MIX_2), -1, 2**64) % 2**64
-    return unshift(unshift(y, 27) * pow(int(r.MIX_1), -1, 2**64) % 2**64, 30)
+    y = unshift(y, 31) * pow(int(splitmix64.MIX_2), -1, 2**64) % 2**64
+    return unshift(unshift(y, 27) * pow(int(splitmix64.MIX_1), -1, 2**64) % 2**64, 30)
 
 
 def test_splitmix64_vectors() -> None:

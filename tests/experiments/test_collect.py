@@ -67,7 +67,7 @@ def test_who_cannot_explore_acts_in_turns(monkeypatch: pytest.MonkeyPatch) -> No
         assert collector.rollout(4).reward.shape == (4, 6, env.num_agents)
 
 
-def test_memory_of_another_shape_is_refused_before_anything_is_written() -> None:
+def test_a_buffer_of_another_shape_is_refused_before_anything_is_written() -> None:
     env = make("candy", num_envs=6, seed=0)
     agent: Any = make_agent("ppo", {}, env, 0)
     world = env.native()  # type: ignore[attr-defined]
@@ -79,7 +79,7 @@ def test_memory_of_another_shape_is_refused_before_anything_is_written() -> None
         good._replace(final_obs=good.obs[:2]), good._replace(ended_length=np.zeros((3, 6), np.int32)),
     ):  # fmt: skip
         before = env.get_state()
-        with pytest.raises(ValueError, match="memory for"):
+        with pytest.raises(ValueError, match="the buffer of"):
             agent.collect_natively(world, bad, None)
         assert all((before[name] == array).all() for name, array in env.get_state().items())
     assert agent.collect_natively(world, good, None) is not None

@@ -80,10 +80,10 @@ def test_the_module_has_the_learners_own_outputs(kind: str, tmp_path: Path) -> N
         wanted = agent.learner.q(rows)
     elif memory:
         wanted = agent.learner.outputs(
-            rows, {k: x.numpy() for k, x in zip(module.memory, memory, strict=True)}, agent.actor.scale()
+            rows, {k: x.numpy() for k, x in zip(module.memory, memory, strict=True)}, agent.actor.input.scale()
         )[0]
     else:
-        wanted = agent.learner.outputs(rows, agent.actor.scale())[0]
+        wanted = agent.learner.outputs(rows, agent.actor.input.scale())[0]
     assert np.abs(said - wanted).max() <= 1e-5 and np.ptp(wanted) > 1e-4
 
 

@@ -20,12 +20,12 @@ import pytest
 from gumdrop.configs.loader import read_group, read_run
 from gumdrop.configs.schema import RunConfig
 from gumdrop.experiments.live.group_view import GroupLive
-from gumdrop.experiments.run import group
+from gumdrop.experiments.run import pool
 from gumdrop.experiments.run.group import train_group
-from gumdrop.experiments.run.lock import one_process
 from gumdrop.experiments.run.train import train
 from gumdrop.experiments.statistics import over_seeds
 from gumdrop.store import checkpoint
+from gumdrop.store.run_folder import RunFolder
 
 SEEDS = (3, 4, 5)  # on two cores one process trains two of them
 LONG = 128 * 150  # environment steps of runs that are to be caught half-way
@@ -118,7 +118,7 @@ def test_a_finished_group_is_neither_resumed_nor_overwritten(made: Made) -> None
         train_group(group_config(), SEEDS, folder, live=False, resume=True)
     with pytest.raises(ValueError, match="exists already"):
         train_group(group_config(), SEEDS, folder, live=False)
-    with one_process(folder), pytest.raises(ValueError, match="another process"):
+    with RunFolder(folder).lock(), pytest.raises(ValueError, match="another process"):
         train_group(group_config(), SEEDS, folder, live=False, resume=True)
 
 
@@ -136,7 +136,7 @@ def test_what_cannot_be_trained_is_refused_and_leaves_nothing(tmp_path: Path) ->
 
 
 def test_a_dead_worker_costs_its_seed_and_resume_mends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(group, "cores", lambda: 1)  # the one worker is the one that trains the victim
+    monkeypatch.setattr(pool, "cores", lambda: 1)  # the one worker is the one that trains the victim
     config, folder, live = group_config(steps=LONG), tmp_path / "group", Follower(SEEDS[0])
     document = train_group(config, SEEDS[:2], folder, live)
     first, second = document["seeds"]
@@ -205,7 +205,7 @@ def rows(folder: Path) -> int:
 def free(folder: Path) -> bool:
     """Whether nobody trains in a run folder."""
     try:
-        with one_process(folder):
+        with RunFolder(folder).lock():
             return True
     except ValueError:
         return False

@@ -16,7 +16,7 @@ from gumdrop.agents.random import Random
 from gumdrop.configs.loader import dump_group
 from gumdrop.configs.schema import RunConfig
 from gumdrop.experiments.run.signals import Interrupted
-from gumdrop.experiments.study import leaderboard as board
+from gumdrop.experiments.study import groups
 from gumdrop.experiments.study.leaderboard import entrants, leaderboard, overlaps
 
 BASE = RunConfig(env={"id": "bandit"}, num_envs=4, steps=1000, eval_episodes=10)
@@ -70,6 +70,7 @@ class Trainer:
 
     def __call__(self, config: RunConfig, seeds: Sequence[int], folder: Path, live: Any, resume: bool) -> dict[str, Any]:
         self.called.append((config.agent_name, resume))
+        folder = Path(folder)
         folder.mkdir(exist_ok=True)
         (folder / "group.yaml").write_text(dump_group(config.model_copy(update={"threads": 1}), seeds))
         if config.agent_name in self.failing:
@@ -86,7 +87,7 @@ class Trainer:
 @pytest.fixture
 def trainer(monkeypatch: pytest.MonkeyPatch) -> Trainer:
     found = Trainer()
-    monkeypatch.setattr(board, "train_group", found)
+    monkeypatch.setattr(groups, "train_group", found)
     return found
 
 

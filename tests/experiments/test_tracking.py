@@ -22,7 +22,10 @@ import pytest
 
 from gumdrop.experiments.run import tracking
 from gumdrop.experiments.run.tracking import Tracker
-from gumdrop.store.json_lines import TrackingError, read_rows
+from gumdrop.store.json_files import read_rows, require_rows
+from gumdrop.store.json_lines import TrackingError
+from gumdrop.store.names import METRICS, TIMING
+from gumdrop.store.run_folder import RunFolder
 
 LIMIT = 15.0  # seconds that W&B may cost a run, start to end
 KEY = "a" * 40
@@ -40,7 +43,7 @@ def track(tracker: Tracker, first: int, last: int) -> None:
 
 def local(folder: Path) -> list[int]:
     """Updates in both local files, which must agree."""
-    updates = [[entry["updates"] for entry in read_rows(folder / name)] for name in tracking.FILES]
+    updates = [[entry["updates"] for entry in require_rows(folder / name)] for name in (METRICS, TIMING)]
     assert updates[0] == updates[1]
     return updates[0]
 
@@ -49,7 +52,7 @@ def local(folder: Path) -> list[int]:
 
 
 def test_rows_are_strict_json_in_the_given_order(tmp_path: Path) -> None:
-    tracker = Tracker(tmp_path / "run", {}, [])
+    tracker = Tracker(RunFolder(tmp_path / "run"), {}, [])
     values: dict[str, Any] = {"z": 0.1, "a": math.nan, "inf": -math.inf, "f32": np.float32(0.5), "i": np.int64(3)}
     tracker.log(values | {"b": np.bool_(True), "l": [math.nan, (1, np.float64(2))], "none": None, "t": "é\n"}, {})
     tracker.close()
@@ -62,32 +65,32 @@ def test_rows_are_strict_json_in_the_given_order(tmp_path: Path) -> None:
 
 def test_rows_are_on_disk_at_once_and_bit_identical(tmp_path: Path) -> None:
     for name in "ab":
-        tracker = Tracker(tmp_path / name, {}, [])
+        tracker = Tracker(RunFolder(tmp_path / name), {}, [])
         track(tracker, 1, 5)
         assert local(tmp_path / name) == [1, 2, 3, 4, 5]  # before close
     assert (tmp_path / "a" / "metrics.jsonl").read_bytes() == (tmp_path / "b" / "metrics.jsonl").read_bytes()
 
 
 def test_resume_cuts_to_the_checkpoint_and_ends_as_if_unbroken(tmp_path: Path) -> None:
-    whole = Tracker(tmp_path / "whole", {}, [])
+    whole = Tracker(RunFolder(tmp_path / "whole"), {}, [])
     track(whole, 1, 6)
-    broken = Tracker(tmp_path / "run", {}, [])
+    broken = Tracker(RunFolder(tmp_path / "run"), {}, [])
     track(broken, 1, 3)
     offsets = json.loads(json.dumps(broken.offset()))
     track(broken, 4, 5)
     with open(tmp_path / "run" / "metrics.jsonl", "ab") as file:
         file.write(b'{"updates": 6, "env_st')  # killed while writing
-    resumed = Tracker(tmp_path / "run", {}, [], resume=True)
+    resumed = Tracker(RunFolder(tmp_path / "run"), {}, [], resume=True)
     resumed.truncate(offsets)
     assert local(tmp_path / "run") == [1, 2, 3] and resumed.offset() == offsets
     track(resumed, 4, 6)
-    for name in tracking.FILES:
+    for name in (METRICS, TIMING):
         assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
 @pytest.mark.parametrize("fault", ["short", "edited", "gone", "missing", "negative", "text", "bool"])
 def test_truncate_refuses_and_cuts_nothing(tmp_path: Path, fault: str) -> None:
-    tracker = Tracker(tmp_path, {}, [])
+    tracker = Tracker(RunFolder(tmp_path), {}, [])
     track(tracker, 1, 4)
     offsets: dict[str, Any] = tracker.offset()
     track(tracker, 5, 6)
@@ -104,26 +107,30 @@ def test_truncate_refuses_and_cuts_nothing(tmp_path: Path, fault: str) -> None:
         offsets["timing.jsonl"] = {"negative": -1, "text": "12", "bool": True}[fault]
     before = (tmp_path / "metrics.jsonl").read_bytes()
     with pytest.raises(TrackingError, match="^[^\n]*timing.jsonl[^\n]*$"):
-        Tracker(tmp_path, {}, [], resume=True).truncate(offsets)
+        Tracker(RunFolder(tmp_path), {}, [], resume=True).truncate(offsets)
     assert (tmp_path / "metrics.jsonl").read_bytes() == before
 
 
 def test_a_fresh_run_never_overwrites(tmp_path: Path) -> None:
-    track(Tracker(tmp_path, {}, []), 1, 2)
+    track(Tracker(RunFolder(tmp_path), {}, []), 1, 2)
     with pytest.raises(TrackingError, match="holds another run"):
-        Tracker(tmp_path, {}, [])
+        Tracker(RunFolder(tmp_path), {}, [])
     assert local(tmp_path) == [1, 2]
 
 
-def test_read_rows(tmp_path: Path) -> None:
+def test_rows_are_read_in_two_tempers(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
-    assert read_rows(path) == []
-    for tail in [b"", b'{"a": 3', b"{", b"\x00\x00", b"3", b"\xff"]:
+    assert read_rows(path) == require_rows(path) == []
+    for tail in [b"", b'{"a": 3', b"{", b"\x00\x00", b"3"]:  # a last line without its end does not count
         path.write_bytes(b'{"a": 1}\n{"a": 2}\n' + tail)
-        assert read_rows(path) == [{"a": 1}, {"a": 2}], tail
+        assert read_rows(path) == require_rows(path) == [{"a": 1}, {"a": 2}], tail
     path.write_bytes(b'{"a": 1}\n{"a"\n{"a": 3}\n')
-    with pytest.raises(TrackingError, match="line 2"):
-        read_rows(path)
+    assert read_rows(path) == [{"a": 1}, {"a": 3}]
+    with pytest.raises(ValueError, match="line 2: damaged, not JSON"):
+        require_rows(path)
+    path.write_bytes(b'{"a": 1}\n\xff\n')
+    with pytest.raises(ValueError, match="damaged, not text"):
+        require_rows(path)
 
 
 # --- TensorBoard
@@ -138,12 +145,12 @@ def scalars(folder: Path) -> dict[int, float]:
 
 def test_tensorboard_is_a_copy_and_a_resume_continues_it(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
-    tracker = Tracker(tmp_path, {}, ["tensorboard"])
+    tracker = Tracker(RunFolder(tmp_path), {}, ["tensorboard"])
     track(tracker, 1, 2)
     offsets = tracker.offset()
     tracker.log(*row(9))  # after the checkpoint: to be forgotten
     assert tracker.close() == []
-    resumed = Tracker(tmp_path, {}, ["tensorboard"], resume=True)
+    resumed = Tracker(RunFolder(tmp_path), {}, ["tensorboard"], resume=True)
     resumed.truncate(offsets)
     track(resumed, 3, 4)
     assert resumed.close() == []
@@ -152,7 +159,7 @@ def test_tensorboard_is_a_copy_and_a_resume_continues_it(tmp_path: Path) -> None
 
 def test_tensorboard_not_installed_costs_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    tracker = Tracker(tmp_path, {}, ["tensorboard"])
+    tracker = Tracker(RunFolder(tmp_path), {}, ["tensorboard"])
     track(tracker, 1, 3)
     (line,) = tracker.news()
     assert "pip install" in line and "\n" not in line
@@ -168,7 +175,7 @@ def test_a_sink_that_raises_is_dropped(tmp_path: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(tracking.TensorBoard, "start", lambda *args: None)
     monkeypatch.setattr(tracking.TensorBoard, "log", fail)
-    tracker = Tracker(tmp_path, {}, ["tensorboard"])
+    tracker = Tracker(RunFolder(tmp_path), {}, ["tensorboard"])
     track(tracker, 1, 3)
     (line,) = tracker.close()
     assert line.startswith("TensorBoard is off (disk)") and len(calls) == 1 and local(tmp_path) == [1, 2, 3]
@@ -176,7 +183,7 @@ def test_a_sink_that_raises_is_dropped(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_unknown_sink(tmp_path: Path) -> None:
     with pytest.raises(TrackingError, match="'wandbb'.*tensorboard, wandb"):
-        Tracker(tmp_path, {}, ["wandbb"])
+        Tracker(RunFolder(tmp_path), {}, ["wandbb"])
 
 
 # --- W&B, against servers on the loopback interface only
@@ -301,7 +308,7 @@ def alive(folder: Path) -> list[int]:
 def short_run(folder: Path) -> str:
     """A run of ten updates with W&B: the whole delay is bounded, all is local, exactly one line comes back."""
     begin = time.monotonic()
-    tracker = Tracker(folder, {"seed": 1}, ["wandb"], project="p", name="n")
+    tracker = Tracker(RunFolder(folder), {"seed": 1}, ["wandb"], project="p", name="n")
     track(tracker, 1, 10)
     assert time.monotonic() - begin < 1.0, "tracking slowed the run"
     (line,) = tracker.close()
@@ -317,7 +324,7 @@ def offline_folders(folder: Path) -> list[Path]:
 
 def test_wandb_disabled_means_no_sink(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "disabled")
-    tracker = Tracker(tmp_path, {}, ["wandb"])
+    tracker = Tracker(RunFolder(tmp_path), {}, ["wandb"])
     track(tracker, 1, 3)
     assert tracker.close() == [] and sorted(os.listdir(tmp_path)) == ["metrics.jsonl", "timing.jsonl"]
 
@@ -342,7 +349,7 @@ def test_wandb_mode_that_does_not_exist(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_wandb_child_that_cannot_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", str(tmp_path / "no-python"))
-    tracker = Tracker(tmp_path, {}, ["wandb"])
+    tracker = Tracker(RunFolder(tmp_path), {}, ["wandb"])
     track(tracker, 1, 3)
     (line,) = tracker.close()
     assert line.startswith("W&B is off (") and local(tmp_path) == [1, 2, 3]
@@ -403,7 +410,7 @@ def test_wandb_network_lost_midway_and_synced_later(tmp_path: Path, monkeypatch:
     monkeypatch.setenv("WANDB_BASE_URL", server.url)
     monkeypatch.setenv("WANDB__FILE_STREAM_TRANSMIT_INTERVAL", "0.2")  # 15 s otherwise
     run = tmp_path / "run"
-    tracker = Tracker(run, {}, ["wandb"], project="p")
+    tracker = Tracker(RunFolder(run), {}, ["wandb"], project="p")
     track(tracker, 1, 5)
     wait_for(lambda: server.history and server.steps() == [1, 2, 3, 4, 5], 20)
     monkeypatch.setattr(server, "stream", lambda *args: time.sleep(60))
@@ -431,14 +438,14 @@ def test_wandb_resume_continues_the_same_run(tmp_path: Path, monkeypatch: pytest
     """Rows 3 and 4 are repeated by the resumed run, row 5 on is new, and each arrives once."""
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     monkeypatch.setenv("WANDB_BASE_URL", server.url)
-    tracker = Tracker(tmp_path, {}, ["wandb"], project="p")
+    tracker = Tracker(RunFolder(tmp_path), {}, ["wandb"], project="p")
     track(tracker, 1, 2)
     offsets = tracker.offset()
     track(tracker, 3, 4)
     tracker.close()
     identity = (tmp_path / "wandb_id").read_text()
     assert server.steps() == [1, 2, 3, 4]
-    resumed = Tracker(tmp_path, {}, ["wandb"], project="p", resume=True)
+    resumed = Tracker(RunFolder(tmp_path), {}, ["wandb"], project="p", resume=True)
     resumed.truncate(offsets)
     track(resumed, 3, 7)
     (line,) = resumed.close()
@@ -448,12 +455,12 @@ def test_wandb_resume_continues_the_same_run(tmp_path: Path, monkeypatch: pytest
 
 @pytest.mark.slow
 def test_wandb_offline_resume_and_sync_of_all_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: Server) -> None:
-    tracker = Tracker(tmp_path, {}, ["wandb"], project="p")
+    tracker = Tracker(RunFolder(tmp_path), {}, ["wandb"], project="p")
     track(tracker, 1, 2)
     offsets = tracker.offset()
     track(tracker, 3, 4)
     tracker.close()
-    resumed = Tracker(tmp_path, {}, ["wandb"], project="p", resume=True)
+    resumed = Tracker(RunFolder(tmp_path), {}, ["wandb"], project="p", resume=True)
     resumed.truncate(offsets)
     track(resumed, 3, 7)
     (line,) = resumed.close()
@@ -466,7 +473,7 @@ def test_wandb_offline_resume_and_sync_of_all_parts(tmp_path: Path, monkeypatch:
 
 @pytest.mark.slow
 def test_wandb_killed_in_the_middle(tmp_path: Path) -> None:
-    tracker = Tracker(tmp_path, {}, ["wandb"])
+    tracker = Tracker(RunFolder(tmp_path), {}, ["wandb"])
     track(tracker, 1, 2)
     wait_for(lambda: len(alive(tmp_path)) == 2, 20)  # the child and wandb's service
     os.kill(min(alive(tmp_path)), signal.SIGKILL)

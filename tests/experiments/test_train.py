@@ -18,6 +18,7 @@ from gumdrop.envs.make import make
 from gumdrop.experiments.run import train
 from gumdrop.experiments.run.collect.host import Collector
 from gumdrop.store import checkpoint
+from gumdrop.store.run_folder import RunFolder
 
 RUNS: dict[str, dict[str, Any]] = {
     "candy": {"env": {"id": "candy", "agents": 2}, "num_envs": 8, "steps": 8 * 16 * 6},
@@ -210,7 +211,7 @@ def test_drawn_actions_are_evaluated_beside_the_likeliest(tmp_path: Path) -> Non
 
 def test_two_processes_do_not_train_in_one_folder(tmp_path: Path) -> None:
     tmp_path.joinpath("run").mkdir()
-    with train.one_process(tmp_path / "run"), pytest.raises(ValueError, match="another process"):
+    with RunFolder(tmp_path / "run").lock(), pytest.raises(ValueError, match="another process"):
         train.train(run_config("bandit"), tmp_path / "run", live=False)
 
 
@@ -229,11 +230,11 @@ def test_random_evaluation_draws_new_actions_in_every_batch() -> None:
 
 
 def test_episodes_that_nothing_ends_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    from gumdrop.experiments.run import evaluate
+    from gumdrop.experiments.run import episodes
 
-    monkeypatch.setattr(evaluate, "LONGEST", 50)
+    monkeypatch.setattr(episodes, "LONGEST", 50)
     options = {"layout": "S.G", "goal_ends": False, "goal_reward": -1.0, "step_reward": -1.0, "time_limit": 0}
-    result = evaluate.run_episodes("random", "maze", options, 3, 0, "sample")
+    result = episodes.run_episodes("random", "maze", options, 3, 0, "sample")
     assert result.unfinished == 3 and result.returns.tolist() == [-50.0] * 3 and result.optimal is None
 
 

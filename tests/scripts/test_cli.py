@@ -336,17 +336,17 @@ def test_a_leaderboard_tells_how_it_ended(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from gumdrop.experiments.run import train
-    from gumdrop.experiments.study import leaderboard
+    from gumdrop.experiments.study import groups
 
     def stop(*_: Any, **__: Any) -> None:
         raise train.Interrupted(signal.SIGINT)
 
-    monkeypatch.setattr(leaderboard, "train_group", stop)
+    monkeypatch.setattr(groups, "train_group", stop)
     words = ["leaderboard", "bandit", "--agents", "random", "--json"]
     assert main(words) == 130
     out, err = capsys.readouterr()
     assert json.loads(out)["status"] == "interrupted" and "the same command goes on" in err
-    monkeypatch.setattr(leaderboard, "train_group", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(groups, "train_group", lambda *_, **__: 1 / 0)
     assert main(words) == 1
     out, err = capsys.readouterr()
     assert list(json.loads(out)["failed"]) == ["random"] and "failed in part or whole: random" in err

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from ....native.splitmix64 import GOLDEN, MIX_1, MIX_2
 from ...distributions import Categorical, Distribution
 
 
@@ -23,20 +24,26 @@ def sample(distribution: Distribution, seed: Tensor, t: int = 0) -> Tensor:
     return action
 
 
+def permutation(num_samples: int, seed: Tensor) -> Tensor:
+    """0 .. num_samples - 1 in random order, int64 on the device. Sorting random keys needs no transfer to the host."""
+    return _bits(seed, 0, num_samples).argsort()
+
+
 def _uniform(seed: Tensor, first: int, count: int) -> Tensor:
     """Numbers `first` .. `first` + `count` - 1 of the stream `seed`, float32 in [0, 1), multiples of 2^-24."""
     return ((_bits(seed, first, count) >> 40) & 0xFFFFFF).float() * 2.0**-24
 
 
 def _bits(seed: Tensor, first: int, count: int) -> Tensor:
-    """64 random bits a number as int64: SplitMix64 (Steele, Lea & Flood 2014), which may start anywhere; arithmetic wraps."""
+    """64 random bits a number as int64: SplitMix64, which may start at any number; arithmetic wraps."""
     counter = torch.arange(first + 1, first + count + 1, device=seed.device)
-    return _mixed(_mixed(seed) + counter * _signed(0x9E3779B97F4A7C15))
+    return _mixed(_mixed(seed) + counter * _signed(int(GOLDEN)))
 
 
 def _mixed(x: Tensor) -> Tensor:
-    x = (x ^ ((x >> 30) & (1 << 34) - 1)) * _signed(0xBF58476D1CE4E5B9)  # the masks make shifts of negative numbers logical
-    x = (x ^ ((x >> 27) & (1 << 37) - 1)) * _signed(0x94D049BB133111EB)
+    """`splitmix64.mix` for int64 tensors: torch shifts no uint64 on a GPU."""
+    x = (x ^ ((x >> 30) & (1 << 34) - 1)) * _signed(int(MIX_1))  # the masks make shifts of negative numbers logical
+    x = (x ^ ((x >> 27) & (1 << 37) - 1)) * _signed(int(MIX_2))
     return x ^ ((x >> 31) & (1 << 33) - 1)
 
 

@@ -6,8 +6,8 @@ from __future__ import annotations
 from ..types import Acted, Coefs
 from .gru.network import FusedRecurrent
 from .gru.plan import GRUSpec
-from .mlp.network import FusedActorCritic, Records
+from .mlp.network import FusedActorCritic, PackedBatch
 from .mlp.plan import MLPSpec
 from .q.network import FusedQ
 
-__all__ = ["Acted", "Coefs", "FusedActorCritic", "FusedQ", "FusedRecurrent", "GRUSpec", "MLPSpec", "Records"]
+__all__ = ["Acted", "Coefs", "FusedActorCritic", "FusedQ", "FusedRecurrent", "GRUSpec", "MLPSpec", "PackedBatch"]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ....agents.protocol import Agent, NonFinite, OnDevice, Rollout
-from ....core_ml.learners.cuda.actor_critic import DeviceActorCritic, Memory
+from ....core_ml.learners.cuda.actor_critic import DeviceActorCritic, DeviceRolloutBuffer
 from ....core_ml.learners.cuda.graphs import Captured
 from ....envs.batch import BatchEnv, Episodes
 from ....envs.engine.cuda import CudaEngine, Shared
@@ -42,7 +42,7 @@ class DeviceCollector(Collector):
         with self.learner.place.here():
             self.world = Shared(*(shared(array, self.learner.place.device) for array in env.shared()))
             self._sound = torch.ones((), dtype=torch.bool, device=self.learner.place.device)
-        self._kept: Memory | None = None
+        self._rollout_buffer: DeviceRolloutBuffer | None = None
 
     def begin(self, obs: Array) -> None:
         """Start from where the environment is; `obs`, on the host, is of no use here."""
@@ -51,57 +51,62 @@ class DeviceCollector(Collector):
     def rollout(self, steps: int) -> Rollout:
         """`steps` steps of every copy. Raises NonFinite naming the copy, and the step, of a bad observation or reward."""
         began = time.perf_counter()
-        kept: Memory = self.exploring.ready(steps, self.world.obs)
-        self._prepare(kept)
+        buffer: DeviceRolloutBuffer = self.exploring.ready(steps, self.world.obs)
+        self._prepare(buffer)
         self.engine.synchronize()  # numba has put on the device what the host gave it, on another stream
         self._work()
         self.engine.changed()
         with self.learner.place.here():
             # Not for a graph: how many episodes have ended is for the data to say, and the host waits for them.
-            t, copy = torch.nonzero(kept.terminated | kept.truncated, as_tuple=True)
-            ended = [x.cpu().numpy() for x in (t, copy, self._ended_return[t, copy], self._ended_length[t, copy])]
-            sound, action = bool(self._sound), self.learner.legal(kept.action)
-        self._count(ended[0], Episodes(*ended[1:]))
+            t, copy = torch.nonzero(buffer.terminated | buffer.truncated, as_tuple=True)
+            found = t, copy, self._ended_return[t, copy], self._ended_length[t, copy]
+            when, env, return_, length = (x.cpu().numpy() for x in found)
+            sound = bool(self._sound)
+            action: Any = self.learner.legal(buffer.action)
+        self._count(when, Episodes(env=env, return_=return_, length=length))
         if not sound:
-            self._name_the_source(kept)
-        extras = {"log_prob": kept.log_prob, "value": kept.value, "final_value": kept.final_value, "raw_action": kept.action}
-        happened: list[Any] = [kept.obs, action, kept.reward, kept.terminated, kept.truncated, kept.last_obs]
+            self._name_the_source(buffer)
+        extras = {name: getattr(buffer, name) for name in ("log_prob", "value", "final_value")} | {"raw_action": buffer.action}
         self.policy_seconds += time.perf_counter() - began
-        return Rollout._make([*happened, kept.last_obs[:0], extras, None, None])
+        tensors: Any = buffer
+        return Rollout(
+            obs=tensors.obs, action=action, reward=tensors.reward, terminated=tensors.terminated, truncated=tensors.truncated,
+            last_obs=tensors.last_obs, final_obs=tensors.last_obs[:0], extras=extras,
+        )  # fmt: skip
 
-    def _prepare(self, kept: Memory) -> None:
+    def _prepare(self, buffer: DeviceRolloutBuffer) -> None:
         """Where the learner's memory is new, the work that fills it is, too."""
-        if kept is self._kept:
+        if buffer is self._rollout_buffer:
             return
-        place, (steps, n, a) = self.learner.place, kept.reward.shape
+        place, (steps, n, a) = self.learner.place, buffer.reward.shape
         with place.here():
             self._ended_return = torch.zeros((steps, n, a), dtype=torch.float64, device=place.device)
             self._ended_length = torch.zeros((steps, n), dtype=torch.int64, device=place.device)
-        self._kept, self._work = kept, Captured(lambda: self._steps(kept), place)
+        self._rollout_buffer, self._work = buffer, Captured(lambda: self._steps(buffer), place)
 
-    def _steps(self, kept: Memory) -> None:
+    def _steps(self, buffer: DeviceRolloutBuffer) -> None:
         """A whole rollout, without a look at the host."""
         world, learner, handle = self.world, self.learner, self.learner.place.handle
-        for t in range(len(kept.reward)):
+        for t in range(len(buffer.reward)):
             learner.choose(t, world.obs, world.action)
             self.engine.step_shared(handle)
-            kept.reward[t].copy_(world.reward)
-            kept.terminated[t].copy_(world.terminated)
-            kept.truncated[t].copy_(world.truncated)
+            buffer.reward[t].copy_(world.reward)
+            buffer.terminated[t].copy_(world.terminated)
+            buffer.truncated[t].copy_(world.truncated)
             self._ended_return[t].copy_(world.ended_return)
             self._ended_length[t].copy_(world.ended_length)
             learner.bootstrap_value(t, world.final_obs)
-        kept.last_obs.copy_(world.obs)
-        facts = [kept.reward]
+        buffer.last_obs.copy_(world.obs)
+        facts = [buffer.reward]
         if self._float_obs:
-            facts += [kept.obs, kept.last_obs, kept.final_value * kept.truncated.unsqueeze(-1)]
+            facts += [buffer.obs, buffer.last_obs, buffer.final_value * buffer.truncated.unsqueeze(-1)]
         self._sound.fill_(True)
         for fact in facts:
             self._sound &= fact.isfinite().all()
 
-    def _name_the_source(self, kept: Memory) -> None:
+    def _name_the_source(self, buffer: DeviceRolloutBuffer) -> None:
         with self.learner.place.here():
-            reward, obs, last_obs = (x.cpu().numpy() for x in (kept.reward, kept.obs, kept.last_obs))
+            reward, obs, last_obs = (x.cpu().numpy() for x in (buffer.reward, buffer.obs, buffer.last_obs))
         self._finite("reward", reward)
         self._finite("observation", obs)
         self._finite("observation", last_obs[None], len(obs))

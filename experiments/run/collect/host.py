@@ -64,18 +64,22 @@ class Collector:
             "reward": ((n, a), np.float32), "terminated": ((n,), np.bool_), "truncated": ((n,), np.bool_),
             "final_obs": ((n, *shape), obs), "ended_return": ((n, a), np.float64), "ended_length": ((n,), np.int64),
         }  # fmt: skip
-        kept = RolloutBuffer(**{name: self._buffer(name, steps, *kind) for name, kind in shapes.items()})
+        buffer = RolloutBuffer(**{name: self._buffer(name, steps, *kind) for name, kind in shapes.items()})
         began = time.perf_counter()
         before = self.carry
-        extras, share, self.carry = self.agent.collect_natively(world, kept, before)  # type: ignore[attr-defined]
+        extras, share, self.carry = self.agent.collect_natively(world, buffer, before)  # type: ignore[attr-defined]
         spent = time.perf_counter() - began
         self.world_seconds += spent * share
         self.policy_seconds += spent * (1 - share)
-        t, copy = np.nonzero(kept.terminated | kept.truncated)
-        self._count(t, Episodes(copy, kept.ended_return[t, copy], kept.ended_length[t, copy]))
+        t, copy = np.nonzero(buffer.terminated | buffer.truncated)
+        self._count(t, Episodes(copy, buffer.ended_return[t, copy], buffer.ended_length[t, copy]))
         self.obs = self.env.obs
-        final_obs = kept.final_obs[kept.truncated]
-        return Rollout(*kept[:5], self.obs, final_obs, extras, before, self.carry)
+        final_obs = buffer.final_obs[buffer.truncated]
+        return Rollout(
+            obs=buffer.obs, action=buffer.action, reward=buffer.reward, terminated=buffer.terminated,
+            truncated=buffer.truncated, last_obs=self.obs, final_obs=final_obs, extras=extras, carry=before,
+            last_carry=self.carry,
+        )  # fmt: skip
 
     def _step_by_step(self, steps: int) -> Rollout:
         clock = time.perf_counter

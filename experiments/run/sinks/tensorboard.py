@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from ....store.json_lines import _plain
+from ....store.json_lines import plain
+from ....store.run_folder import RunFolder
 
 
 class TensorBoard:
@@ -15,8 +15,8 @@ class TensorBoard:
 
     name = "TensorBoard"
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, run: RunFolder) -> None:
+        self.folder = run.tensorboard_path
         self._writer: Any = None
         self._resume = False
         self._module: Any = None
@@ -33,9 +33,9 @@ class TensorBoard:
         if self._writer is None:
             # A resumed run repeats the rows after its checkpoint: TensorBoard forgets the first copy.
             purge = step if self._resume else None
-            self._writer = self._module.SummaryWriter(str(self.folder / "tensorboard"), purge_step=purge)
+            self._writer = self._module.SummaryWriter(str(self.folder), purge_step=purge)
         for key, value in [*metrics.items(), *((f"timing/{key}", value) for key, value in timing.items())]:
-            value = _plain(value)
+            value = plain(value)
             if isinstance(value, int | float):
                 self._writer.add_scalar(key, value, step)
 

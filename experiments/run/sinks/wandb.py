@@ -10,8 +10,10 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
+
+from ....store.names import WANDB_LOG, WANDB_START, WANDB_STATUS
+from ....store.run_folder import RunFolder
 
 
 class Wandb:
@@ -19,28 +21,27 @@ class Wandb:
 
     name = "W&B"
 
-    def __init__(self, folder: Path, config: Mapping[str, Any], project: str, name: str) -> None:
-        self.folder = folder
-        self.home = folder / "wandb"
+    def __init__(self, run: RunFolder, config: Mapping[str, Any], project: str, name: str) -> None:
+        self.run, self.home = run, run.wandb_path
         self.start_values = {"project": project, "name": name, "config": config}
         self._process: subprocess.Popen[bytes] | None = None
         self._told = False
 
     def start(self, resume: bool) -> None:
         self.home.mkdir(exist_ok=True)
-        identity = self.folder / "wandb_id"
+        identity = self.run.wandb_id_path
         known = resume and identity.exists() and bool(identity.read_text().strip())
         if not known:
             identity.write_text(f"{secrets.token_hex(4)}\n")
-            (self.home / "status.json").unlink(missing_ok=True)
+            (self.home / WANDB_STATUS).unlink(missing_ok=True)
         values = self.start_values | {"id": identity.read_text().strip(), "resume": known}
-        (self.home / "child.json").write_text(json.dumps(values, default=str))
+        (self.home / WANDB_START).write_text(json.dumps(values, default=str))
         status = self._status() | {"state": "starting", "mode": "", "why": "", "url": "", "error": ""}
-        (self.home / "status.json").write_text(json.dumps(status))
-        with open(self.home / "child.log", "ab") as log:
+        (self.home / WANDB_STATUS).write_text(json.dumps(status))
+        with open(self.home / WANDB_LOG, "ab") as log:
             # A process group of its own: Ctrl-C in the terminal reaches the run, which tells the child.
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", f"{__package__}.wandb_child", str(self.folder.absolute())],
+                [sys.executable, "-P", "-m", f"{__package__}.wandb_child", str(self.run.path.absolute())],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
@@ -58,7 +59,7 @@ class Wandb:
             return ""
         self._told = True
         if status["state"] == "failed":
-            return f"W&B is off ({status.get('error', '')}); the run's metrics are in {self.folder}"
+            return f"W&B is off ({status.get('error', '')}); the run's metrics are in {self.run}"
         if status.get("mode") == "offline":
             return f"W&B is offline: {status['why']}"
         return f"W&B: {status.get('url', '')}" if status.get("url") else ""
@@ -97,12 +98,12 @@ class Wandb:
             return f"W&B has not received everything; to upload the rest: {sync}"
         if any(self.home.glob("*/*.wandb")):
             return f"W&B was stopped ({status.get('error') or 'too slow'}); to upload what it has: {sync}"
-        why = status.get("error") or f"it did not start in time, see {self.home / 'child.log'}"
-        return f"W&B is off ({why}); the run's metrics are in {self.folder}"
+        why = status.get("error") or f"it did not start in time, see {self.home / WANDB_LOG}"
+        return f"W&B is off ({why}); the run's metrics are in {self.run}"
 
     def _status(self) -> dict[str, Any]:
         try:
-            value = json.loads((self.home / "status.json").read_text())
+            value = json.loads((self.home / WANDB_STATUS).read_text())
         except (OSError, ValueError):
             return {}
         return value if isinstance(value, dict) else {}

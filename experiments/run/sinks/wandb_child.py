@@ -24,6 +24,8 @@ import urllib.request
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from ....store.names import METRICS, TIMING, WANDB, WANDB_START, WANDB_STATUS
+
 PROBE_SECONDS = 3.0  # for the server to say anything at all
 INIT_SECONDS = 5.0  # for wandb.init to reach it
 FINISH_SECONDS = 6.0  # for wandb to upload the rest at the end
@@ -82,7 +84,7 @@ def main(folder: Path) -> int:
     os.nice(5)
     closing = threading.Event()
     threading.Thread(target=_watch, args=(closing, os.getppid()), daemon=True).start()
-    status = Status(folder / "wandb" / "status.json")
+    status = Status(folder / WANDB / WANDB_STATUS)
     try:
         return _serve(folder, status, closing)
     except Exception as error:
@@ -91,7 +93,7 @@ def main(folder: Path) -> int:
 
 
 def _serve(folder: Path, status: Status, closing: threading.Event) -> int:
-    start = json.loads((folder / "wandb" / "child.json").read_text())
+    start = json.loads((folder / WANDB / WANDB_START).read_text())
     started = _begin(folder, start)
     if started is None:
         status.write(state="disabled")
@@ -101,7 +103,7 @@ def _serve(folder: Path, status: Status, closing: threading.Event) -> int:
     rest = online or bool(status.values.get("online_rest"))
     first = run.step if online else status.values.get("sent", 0) + 1
     status.write(state="running", mode=started.mode, why=started.why, url=run.url or "", online_rest=rest, first=first)
-    metrics, timing = Tail(folder / "metrics.jsonl"), Tail(folder / "timing.jsonl")
+    metrics, timing = Tail(folder / METRICS), Tail(folder / TIMING)
     count, waiting, seconds = 0, [], []
     sent = first - 1
     while True:

@@ -28,7 +28,7 @@ from gumdrop.agents.registry import make_agent
 from gumdrop.configs.schema import RunConfig
 from gumdrop.core_ml.distributions import Categorical, Gaussian
 from gumdrop.core_ml.learners.cuda import actor_critic as device
-from gumdrop.core_ml.learners.cuda import graphs
+from gumdrop.core_ml.learners.cuda import graphs, random
 from gumdrop.core_ml.optim.adam import FlatAdam
 from gumdrop.envs.make import make
 from gumdrop.experiments.run.collect.host import Collector
@@ -151,8 +151,8 @@ def test_one_update_is_that_of_the_eager_learner(
 def test_adam_is_flat_adam_and_a_bad_gradient_changes_nothing() -> None:
     module = torch.nn.Linear(5, 3)
     reference = FlatAdam(module)
-    memory = device.DeviceParameters(reference.memory.shapes, device.Place("cpu"))
-    memory.load(reference.memory.state())
+    memory = device.DeviceParameters(reference.parameters.shapes, device.Place("cpu"))
+    memory.load(reference.parameters.state())
     yes, rate = torch.tensor(True), torch.tensor(0.01, dtype=torch.float64)
     for step in range(4):
         grad = torch.linspace(-1, 1, 18) * 10.0 ** (step - 2)  # both sides of the clip
@@ -163,7 +163,7 @@ def test_adam_is_flat_adam_and_a_bad_gradient_changes_nothing() -> None:
         for bad, allowed in ((grad * math.nan, yes), (grad * math.inf, yes), (grad, ~yes)):
             assert not memory.step(bad, rate, 0.5, allowed)[1]
         for name, array in memory.state().items():
-            np.testing.assert_allclose(array, reference.memory.state()[name], rtol=1e-5, atol=1e-7, err_msg=name)
+            np.testing.assert_allclose(array, reference.parameters.state()[name], rtol=1e-5, atol=1e-7, err_msg=name)
 
 
 def test_the_first_bad_gradient_ends_the_update_and_is_named(on_device: Any) -> None:
@@ -176,10 +176,10 @@ def test_the_first_bad_gradient_ends_the_update_and_is_named(on_device: Any) -> 
     with pytest.raises(NonFinite, match="policy loss is nan"):
         agent.learn(batch, 0.0)
     state = agent.state_dict()
-    order = device._bits(agent.learner.shuffle, 0, 64).argsort().tolist()
+    order = random.permutation(64, agent.learner.shuffle).tolist()
     assert state["optimiser.steps"] == order.index(2 * 8 + 3) // 16  # steps before that minibatch; none after it
     assert all(np.isfinite(array).all() for name, array in state.items() if name != "rng")
-    assert agent.learner.memory.bad_gradient()
+    assert agent.learner.parameters.bad_gradient()
 
 
 def test_random_bits_are_splitmix64() -> None:
@@ -190,21 +190,21 @@ def test_random_bits_are_splitmix64() -> None:
 
     seed = 2**62 - 12345
     want = [mixed((mixed(seed) + k * 0x9E3779B97F4A7C15) % 2**64) for k in range(4, 104)]
-    found = device._bits(torch.tensor(seed), 3, 100).numpy().view(np.uint64)
+    found = random._bits(torch.tensor(seed), 3, 100).numpy().view(np.uint64)
     assert found.tolist() == want
 
 
 def test_samples_follow_their_distribution() -> None:
     log_p = torch.tensor([0.1, 0.2, 0.3, 0.4]).log()
-    share = torch.bincount(device.sample(Categorical(log_p.expand(200_000, 4)), torch.tensor(7)), minlength=4) / 200_000
+    share = torch.bincount(random.sample(Categorical(log_p.expand(200_000, 4)), torch.tensor(7)), minlength=4) / 200_000
     np.testing.assert_allclose(share, [0.1, 0.2, 0.3, 0.4], atol=5 * math.sqrt(0.25 / 200_000))
     normal = Gaussian(torch.full((100_000, 2), 3.0), torch.tensor([0.0, math.log(2)]))
-    x = device.sample(normal, torch.tensor(7), 5)
+    x = random.sample(normal, torch.tensor(7), 5)
     np.testing.assert_allclose(x.mean(0), [3, 3], atol=5 * 2 / math.sqrt(100_000))
     np.testing.assert_allclose(x.std(0), [1, 2], rtol=0.02)
     np.testing.assert_allclose(((x - 3) / x.std(0)).pow(4).mean(0), [3, 3], rtol=0.05)  # a normal's fourth moment
     assert abs(float(torch.corrcoef(x.T)[0, 1])) < 5 / math.sqrt(100_000)
-    again = [device.sample(normal, torch.tensor(seed), t) for seed, t in ((7, 5), (8, 5), (7, 6))]
+    again = [random.sample(normal, torch.tensor(seed), t) for seed, t in ((7, 5), (8, 5), (7, 6))]
     assert torch.equal(again[0], x) and not any((other == x).any() for other in again[1:])
 
 
@@ -330,8 +330,8 @@ def _rollouts(world: str) -> dict[str, Any]:
         if not np.allclose(final, steps["final"], rtol=1e-4, atol=1e-5):
             differ.append("final_value")
         with torch.no_grad():
-            distribution, value = plain.learner.model(there.obs.reshape(-1, plain.actor.inputs).float())
-            raw = there.extras["raw_action"].reshape(len(value), *[-1] * plain.actor.continuous)
+            distribution, value = plain.learner.model(there.obs.reshape(-1, plain.actor.input.size).float())
+            raw = there.extras["raw_action"].reshape(len(value), *[-1] * plain.actor.actions.continuous)
             for name, wanted in (("value", value), ("log_prob", distribution.log_prob(raw))):
                 if not np.allclose(there.extras[name].reshape(-1), wanted, rtol=1e-4, atol=1e-4):
                     differ.append(name)

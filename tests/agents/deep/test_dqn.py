@@ -84,7 +84,7 @@ def test_gradient_steps_follow_the_environment_steps() -> None:
         agent.learn(batch_of(agent, 16, 4, 1, k), 0.1)
         seen.append(agent.gradient_steps)
     assert seen == [0, *[64 * k // 24 - 100 // 24 for k in range(2, 11)]]
-    assert not np.array_equal(agent.learner.target, agent.learner.memory.flat)
+    assert not np.array_equal(agent.learner.target, agent.learner.parameters.flat)
     before = agent.learner.target.copy()
     agent.learn(batch_of(agent, 16, 4, 1, 10), 0.1)  # step 24 and 25: 24 is a multiple of 3
     assert agent.gradient_steps == 25 and not np.array_equal(agent.learner.target, before)
@@ -100,7 +100,7 @@ def test_the_target_network_is_copied_when_it_is_due(learner: str) -> None:
         0,
     )
     agent.learn(batch_of(agent, 16, 4, 1), 0.0)
-    assert agent.gradient_steps == 4 and np.array_equal(agent.learner.target, agent.learner.memory.flat)
+    assert agent.gradient_steps == 4 and np.array_equal(agent.learner.target, agent.learner.parameters.flat)
     for k in range(2):
         target = agent.learner.target.copy()
         agent.learn(batch_of(agent, 8, 4, 1, k), 0.0)
@@ -202,13 +202,13 @@ def test_faults_are_named() -> None:
         ({"learner": "fused", "dueling": True}, "dueling is torch's"),
         ({"learner": "fused", "hidden": (300,)}, "hidden widths"),
         ({"prioritised": True, "replay": False}, "needs replay"),
-        ({"ensemble_size": 4, "noisy": True}, "heads go without"),
+        ({"ensemble_size": 4, "noisy": True}, "ensemble_size goes without"),
         ({"network": "cnn"}, "a cnn needs"),
     ):
         with pytest.raises(ValueError, match=match):
             make_agent("dqn", options, env, 0)
     with pytest.raises(ValueError, match="target_update_interval"):
-        agent_config("dqn", {"target_evry": 3})
+        agent_config("dqn", {"target_update_intervl": 3})
     _, agent, collector = started("cartpole", {}, {"buffer_size": 60})
     with pytest.raises(ValueError, match=r"raise agent.buffer_size to 68"):
         agent.learn(collector.rollout(16), 0.0)

@@ -84,7 +84,10 @@ def slow_gradient(agent: Any, env: Any, learned: list[tuple[Any, ...]], rung: st
     o, space = agent.config, env.observation_space
     model = actor_critic(space.shape, int(env.action_space.n), False, o.network, o.hidden, 16, o.activation, o.shared_trunk)
     model.double().load_state_dict(
-        {name: torch.tensor(x.astype(np.float64)) for name, x in agent.learner.memory.views(agent.learner.memory.flat).items()}
+        {
+            name: torch.tensor(x.astype(np.float64))
+            for name, x in agent.learner.parameters.views(agent.learner.parameters.flat).items()
+        }
     )
     obs, action, then, weight, target = (np.array(x) for x in zip(*learned, strict=True))
     distribution, value = model(torch.tensor(obs.reshape(len(obs), -1).astype(np.float64)))
@@ -106,15 +109,15 @@ def test_an_update_follows_the_gradient_of_log_pi_times_advantage(rung: str, lea
     env = make("frozenlake", {"time_limit": 7}, num_envs=6, seed=3)
     options = {"advantage": rung, "learner": learner, "gamma": GAMMA, "gae_lambda": LAMBDA, "num_steps": 10, "max_grad_norm": 0}
     agent: Any = make_agent("policy-gradient", {**options, "hidden": (16,), "ent_coef": 0.05}, env, 5)
-    heads = agent.learner.memory.views(agent.learner.memory.flat)
+    heads = agent.learner.parameters.views(agent.learner.parameters.flat)
     heads["policy_head.weight"][:] *= 30  # a policy that is not uniform
     rollouts = batches(agent, env)
     first = next(rollouts)
     first.reward[...] += np.random.default_rng(0).normal(size=first.reward.shape)  # rewards on the way, too
     if rung in WHOLE:  # an update of rate nothing takes the first rollout in, and leaves the network as it is
-        before = agent.learner.memory.flat.copy()
+        before = agent.learner.parameters.flat.copy()
         agent.learn(first, 1.0)
-        np.testing.assert_array_equal(agent.learner.memory.flat, before)
+        np.testing.assert_array_equal(agent.learner.parameters.flat, before)
         if rung == "baseline":
             agent.baseline.sum[:] = 0.0
         heads["policy_head.weight"][:] *= 2  # what waited was done by another policy
@@ -125,7 +128,7 @@ def test_an_update_follows_the_gradient_of_log_pi_times_advantage(rung: str, lea
     assert bool(late) == (rung in WHOLE)
     wanted = slow_gradient(agent, env, learned, rung)
     metrics = agent.learn(second, 0.0)
-    got = agent.learner.memory.grad
+    got = agent.learner.parameters.grad
     assert metrics["rows"] == len(learned)
     assert metrics.get("late", 0.0) == pytest.approx(late / len(learned))
     assert np.abs(wanted).max() > 0.01
@@ -139,15 +142,15 @@ def test_it_is_ppo_with_one_epoch_one_minibatch_and_no_clipping(world: str, lear
     shared = {"num_steps": 10, "gamma": GAMMA, "gae_lambda": LAMBDA, "learner": learner, "shared_trunk": False}
     ours: Any = make_agent("policy-gradient", {**shared, "learning_rate": 1e-3, "ent_coef": 0.01}, env, 5)
     ppo: Any = make_agent("ppo", {**shared, "update_epochs": 1, "num_minibatches": 1, "normalise_advantage": False}, env, 5)
-    np.testing.assert_array_equal(ours.learner.memory.flat, ppo.learner.memory.flat)
-    before = ours.learner.memory.flat.copy()
+    np.testing.assert_array_equal(ours.learner.parameters.flat, ppo.learner.parameters.flat)
+    before = ours.learner.parameters.flat.copy()
     batch = next(batches(ppo, env))
     one, other = ours.learn(batch, 0.0), ppo.learn(batch, 0.0)
     for name in set(one) & set(other):
         assert one[name] == pytest.approx(other[name], rel=1e-4, abs=1e-6), name
-    moved = np.linalg.norm(ppo.learner.memory.flat - before)
-    assert np.linalg.norm(ours.learner.memory.flat - ppo.learner.memory.flat) < 1e-3 * moved
-    np.testing.assert_allclose(ours.learner.memory.grad, ppo.learner.memory.grad, atol=1e-5)
+    moved = np.linalg.norm(ppo.learner.parameters.flat - before)
+    assert np.linalg.norm(ours.learner.parameters.flat - ppo.learner.parameters.flat) < 1e-3 * moved
+    np.testing.assert_allclose(ours.learner.parameters.grad, ppo.learner.parameters.grad, atol=1e-5)
 
 
 @pytest.mark.parametrize("options", [*({"advantage": rung} for rung in RUNGS[:-1]), {"normalise_observation": True}], ids=str)
@@ -167,7 +170,7 @@ def test_every_rung_goes_on_exactly_from_its_state(options: dict[str, Any]) -> N
     for update in range(12, 16):
         batch = collector.rollout(5)
         for _ in range(5):
-            twin.actor.draw()  # of acting
+            twin.actor.rng.draw()  # of acting
         assert agent.learn(batch, update / 20) == twin.learn(batch, update / 20)
     state, other = agent.state_dict(), twin.state_dict()
     assert state.keys() == other.keys()
@@ -177,12 +180,12 @@ def test_every_rung_goes_on_exactly_from_its_state(options: dict[str, Any]) -> N
 
 def test_episodes_that_do_not_end_are_named() -> None:
     env = make("maze", {"layout": "S.G", "goal_ends": False, "time_limit": 0}, num_envs=4)
-    agent = make_agent("policy-gradient", {"advantage": "return", "memory": 100, "num_steps": 10}, env, 0)
+    agent = make_agent("policy-gradient", {"advantage": "return", "buffer_size": 100, "num_steps": 10}, env, 0)
     collector = Collector(env, agent)
     collector.begin(env.reset(0))
     for _ in range(2):
         assert agent.learn(collector.rollout(10), 0.0) == {"rows": 0.0}
-    with pytest.raises(ValueError, match="120 steps of episodes under way, and room for 100: raise agent.memory") as error:
+    with pytest.raises(ValueError, match="120 steps of episodes under way, and room for 100: raise agent.buffer_size") as error:
         agent.learn(collector.rollout(10), 0.0)
     assert "\n" not in str(error.value)
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from gumdrop.agents.deep.actor import scheduled
+from gumdrop.agents.deep.parts import scheduled
 from gumdrop.agents.registry import make_agent
 from gumdrop.core_ml.distributions import Categorical, Gaussian
 from gumdrop.core_ml.maths.losses import ppo_policy, value_error
@@ -301,6 +301,6 @@ def test_continuous_actions_are_clipped_for_the_world_only() -> None:
     env = make("Pendulum-v1", num_envs=2, seed=0)
     agent = make_agent("ppo", {"num_steps": 8}, env, 0)
     assert isinstance(env.action_space, gymnasium.spaces.Box)
-    agent.learner.memory.views(agent.learner.memory.flat)["log_std"][:] = 3.0  # type: ignore[attr-defined]
+    agent.learner.parameters.views(agent.learner.parameters.flat)["log_std"][:] = 3.0  # type: ignore[attr-defined]
     action, _, extras = agent.act(env.obs, None, "sample")
     assert (np.abs(action) <= 2).all() and (np.abs(extras["raw_action"]) > 2).any()

@@ -27,7 +27,7 @@ def learner(env: Any, remembers: bool, threads: int) -> FusedRecurrent:
     head: Any = "gaussian" if box else "categorical"
     net = FusedRecurrent(GRUSpec(flat_size(env.observation_space), 20, head, sizes, remembers), threads=threads)
     net.initialise(0, 0)
-    net.memory.flat += 0.2 * np.random.default_rng(0).standard_normal(net.memory.flat.size).astype(np.float32)
+    net.parameters.flat += 0.2 * np.random.default_rng(0).standard_normal(net.parameters.flat.size).astype(np.float32)
     return net
 
 

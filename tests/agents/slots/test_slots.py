@@ -19,7 +19,7 @@ from gumdrop.configs.schema import RunConfig
 from gumdrop.envs.make import make
 from gumdrop.experiments.run.collect.host import Collector
 from gumdrop.experiments.run.episodes import run_episodes
-from gumdrop.experiments.update_auxiliary.ablate import ablate, arms_of, slots_of
+from gumdrop.experiments.study.ablate import ablate, arms_of, slots_of
 from gumdrop.scripts.cli import main
 
 T_MAZE = {"size": 3, "time_limit": 7}
@@ -117,7 +117,7 @@ def test_values_of_episodes_that_were_cut_are_those_of_who_remembers_them(belief
         cut = 0
         for t in range(20):
             state = {name: part.reshape(-1, *part.shape[2:]) for name, part in carry.items()}
-            rows = agent.actor.rows(batch.obs[t, copy : copy + 1])
+            rows = agent.actor.input.rows(batch.obs[t, copy : copy + 1])
             _, value, state = agent.actor.learner.outputs(rows, state)
             assert batch.extras["value"][t, copy, 0] == pytest.approx(value[0], abs=1e-5)
             state["action"] = np.eye(4, dtype=np.float32)[batch.action[t, copy]]
@@ -178,7 +178,7 @@ def test_codes_are_what_the_policy_reads() -> None:
     env = make("t-maze", T_MAZE, num_envs=4, seed=0)
     agent: Any = make_agent("ppo", {"encoder": "one-hot"}, env, 0)
     obs = env.reset(0)
-    codes = agent.actor.rows(obs)
+    codes = agent.actor.input.rows(obs)
     assert codes.shape == (4, 9 * 18) and (codes.reshape(4, 18, 9).argmax(1) == obs.reshape(4, 9)).all()
     assert not agent.can_collect_natively(1)  # kernels read observations as they are
     plain: Any = make_agent("ppo", {}, env, 0)

@@ -287,10 +287,10 @@ def test_training_goes_on_from_a_checkpoint_to_the_bit(name: str) -> None:
     learner, optimiser = learner_of(name)
     rng = torch.Generator().manual_seed(0)
     train(learner, optimiser, rng, 3)
-    kept = {n: a.copy() for n, a in optimiser.memory.state().items()}, learner.belief.state_dict(), rng.get_state()
+    kept = {n: a.copy() for n, a in optimiser.parameters.state().items()}, learner.belief.state_dict(), rng.get_state()
     train(learner, optimiser, rng, 3)
     again, other = learner_of(name)
-    other.memory.load(kept[0])
+    other.parameters.load(kept[0])
     again.belief.load_state_dict(kept[1])  # into the optimiser's memory
     rng.set_state(kept[2])
     train(again, other, rng, 3)

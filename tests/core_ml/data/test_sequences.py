@@ -52,7 +52,7 @@ def test_every_stream_begins_with_an_episode() -> None:
         replay.draw(rng, 1, 5)
     with pytest.raises(ValueError, match="2 streams"):
         told(replay, 4, 3, 0, rng)
-    with pytest.raises(ValueError, match="raise capacity to 42"):
+    with pytest.raises(ValueError, match="raise buffer_size to 42"):
         told(replay, 21, 2, 0, rng)
 
 

@@ -17,10 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from gumdrop.agents.deep.ppo import run_epoch
 from gumdrop.core_ml.beliefs.recurrent import Recurrent
 from gumdrop.core_ml.distributions import Categorical, Gaussian
 from gumdrop.core_ml.learners.fused import Coefs, FusedRecurrent, GRUSpec
-from gumdrop.core_ml.learners.fused.gru.network import Sequences
+from gumdrop.core_ml.learners.fused.gru.network import PackedSequences
 from gumdrop.core_ml.learners.torch_recurrent import TorchRecurrent
 from gumdrop.core_ml.maths.losses import ppo_policy, value_error
 
@@ -45,7 +46,7 @@ class Case:
         self.gaussian = spec.head == "gaussian"
         self.net = FusedRecurrent(spec, threads=threads)
         self.net.initialise(seed, seed)
-        self.net.memory.flat += (0.1 * rng.standard_normal(spec.parameters)).astype(np.float32)
+        self.net.parameters.flat += (0.1 * rng.standard_normal(spec.parameters)).astype(np.float32)
         lead = steps, streams
         self.obs: Array = rng.integers(0, 4, (*lead, spec.inputs)).astype(np.uint8)
         if not bytes_:
@@ -70,11 +71,11 @@ class Case:
         self.facts[2] = value + 0.5 + np.abs(rng.normal(size=lead))
         self.facts[3] = value + jitter[1] + rng.choice([-0.3, -0.15, -0.05, 0.05, 0.15, 0.3], lead)
 
-    def records(self, out: Sequences | None = None) -> Sequences:
-        return self.net.records(self.obs, self.action, self.is_first, self.state, *self.facts, out)
+    def batch(self, out: PackedSequences | None = None) -> PackedSequences:
+        return self.net.batch(self.obs, self.action, self.is_first, self.state, *self.facts, out)
 
     def parameters(self) -> dict[str, torch.Tensor]:
-        views = self.net.memory.views(self.net.memory.flat)
+        views = self.net.parameters.views(self.net.parameters.flat)
         return {name: torch.from_numpy(part).double().requires_grad_() for name, part in views.items()}
 
     def remembered(self, action: Array) -> Array:
@@ -87,7 +88,7 @@ class Case:
         """Outputs of all steps, (T, B, actions + 1), in float64: the equations, one step after the other."""
         p, obs = p or self.parameters(), torch.from_numpy(self.obs if obs is None else obs).double()
         h, last = torch.from_numpy(self.state["h"][:, 0]).double(), torch.zeros(self.many, 0)
-        if self.spec.remembers:
+        if self.spec.reads_action:
             last = torch.from_numpy(self.state["action"])
         w, u, b, c = (p[f"belief_net.{name}_l0"] for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
         outputs = []
@@ -99,7 +100,7 @@ class Case:
             h = (1 - z) * torch.tanh(wn + r * un) + z * h
             heads = [h @ p[f"{head}.weight"].T + p[f"{head}.bias"] for head in ("policy_head", "value_head")]
             outputs.append(torch.cat(heads, 1))
-            if self.spec.remembers:
+            if self.spec.reads_action:
                 last = torch.from_numpy(self.remembered(self.action[t]))
         return torch.stack(outputs)
 
@@ -126,9 +127,9 @@ class Case:
         return grad, [float(x.detach()) for x in (policy, error, entropy.sum(), kl, clipped)]
 
     def check_gradient(self, index: Array, coefs: Coefs, scale: Array | None = None, obs: Array | None = None) -> None:
-        sums = self.net.gradient(self.records(), index, coefs, scale)
+        sums = self.net.gradient(self.batch(), index, coefs, scale)
         grad, expected = self.exact_gradient(index, coefs, obs)
-        found = self.net.memory.grad.astype(np.float64)
+        found = self.net.parameters.grad.astype(np.float64)
         assert np.linalg.norm(found - grad) <= 1e-5 * np.linalg.norm(grad)
         np.testing.assert_allclose(sums, expected, rtol=1e-5, atol=1e-4)
 
@@ -140,11 +141,11 @@ OPTIONS = {
     "odd": replace(BASE, inputs=17, hidden=33),
     "one": replace(BASE, inputs=1, hidden=1, sizes=(2,)),
     "wide": replace(BASE, hidden=200),
-    "remembers": replace(BASE, remembers=True),
-    "multi": replace(BASE, sizes=(3, 2, 5), remembers=True),
+    "reads_action": replace(BASE, reads_action=True),
+    "multi": replace(BASE, sizes=(3, 2, 5), reads_action=True),
     "many-choices": replace(BASE, sizes=(43,)),
     "gaussian": replace(BASE, head="gaussian", sizes=(3,)),
-    "gaussian-remembers": replace(BASE, head="gaussian", sizes=(9,), remembers=True, hidden=24),
+    "gaussian-reads_action": replace(BASE, head="gaussian", sizes=(9,), reads_action=True, hidden=24),
 }
 
 
@@ -164,7 +165,7 @@ def test_gradient_is_that_of_autograd(spec: GRUSpec, bytes_: bool, coefs: Coefs)
     hidden=st.sampled_from([1, 3, 8, 15, 16, 17, 64, 100]),
     sizes=st.lists(st.integers(1, 9), min_size=1, max_size=3),
     gaussian=st.booleans(),
-    remembers=st.booleans(),
+    reads_action=st.booleans(),
     streams=st.one_of(st.integers(1, 30), st.sampled_from([96, 97, 200])),
     steps=st.one_of(st.integers(1, 12), st.sampled_from([96, 97])),
     starts=st.sampled_from([0.0, 0.1, 1.0]),
@@ -172,11 +173,11 @@ def test_gradient_is_that_of_autograd(spec: GRUSpec, bytes_: bool, coefs: Coefs)
     seed=st.integers(0, 1000),
 )
 def test_any_shape(
-    inputs: int, hidden: int, sizes: list[int], gaussian: bool, remembers: bool, streams: int, steps: int, starts: float,
+    inputs: int, hidden: int, sizes: list[int], gaussian: bool, reads_action: bool, streams: int, steps: int, starts: float,
     bytes_: bool, seed: int,
 ) -> None:  # fmt: skip
     head = "gaussian" if gaussian else "categorical"
-    spec = GRUSpec(inputs, hidden, head, (sizes[0],) if gaussian else tuple(sizes), remembers)
+    spec = GRUSpec(inputs, hidden, head, (sizes[0],) if gaussian else tuple(sizes), reads_action)
     case = Case(spec, streams, min(steps, 2000 // streams), bytes_, seed, starts=starts)
     case.check_gradient(np.arange(streams)[::-1].copy(), Coefs(value_clip=0.2))
 
@@ -192,7 +193,7 @@ def stepwise(case: Case) -> tuple[Array, Any]:
         for name, part in before.items():
             np.testing.assert_array_equal(part, state[name])
         state = after
-        if case.spec.remembers:
+        if case.spec.reads_action:
             state["action"] = case.remembered(case.action[t]).astype(np.float32)
         found.append(np.column_stack([outputs, value]))
     return np.stack(found), state
@@ -215,7 +216,7 @@ def test_acting_reports_what_it_did(spec: GRUSpec) -> None:
         exact = expected.detach().numpy()
         np.testing.assert_allclose(found, exact, atol=3e-6 * max(1.0, np.abs(exact).max()))
     assert {n: (p.shape, p.dtype) for n, p in state.items()} == {n: (p.shape, p.dtype) for n, p in case.state.items()}
-    if spec.remembers:
+    if spec.reads_action:
         np.testing.assert_array_equal(state["action"], case.remembered(acted.action.reshape(300, -1)).astype(np.float32))
     greedy, after = case.net.act(case.obs[0], case.state, 7, greedy=True)
     outputs, values, states = case.net.outputs(case.obs[0], case.state)
@@ -229,29 +230,29 @@ def test_acting_reports_what_it_did(spec: GRUSpec) -> None:
 
 def test_it_is_the_torch_learner() -> None:
     """The same parameters at first, the same states, gradients and steps of Adam."""
-    spec = replace(BASE, inputs=7, hidden=24, remembers=True)
+    spec = replace(BASE, inputs=7, hidden=24, reads_action=True)
     for span in (None, 20):
-        eager = TorchRecurrent(Recurrent(Recurrent.Config(hidden=24, span=span), 7, 4, 3), 4, False, seed=5, remembers=True)
+        eager = TorchRecurrent(Recurrent(Recurrent.Config(hidden=24, span=span), 7, 4, 3), 4, False, seed=5, reads_action=True)
         case = Case(spec, 50, 8)
         case.net.initialise(3, 5, span)
-        assert case.net.memory.shapes == eager.memory.shapes == spec.shapes
-        np.testing.assert_array_equal(case.net.memory.flat, eager.memory.flat)
+        assert case.net.parameters.shapes == eager.parameters.shapes == spec.shapes
+        np.testing.assert_array_equal(case.net.parameters.flat, eager.parameters.flat)
     case.action = case.action[..., 0]
-    ours, theirs = case.records(), eager.records(case.obs, case.action, case.is_first, case.state, *case.facts)
+    ours, theirs = case.batch(), eager.batch(case.obs, case.action, case.is_first, case.state, *case.facts)
     for k in range(3):
-        order = case.net.order(50, k)
-        a, b = (net.epoch(made, order, 20, Coefs(), 1e-3, 0.5) for net, made in ((case.net, ours), (eager, theirs)))
+        order = case.net.permutation(50, k)
+        a, b = (run_epoch(net, made, order, 20, Coefs(), 1e-3, 0.5) for net, made in ((case.net, ours), (eager, theirs)))
         np.testing.assert_allclose(a[0], b[0], rtol=1e-4, atol=1e-3)
         np.testing.assert_allclose(a[1], b[1], rtol=1e-4)
-    np.testing.assert_allclose(case.net.memory.flat, eager.memory.flat, atol=2e-5)
-    assert case.net.memory.steps == eager.memory.steps == 9
+    np.testing.assert_allclose(case.net.parameters.flat, eager.parameters.flat, atol=2e-5)
+    assert case.net.parameters.steps == eager.parameters.steps == 9
     (_, value, after), (_, value2, after2) = (net.outputs(case.obs[0], case.state) for net in (case.net, eager))
     np.testing.assert_allclose(value, value2, atol=1e-4)
     np.testing.assert_allclose(after["h"], after2["h"], atol=1e-4)
 
 
 def test_observations_are_normalised() -> None:
-    case = Case(replace(BASE, inputs=49, remembers=True), 20, 6, bytes_=True)
+    case = Case(replace(BASE, inputs=49, reads_action=True), 20, 6, bytes_=True)
     case.obs[2:4] = 200
     scale = np.stack([np.linspace(0, 2, 49), np.linspace(0.5, 1, 49)]).astype(np.float32)
     plain = np.clip((case.obs - scale[0]) * scale[1], -10, 10)
@@ -267,14 +268,14 @@ def epochs(case: Case, threads: int) -> dict[str, Array]:
     order = np.random.default_rng(3).permutation(case.many)
     out: dict[str, Array] = {}
     for k in range(2):
-        out[f"sums {k}"], out[f"norms {k}"] = case.net.epoch(case.records(), order, 150, Coefs(), 1e-3, 0.5)
-    memory = case.net.memory
+        out[f"sums {k}"], out[f"norms {k}"] = case.net.epoch(case.batch(), order, 150, Coefs(), 1e-3, 0.5)
+    memory = case.net.parameters
     out |= {"flat": memory.flat.copy(), "mean": memory.mean, "square": memory.square}
     acted, state = case.net.act(case.obs[0], case.state, 1)
     return out | dict(zip("alev", acted, strict=True)) | state
 
 
-@pytest.mark.parametrize("name", ["plain", "gaussian-remembers", "multi"])
+@pytest.mark.parametrize("name", ["plain", "gaussian-reads_action", "multi"])
 def test_one_two_and_three_threads_give_the_same_bits(name: str) -> None:
     first = epochs(Case(OPTIONS[name], 400, 11), 1)
     for threads in (2, 3):
@@ -286,10 +287,10 @@ def test_one_two_and_three_threads_give_the_same_bits(name: str) -> None:
 def test_longer_sequences_before_change_no_bit() -> None:
     case, fresh = Case(BASE, 30, 5), Case(BASE, 30, 5)
     long = Case(BASE, 30, 150)
-    case.net.gradient(long.records(), np.arange(30), Coefs())
-    sums = [c.net.gradient(c.records(), np.arange(30), Coefs()) for c in (case, fresh)]
+    case.net.gradient(long.batch(), np.arange(30), Coefs())
+    sums = [c.net.gradient(c.batch(), np.arange(30), Coefs()) for c in (case, fresh)]
     assert sums[0].tobytes() == sums[1].tobytes()
-    assert case.net.memory.grad.tobytes() == fresh.net.memory.grad.tobytes()
+    assert case.net.parameters.grad.tobytes() == fresh.net.parameters.grad.tobytes()
 
 
 def test_a_stream_acts_the_same_in_any_batch() -> None:
@@ -318,28 +319,28 @@ def test_choices_come_as_often_as_they_should() -> None:
 def test_a_gradient_that_is_not_finite_changes_nothing() -> None:
     case = Case(BASE, 100, 6)
     case.facts[2, 3, 70] = np.nan
-    before = case.net.memory.flat.copy()
-    sums, norms = case.net.epoch(case.records(), np.arange(100), 50, Coefs(), 1e-3, 0.5)
-    assert math.isfinite(norms[0]) and math.isnan(norms[1]) and len(norms) == 2 and case.net.memory.steps == 1
-    assert (before != case.net.memory.flat).any() and np.isfinite(case.net.memory.flat).all()
-    assert math.isnan(sums[1]) and case.net.memory.bad_gradient() is not None
+    before = case.net.parameters.flat.copy()
+    sums, norms = case.net.epoch(case.batch(), np.arange(100), 50, Coefs(), 1e-3, 0.5)
+    assert math.isfinite(norms[0]) and math.isnan(norms[1]) and len(norms) == 2 and case.net.parameters.steps == 1
+    assert (before != case.net.parameters.flat).any() and np.isfinite(case.net.parameters.flat).all()
+    assert math.isnan(sums[1]) and case.net.parameters.bad_gradient() is not None
     case.obs[3, 3, 2] = np.inf
-    case.net.gradient(case.records(), np.arange(10), Coefs())
-    assert case.net.memory.bad_gradient() is not None
+    case.net.gradient(case.batch(), np.arange(10), Coefs())
+    assert case.net.parameters.bad_gradient() is not None
     case.obs[3, 3, 2] = 0.0
     case.facts[2, 3, 70] = 0.0
     case.check_gradient(np.arange(100), Coefs())  # nothing of it is left in the work space
 
 
 def test_records_take_the_memory_of_others_and_whoever_changes_parameters_is_noticed() -> None:
-    case = Case(OPTIONS["remembers"], 30, 4)
-    made = case.records()
+    case = Case(OPTIONS["reads_action"], 30, 4)
+    made = case.batch()
     kept = made.data.copy()
     case.facts += 1.0
-    assert (case.records().data != kept).any()
-    assert case.records(made).data is made.data and (made.data != kept).any()
+    assert (case.batch().data != kept).any()
+    assert case.batch(made).data is made.data and (made.data != kept).any()
     before, _, _ = case.net.outputs(case.obs[0], case.state)
-    case.net.memory.views(case.net.memory.flat)["policy_head.bias"][:] += 1.0
+    case.net.parameters.views(case.net.parameters.flat)["policy_head.bias"][:] += 1.0
     after, _, _ = case.net.outputs(case.obs[0], case.state)
     np.testing.assert_allclose(after, before + 1, atol=1e-6)
 
@@ -348,7 +349,7 @@ def test_what_does_not_fit_is_said() -> None:
     assert replace(BASE, hidden=300).fits() and replace(BASE, inputs=0).fits() and BASE.fits() is None
     case = Case(BASE, 10, 3)
     with pytest.raises(ValueError, match="parameters"):
-        FusedRecurrent(replace(BASE, inputs=6), case.net.memory)
+        FusedRecurrent(replace(BASE, inputs=6), case.net.parameters)
     with pytest.raises(ValueError, match="units"):
         FusedRecurrent(replace(BASE, hidden=0))
     with pytest.raises(ValueError, match="expected uint8 or float32"):
@@ -358,11 +359,11 @@ def test_what_does_not_fit_is_said() -> None:
     with pytest.raises(ValueError, match="states"):
         case.net.act(case.obs[0], {"h": case.state["h"][:5]}, 0)
     with pytest.raises(ValueError, match="expected int64"):
-        case.net.records(case.obs, case.action.astype(np.int32), case.is_first, case.state, *case.facts)
+        case.net.batch(case.obs, case.action.astype(np.int32), case.is_first, case.state, *case.facts)
     with pytest.raises(ValueError, match="facts"):
-        case.net.records(case.obs, case.action, case.is_first, case.state, *case.facts[:, 1:])
+        case.net.batch(case.obs, case.action, case.is_first, case.state, *case.facts[:, 1:])
     with pytest.raises(ValueError, match=r"0\.\.9"):
-        case.net.gradient(case.records(), np.arange(11), Coefs())
+        case.net.gradient(case.batch(), np.arange(11), Coefs())
     empty, _ = case.net.act(case.obs[0, :0], case.net.initial(0), 0)
     assert len(empty.value) == 0
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from gumdrop.core_ml.distributions import Categorical, Gaussian
-from gumdrop.core_ml.learners.fused import Coefs, FusedActorCritic, MLPSpec, Records
+from gumdrop.core_ml.learners.fused import Coefs, FusedActorCritic, MLPSpec, PackedBatch
 from gumdrop.core_ml.learners.fused.mlp.plan import TILE
 from gumdrop.core_ml.learners.torch_actor_critic import TorchActorCritic
 from gumdrop.core_ml.maths.losses import ppo_policy, value_error
@@ -38,12 +38,12 @@ class Case:
     def __init__(self, spec: MLPSpec, rows: int, bytes_: bool = False, seed: int = 0, threads: int = 1) -> None:
         self.spec, rng = spec, np.random.default_rng(seed)
         gaussian = spec.head == "gaussian"
-        self.memory = Parameters(spec.shapes)
-        self.memory.initialise(rng)
-        self.memory.flat += (0.1 * rng.standard_normal(spec.parameters)).astype(np.float32)
+        self.parameters = Parameters(spec.shapes)
+        self.parameters.initialise(rng)
+        self.parameters.flat += (0.1 * rng.standard_normal(spec.parameters)).astype(np.float32)
         self.model = actor_critic((spec.inputs,), spec.actions, gaussian, "mlp", spec.hidden, 1, spec.activation, spec.shared)
-        self.optimiser = FlatAdam(self.model, memory=self.memory)
-        self.net = FusedActorCritic(spec, self.memory, threads)
+        self.optimiser = FlatAdam(self.model, parameters=self.parameters)
+        self.net = FusedActorCritic(spec, self.parameters, threads)
         self.obs: Array = rng.integers(0, 4, (rows, spec.inputs)).astype(np.uint8)
         if not bytes_:
             self.obs = rng.normal(size=(rows, spec.inputs)).astype(np.float32)
@@ -59,8 +59,8 @@ class Case:
         self.facts[:, 2] = value.detach().numpy() + 0.5 + np.abs(rng.normal(size=rows))
         self.facts[:, 3] = value.detach().numpy() + rng.normal(size=rows) * 0.2
 
-    def records(self) -> Records:
-        return self.net.records(self.obs, self.action, *self.facts.T)
+    def batch(self) -> PackedBatch:
+        return self.net.batch(self.obs, self.action, *self.facts.T)
 
     def exact(self, rows: Array, model: Any = None, action: Array | None = None) -> tuple[Any, Any, Any]:
         """(log-probability of the actions, entropy, value) in float64."""
@@ -86,7 +86,7 @@ class Case:
         return grad, [float(x.detach()) for x in (policy, error, entropy.sum(), kl, clipped)]
 
     def check_gradient(self, index: Array, coefs: Coefs, scale: Array | None = None, obs: Array | None = None) -> None:
-        sums = self.net.gradient(self.records(), index, coefs, scale)
+        sums = self.net.gradient(self.batch(), index, coefs, scale)
         grad, expected = self.exact_gradient(index, coefs, obs)
         found = self.optimiser.grad.numpy().astype(np.float64)
         assert np.linalg.norm(found - grad) <= 1e-5 * np.linalg.norm(grad)
@@ -180,7 +180,7 @@ def epochs(case: Case, threads: int, rows: int, size: int) -> dict[str, Array]:
     order = np.random.default_rng(3).permutation(rows)
     out: dict[str, Array] = {}
     for k in range(2):
-        out[f"sums {k}"], out[f"norms {k}"] = case.net.epoch(case.records(), order, size, Coefs(), 1e-3, 0.5)
+        out[f"sums {k}"], out[f"norms {k}"] = case.net.epoch(case.batch(), order, size, Coefs(), 1e-3, 0.5)
     out |= {"flat": case.optimiser.flat.numpy(), "mean": case.optimiser.mean.numpy(), "square": case.optimiser.square.numpy()}
     return out | dict(zip("alev", case.net.act(case.obs, 1, 5), strict=True))
 
@@ -207,12 +207,12 @@ def test_adam_is_that_of_the_torch_path() -> None:
     reference.facts[:] = case.facts
     norms = []
     for part in index:
-        reference.net.gradient(reference.records(), part, Coefs())
+        reference.net.gradient(reference.batch(), part, Coefs())
         twin.grad.copy_(reference.optimiser.grad)
         norms.append(twin.step(3e-3, 0.2))
         reference.optimiser.flat.copy_(twin.flat)
     case.facts[:, 1] = weights  # the kernel standardises advantages itself
-    _, found = case.net.epoch(case.records(), order, 64, Coefs(), 3e-3, 0.2)
+    _, found = case.net.epoch(case.batch(), order, 64, Coefs(), 3e-3, 0.2)
     assert case.optimiser.steps == twin.steps == 10
     assert sum(norm > 0.2 for norm in norms) >= 3
     np.testing.assert_allclose(found, norms, rtol=1e-4)
@@ -225,11 +225,11 @@ def test_a_step_is_flat_adams_within_rounding() -> None:
     case = Case(BASE, 100)
     twin = FlatAdam(copy.deepcopy(case.model))
     for largest in (0.0, 0.01, 10.0):
-        case.net.gradient(case.records(), np.arange(100), Coefs())
+        case.net.gradient(case.batch(), np.arange(100), Coefs())
         twin.flat.copy_(case.optimiser.flat)
         twin.grad.copy_(case.optimiser.grad)
         norm = twin.step(1e-2, largest)
-        _, norms = case.net.epoch(case.records(), np.arange(100), 100, Coefs(), 1e-2, largest, normalise=False)
+        _, norms = case.net.epoch(case.batch(), np.arange(100), 100, Coefs(), 1e-2, largest, normalise=False)
         assert norms[0] == pytest.approx(norm, rel=1e-6)
         for name in ("flat", "mean", "square"):
             ours, theirs = getattr(case.optimiser, name).numpy(), getattr(twin, name).numpy()
@@ -249,17 +249,17 @@ def test_a_gradient_that_is_not_finite_changes_nothing() -> None:
     case = Case(BASE, 200)
     case.facts[150, 2] = np.nan
     before = case.optimiser.flat.clone()
-    sums, norms = case.net.epoch(case.records(), np.arange(200), 100, Coefs(), 1e-3, 0.5)
+    sums, norms = case.net.epoch(case.batch(), np.arange(200), 100, Coefs(), 1e-3, 0.5)
     assert math.isfinite(norms[0]) and math.isnan(norms[1]) and len(norms) == 2 and case.optimiser.steps == 1
     assert not torch.equal(before, case.optimiser.flat) and torch.isfinite(case.optimiser.flat).all()
     assert math.isnan(sums[1]) and math.isfinite(sums[0])
-    assert case.memory.bad_gradient() is not None
+    assert case.parameters.bad_gradient() is not None
     case.obs[3, 2] = np.inf
-    case.net.gradient(case.records(), np.arange(10), Coefs())
-    assert case.memory.bad_gradient() is not None
+    case.net.gradient(case.batch(), np.arange(10), Coefs())
+    assert case.parameters.bad_gradient() is not None
     case.facts[150, 2] = 0.0
-    case.net.gradient(case.records(), np.arange(10, 200), Coefs())
-    assert case.memory.bad_gradient() is None  # nothing of it is left in the work space
+    case.net.gradient(case.batch(), np.arange(10, 200), Coefs())
+    assert case.parameters.bad_gradient() is None  # nothing of it is left in the work space
 
 
 def test_choices_come_as_often_as_they_should() -> None:
@@ -296,12 +296,12 @@ def test_a_row_is_the_same_in_any_batch(name: str) -> None:
 def test_orders_are_random_and_can_be_repeated() -> None:
     case = Case(BASE, 1)
     net = case.net
-    orders = np.stack([net.order(5, 3, 5 * k) for k in range(12_000)])
+    orders = np.stack([net.permutation(5, 3, counter=5 * k) for k in range(12_000)])
     assert (np.sort(orders, 1) == np.arange(5)).all()
     seen = np.unique(orders @ 10 ** np.arange(5), return_counts=True)[1]
     assert len(seen) == 120 and stats.chisquare(seen).pvalue > 1e-3
-    assert (net.order(5, 3, 35) == orders[7]).all() and len(net.order(0, 3, 0)) == 0
-    for runs in (net.order(50, 3, 0, block=8), TorchActorCritic(case.model).order(50, 3, block=8)):
+    assert (net.permutation(5, 3, counter=35) == orders[7]).all() and len(net.permutation(0, 3)) == 0
+    for runs in (net.permutation(50, 3, block=8), TorchActorCritic(case.model).permutation(50, 3, block=8)):
         assert runs.dtype == np.int64 and (np.sort(runs) == np.arange(50)).all() and 2 <= (np.diff(runs) != 1).sum() <= 6
 
 
@@ -309,15 +309,15 @@ def test_what_does_not_fit_is_said() -> None:
     assert replace(BASE, hidden=(8,) * 4).fits() and replace(BASE, hidden=(300,)).fits() and BASE.fits() is None
     case = Case(BASE, 10)
     with pytest.raises(ValueError, match="parameters"):
-        FusedActorCritic(replace(BASE, inputs=6), case.memory)
+        FusedActorCritic(replace(BASE, inputs=6), case.parameters)
     with pytest.raises(ValueError, match="expected uint8 or float32"):
         case.net.act(case.obs.astype(np.float64), 0, 0)
     with pytest.raises(ValueError, match="expected int64"):
-        case.net.records(case.obs, case.action.astype(np.int32), *case.facts.T)
+        case.net.batch(case.obs, case.action.astype(np.int32), *case.facts.T)
     with pytest.raises(ValueError, match="facts"):
-        case.net.records(case.obs, case.action, *case.facts.T[:, 1:])
+        case.net.batch(case.obs, case.action, *case.facts.T[:, 1:])
     with pytest.raises(ValueError, match="0..9"):
-        case.net.gradient(case.records(), np.arange(11), Coefs())
+        case.net.gradient(case.batch(), np.arange(11), Coefs())
     assert len(case.net.outputs(case.obs[:0])[1]) == 0
 
 

@@ -158,7 +158,7 @@ class Case:
         for learner in (self.fused, self.eager):
             learner.initialise(np.random.default_rng(1))
             noise = np.random.default_rng(2).standard_normal((2, spec.parameters)).astype(np.float32)
-            learner.memory.flat += 0.1 * noise[0]
+            learner.parameters.flat += 0.1 * noise[0]
             if frozen:
                 learner.target += 0.1 * noise[1]
 
@@ -206,7 +206,7 @@ def test_gradient_is_that_of_autograd(spec: MLPSpec, bytes_: bool, double: bool)
     grad, error = case.exact(double)
     for learner in (case.fused, case.eager):
         found = learner.learn(case.replay, case.sample, double, 0.0, 0.0)
-        assert np.linalg.norm(learner.memory.grad - grad) <= 1e-5 * np.linalg.norm(grad)
+        assert np.linalg.norm(learner.parameters.grad - grad) <= 1e-5 * np.linalg.norm(grad)
         np.testing.assert_allclose(found.error[0], error, atol=2e-5)
         assert found.norms[0] == pytest.approx(np.linalg.norm(grad), rel=1e-5)
         size = np.abs(error)
@@ -222,10 +222,10 @@ def test_many_steps_are_those_of_torch(frozen: bool) -> None:
     found = [learner.learn(case.replay, case.sample, True, 1e-3, 0.5) for learner in (case.fused, case.eager)]
     np.testing.assert_allclose(found[0].norms, found[1].norms, rtol=1e-3)
     np.testing.assert_allclose(case.fused.q(case.replay.obs), case.eager.q(case.replay.obs), atol=2e-4)
-    assert case.fused.memory.steps == case.eager.memory.steps == 10
+    assert case.fused.parameters.steps == case.eager.parameters.steps == 10
     assert (case.fused.target == before).all() == frozen
     case.fused.sync()
-    assert (case.fused.target == case.fused.memory.flat).all()
+    assert (case.fused.target == case.fused.parameters.flat).all()
     # the next call sees the new target network
     again = [learner.learn(case.replay, case.sample, False, 0.0, 0.0) for learner in (case.fused, case.eager)]
     if frozen:
@@ -240,7 +240,7 @@ def test_one_call_or_many_give_the_same_bits() -> None:
     whole.fused.learn(whole.replay, whole.sample, True, 1e-3, 0.5)
     for k in range(6):
         parts.fused.learn(parts.replay, Sample(*(x[k : k + 1] for x in parts.sample)), True, 1e-3, 0.5)
-    assert whole.fused.memory.flat.tobytes() == parts.fused.memory.flat.tobytes()
+    assert whole.fused.parameters.flat.tobytes() == parts.fused.parameters.flat.tobytes()
 
 
 def test_heads_by_hand() -> None:
@@ -253,7 +253,7 @@ def test_heads_by_hand() -> None:
     learner = TorchQ(q_network((5,), 4, "mlp", (16,), 1, "relu", False, False, 0, 3, 2.0))
     learner.initialise(np.random.default_rng(0))
     case = Case(replace(BASE, hidden=(16,)), 32, 20)
-    prior = {name: array.copy() for name, array in learner.memory.state().items() if name.startswith("model.prior")}
+    prior = {name: array.copy() for name, array in learner.parameters.state().items() if name.startswith("model.prior")}
     obs = torch.from_numpy(case.replay.obs)
     alone = learner.model.head(learner.model.trunk(obs)).view(-1, 4, 3)
     torch.testing.assert_close(learner.model(obs), alone + 2.0 * learner.model.prior(obs).view(-1, 4, 3))  # type: ignore[misc]
@@ -261,11 +261,11 @@ def test_heads_by_hand() -> None:
     np.testing.assert_allclose(
         chosen, torch.stack([learner.model(obs)[0, :, 2], learner.model(obs)[1, :, 0]]).detach(), rtol=1e-5
     )
-    before = learner.memory.flat.copy()
+    before = learner.parameters.flat.copy()
     learner.learn(case.replay, case.sample, False, 1e-2, 10.0)
-    state = learner.memory.state()
+    state = learner.parameters.state()
     assert len(prior) == 4 and all((state[name] == array).all() for name, array in prior.items())
-    assert (learner.memory.flat != before).mean() > 0.3
+    assert (learner.parameters.flat != before).mean() > 0.3
 
 
 @pytest.mark.parametrize("options", [(False, False, 8), (True, True, 8), (True, False, 0), (False, False, 0, 8)], ids=str)
@@ -287,7 +287,9 @@ def test_a_gradient_that_is_not_finite_changes_nothing() -> None:
     for learner in (case.fused, case.eager):
         found = learner.learn(case.replay, case.sample, False, 1e-3, 0.5)
         assert len(found.norms) == 2 and np.isfinite(found.norms[0]) and not np.isfinite(found.norms[1])
-        assert np.isfinite(learner.memory.flat).all() and learner.memory.steps == 1 and learner.memory.bad_gradient()
+        assert (
+            np.isfinite(learner.parameters.flat).all() and learner.parameters.steps == 1 and learner.parameters.bad_gradient()
+        )
 
 
 def test_what_does_not_fit_is_said() -> None:

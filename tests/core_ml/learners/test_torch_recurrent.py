@@ -12,14 +12,15 @@ import pytest
 import torch
 from torch import nn
 
+from gumdrop.agents.deep.ppo import run_epoch
 from gumdrop.core_ml.beliefs.frames import FrameStack
 from gumdrop.core_ml.beliefs.hmm import HMM
 from gumdrop.core_ml.beliefs.recurrent import Recurrent
 from gumdrop.core_ml.beliefs.tcn import TCN
 from gumdrop.core_ml.beliefs.transformer import Transformer
 from gumdrop.core_ml.distributions import Categorical, Gaussian
-from gumdrop.core_ml.learners.fused import Coefs
-from gumdrop.core_ml.learners.torch_recurrent import Sequences, States, TorchRecurrent
+from gumdrop.core_ml.learners.torch_recurrent import States, TensorSequences, TorchRecurrent
+from gumdrop.core_ml.learners.types import Coefs
 
 Array = Any
 D, ACTIONS, B, T = 5, 3, 7, 9
@@ -35,16 +36,16 @@ BELIEFS: dict[str, Callable[[int, int, int], Any]] = {
 every = pytest.mark.parametrize("name", BELIEFS)
 
 
-def make(name: str, continuous: bool = False, encoder: bool = False, threads: int = 1, remembers: bool = True) -> Any:
+def make(name: str, continuous: bool = False, encoder: bool = False, threads: int = 1, reads_action: bool = True) -> Any:
     """A learner no longer as it was made: what is zero at first would hide faults."""
     code, module = (4, nn.Sequential(nn.Linear(D, 4), nn.Tanh())) if encoder else (D, None)
-    belief = BELIEFS[name](code, ACTIONS * remembers, 0)
+    belief = BELIEFS[name](code, ACTIONS * reads_action, 0)
     hidden = (6,) if name in ("tcn", "gru") else ()
     learner = TorchRecurrent(
-        belief, ACTIONS, continuous, hidden, encoder=module, seed=1, threads=threads, chunk=2 * T, remembers=remembers
+        belief, ACTIONS, continuous, hidden, encoder=module, seed=1, threads=threads, chunk=2 * T, reads_action=reads_action
     )
     rng = np.random.default_rng(2)
-    learner.memory.flat += (0.3 * rng.standard_normal(learner.memory.flat.size)).astype(np.float32)
+    learner.parameters.flat += (0.3 * rng.standard_normal(learner.parameters.flat.size)).astype(np.float32)
     return learner
 
 
@@ -71,12 +72,12 @@ def data(learner: Any, seed: int = 3, steps: int = T) -> dict[str, Any]:
     return found | {"outputs": np.stack(outs), "end": state}
 
 
-def records(learner: Any, d: dict[str, Any]) -> Sequences:
+def records(learner: Any, d: dict[str, Any]) -> TensorSequences:
     """With old log-probabilities and values that differ, so that about half of the ratios are clipped."""
     rng = np.random.default_rng(4)
     noise = rng.normal(size=(4, *d["value"].shape)).astype(np.float32)
     d["facts"] = (d["log_prob"] + 0.2 * noise[0], noise[1], d["value"] + 0.5 + np.abs(noise[2]), d["value"] + 0.2 * noise[3])
-    made: Sequences = learner.records(d["obs"], d["action"], d["is_first"], d["state"], *d["facts"])
+    made: TensorSequences = learner.batch(d["obs"], d["action"], d["is_first"], d["state"], *d["facts"])
     return made
 
 
@@ -128,12 +129,13 @@ def test_gradient_is_that_of_a_plain_loop(name: str, continuous: bool) -> None:
     learner = make(name, continuous, encoder=name not in ("hmm", "frames"))
     d, index = data(learner), np.array([4, 1, 0, 6, 2])
     for coefs in (Coefs(), Coefs(0.1, 0.1, 1.0, 0.05)):
-        sums = learner.gradient(records(learner, d), index, coefs)
+        made, chosen = records(learner, d), torch.from_numpy(index)
+        sums = learner.gradient(made, chosen, learner.advantage(made, chosen), coefs)
         loss, model, expected = plain_loss(learner, d, index, coefs, d["facts"][1])
         loss.backward()
         grads = [p.grad if p.grad is not None else torch.zeros_like(p) for p in model.parameters()]
         wanted = torch.cat([g.reshape(-1) for g in grads]).numpy()
-        found = learner.memory.grad.astype(np.float64)
+        found = learner.parameters.grad.astype(np.float64)
         assert np.linalg.norm(wanted) > 1e-3
         assert np.linalg.norm(found - wanted) <= 2e-5 * np.linalg.norm(wanted)
         np.testing.assert_allclose(sums, expected, rtol=1e-4, atol=1e-4)
@@ -153,7 +155,7 @@ def test_acting_step_by_step_says_what_a_sequence_says(name: str) -> None:
 
 
 def test_the_last_action_is_remembered_where_that_is_wanted() -> None:
-    learner, other = make("frames"), make("gru", remembers=False)
+    learner, other = make("frames"), make("gru", reads_action=False)
     d = data(learner)
     np.testing.assert_array_equal(d["end"]["action"], np.eye(ACTIONS)[d["action"][-1]])
     made = records(learner, d)
@@ -204,9 +206,9 @@ def test_threads_share_streams(name: str) -> None:
     d = data(one)
     results = []
     for learner in (one, two):
-        order = learner.order(B, 3)
-        results.append(learner.epoch(records(learner, d), order, 4, Coefs(), 1e-3, 0.5))
-        results[-1] += (learner.memory.flat.copy(),)
+        order = learner.permutation(B, 3)
+        results.append(run_epoch(learner, records(learner, d), order, 4, Coefs(), 1e-3, 0.5))
+        results[-1] += (learner.parameters.flat.copy(),)
     for a, b in zip(*results, strict=True):
         np.testing.assert_allclose(a, b, atol=2e-4)
 
@@ -214,27 +216,26 @@ def test_threads_share_streams(name: str) -> None:
 def test_an_epoch_is_gradients_and_steps_of_adam() -> None:
     learner, twin = make("gru"), make("gru")
     d = data(learner)
-    made, order = records(learner, d), learner.order(B, 5)
+    made, order = records(learner, d), learner.permutation(B, 5)
     assert sorted(order.tolist()) == list(range(B))
-    sums, norms = learner.epoch(made, order, 4, Coefs(), 1e-2, 0.3)
+    sums, norms = run_epoch(learner, made, order, 4, Coefs(), 1e-2, 0.3)
     total, by_hand = np.zeros(5), []
     for part in (order[:4], order[4:]):
         weight = d["facts"][1][:, part].astype(np.float64)
         facts = [fact.copy() for fact in d["facts"]]
         facts[1][:, part] = (weight - weight.mean()) / (weight.std(ddof=1) + 1e-8)
-        one = twin.records(d["obs"], d["action"], d["is_first"], d["state"], *facts)
-        total += twin.gradient(one, part, Coefs())
+        one = twin.batch(d["obs"], d["action"], d["is_first"], d["state"], *facts)
+        chosen = torch.from_numpy(part)
+        total += twin.gradient(one, chosen, twin.advantage(one, chosen), Coefs())
         by_hand.append(twin.optimiser.step(1e-2, 0.3))
     np.testing.assert_allclose(sums, total, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(norms, by_hand, rtol=1e-4)
-    np.testing.assert_allclose(learner.memory.flat, twin.memory.flat, atol=1e-5)
-    made = learner.records(
-        d["obs"], d["action"], d["is_first"], d["state"], *d["facts"][:2], d["facts"][2] * np.nan, d["value"]
-    )
-    before = learner.memory.flat.copy()
-    sums, norms = learner.epoch(made, order, 4, Coefs(), 1e-2, 0.3)
-    assert len(norms) == 1 and math.isnan(norms[0]) and learner.memory.bad_gradient() is not None
-    np.testing.assert_array_equal(learner.memory.flat, before)
+    np.testing.assert_allclose(learner.parameters.flat, twin.parameters.flat, atol=1e-5)
+    made = learner.batch(d["obs"], d["action"], d["is_first"], d["state"], *d["facts"][:2], d["facts"][2] * np.nan, d["value"])
+    before = learner.parameters.flat.copy()
+    sums, norms = run_epoch(learner, made, order, 4, Coefs(), 1e-2, 0.3)
+    assert len(norms) == 1 and math.isnan(norms[0]) and learner.parameters.bad_gradient() is not None
+    np.testing.assert_array_equal(learner.parameters.flat, before)
 
 
 def test_observations_are_standardised() -> None:

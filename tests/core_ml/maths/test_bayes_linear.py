@@ -70,7 +70,7 @@ def test_marginal_likelihood_is_that_of_the_joint_normal() -> None:
 
     rng = np.random.default_rng(3)
     model = BayesFeatures(2, (4, 3), "tanh", SD, NOISE)
-    model.memory.initialise(rng)
+    model.parameters.initialise(rng)
     x, y, which = rng.normal(size=(2, 7, 2)), rng.normal(size=(2, 7)), rng.integers(3, size=(2, 7))
     weight = (which[:, None] == np.arange(3)[:, None]).astype(float)
     weight[0, :, 6] = 0  # an observation that does not count
@@ -93,7 +93,7 @@ def test_training_finds_features_of_a_quadratic() -> None:
 
     rng = np.random.default_rng(4)
     model = BayesFeatures(2, (32, 8), "tanh", 1.0, 0.1)
-    model.memory.initialise(rng)
+    model.parameters.initialise(rng)
     losses = []
     for _ in range(200):
         x, w = rng.uniform(-1, 1, (16, 30, 2)), rng.normal(size=(16, 2))

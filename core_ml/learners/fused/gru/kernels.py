@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .....native.splitmix64 import GOLDEN
 from .....store.arrays import Array
 from ..mlp.kernels import (
     CLIP,
     ENTROPY_WEIGHT,
     EXPLORE,
-    GOLDEN,
     GRADIENT,
     MEAN,
     STATISTICS,
@@ -48,7 +48,7 @@ class Streams(NamedTuple):
     steps: int  # T
     raw: bool  # an observation is float32 numbers, not bytes
     scale: Array  # float32 (2 D,): mean, 1 / deviation; or empty
-    order: Array  # int64: the streams to take; not for acting
+    selected: Array  # int64: the streams to take; not for acting
     advantage: Array  # float32 (B * T,), as in the records
     h: Array  # float32 (B * H,): before the first step
     last: Array  # float32 (B * actions,): the action before the first step; empty where it is not remembered
@@ -96,7 +96,7 @@ def enter(whole: Any, gru: Any, work: Any, base: int, streams: Any, stream: int,
     copy_row(work, at, streams.h, stream * h, h)
     for k in range(h, gru[U.WIDE]):
         work[at + k] = np.float32(0.0)
-    if gru[U.REMEMBERS]:
+    if gru[U.READS_ACTION]:
         actions = whole[P.ACTIONS]
         copy_row(work, at - actions - 1, streams.last, stream * actions, actions)
 
@@ -118,17 +118,17 @@ def recall(whole: Any, gru: Any, work: Any, at: int, data: Any, action: int) -> 
 
 @inner
 def see(net: Any, gru: Any, base: int, streams: Any, low: int, count: int, t: int) -> None:
-    """What streams order[low : low + count] see in step t, into their rows; where an episode begins, what was is forgotten."""
+    """Step t of streams selected[low : low + count] into their rows; where an episode begins, h and last action become zero."""
     whole, work, data = net.whole, net.work, streams.data
     flag = facts_at(gru, streams.raw) + 16 + 4 * whole[P.PARTS]
     for s in range(count):
-        stream, row = streams.order[low + s], t * count + s
+        stream, row = streams.selected[low + s], t * count + s
         start, at = (stream * streams.steps + t) * streams.stride, base + gru[U.ROW] + row * gru[U.ROW_STRIDE]
         fetch_row(work, at, data, start, streams.raw, gru[U.INPUTS], streams.scale)
         work[at + gru[U.X]] = np.float32(1.0)
         if t == 0:
             enter(whole, gru, work, base, streams, stream, row)
-        elif gru[U.REMEMBERS]:
+        elif gru[U.READS_ACTION]:
             recall(whole, gru, work, at + gru[U.INPUTS], data, start - streams.stride + flag - 4 * whole[P.PARTS])
         first = float_raw(data, start + flag)
         work[base + gru[U.FIRST] + row] = first
@@ -141,12 +141,12 @@ def see(net: Any, gru: Any, base: int, streams: Any, low: int, count: int, t: in
 
 @inner
 def know(net: Any, gru: Any, base: int, streams: Any, low: int, count: int, first: int, last: int) -> None:
-    """The facts and actions of steps `first` .. `last` - 1 of streams order[low : low + count]."""
+    """The facts and actions of steps `first` .. `last` - 1 of streams selected[low : low + count]."""
     whole, work, data = net.whole, net.work, streams.data
     known, action, facts = base + whole[P.FACTS], base + whole[P.ACTION], facts_at(gru, streams.raw)
     mean, scale = net.scales[MEAN], net.scales[WEIGHT_SCALE]
     for s in range(count):
-        stream = streams.order[low + s]
+        stream = streams.selected[low + s]
         for t in range(first, last):
             at, row = (stream * streams.steps + t) * streams.stride + facts, (t - first) * count + s
             work[known + row] = float_raw(data, at)
@@ -159,10 +159,10 @@ def know(net: Any, gru: Any, base: int, streams: Any, low: int, count: int, firs
 
 @inner
 def call_for(streams: Any, low: int, high: int) -> int:
-    """Bring the memory of streams order[low:high] near, as `kernels.call_for` does. Returns a sum."""
+    """Bring the memory of streams selected[low:high] near, as `kernels.call_for` does. Returns a sum."""
     size, total = streams.steps * streams.stride, 0
     for j in range(low, high):
-        at = streams.order[j] * size
+        at = streams.selected[j] * size
         for k in range(at, at + size - 1, 64):
             total += streams.data[k]
         total += streams.data[at + size - 1]
@@ -173,7 +173,7 @@ def call_for(streams: Any, low: int, high: int) -> int:
 def learn_tile(
     net: Any, gru: Any, base: int, streams: Any, low: int, count: int, rows: int, coefs: Any, group: int, sum_at: int
 ) -> None:
-    """Streams order[low : low + count]: all steps forward, then backward; their gradient, of the mean over `rows` rows, is
+    """Streams selected[low : low + count]: all steps forward, then backward; their gradient, of the mean over `rows` rows, is
     added to a group's."""
     whole, work, steps = net.whole, net.work, streams.steps
     net.sums[sum_at + 7] = call_for(streams, low, low + count)
@@ -250,19 +250,22 @@ def begin_again(whole: Any, gru: Any, world: Any, streams: Any, low: int, count:
         if world.terminated[copy] or world.truncated[copy]:
             for k in range(row * h, (row + 1) * h):
                 streams.h[k] = np.float32(0.0)
-            if gru[U.REMEMBERS]:
+            if gru[U.READS_ACTION]:
                 for k in range(row * actions, (row + 1) * actions):
                     streams.last[k] = np.float32(0.0)
 
 
 @inner
 def advantage_sums(net: Any, streams: Any, g: int, start: int, first: int, last: int) -> None:
-    """Group g's sums of advantages and of their squares, over streams order[first:last], less the first of order[start]."""
+    """Group g's sums of advantages and of their squares over streams selected[first:last]. All are taken less the first
+    advantage of stream selected[start]: it is of the same size, so that squares lose no digits."""
     steps = streams.steps
-    about = np.float64(streams.advantage[streams.order[start] * steps])  # something near: squares of small numbers lose nothing
+    about = np.float64(
+        streams.advantage[streams.selected[start] * steps]
+    )  # something near: squares of small numbers lose nothing
     total, squares = 0.0, 0.0
     for j in range(first, last):
-        at = streams.order[j] * steps
+        at = streams.selected[j] * steps
         for t in range(at, at + steps):
             x = np.float64(streams.advantage[t]) - about
             total += x
@@ -279,7 +282,7 @@ def advantage_scale(net: Any, streams: Any, groups: int, start: int, count: int)
         total += net.sums[g * 8 + 5]
         squares += net.sums[g * 8 + 6]
     variance = max(squares - total * total / count, 0.0) / (count - 1)
-    about = np.float64(streams.advantage[streams.order[start] * streams.steps])
+    about = np.float64(streams.advantage[streams.selected[start] * streams.steps])
     net.scales[MEAN] = np.float32(about + total / count)
     net.scales[WEIGHT_SCALE] = np.float32(1.0 / (math.sqrt(variance) + 1e-8))
 
@@ -340,7 +343,7 @@ def gru_work(
                     act_rows(net, gru, base, streams, acting, stream, count, at, task, key, counter + at - low)
                     if task == EXPLORE:
                         acted = now(world) if thread == 0 else 0
-                        if gru[U.REMEMBERS]:
+                        if gru[U.READS_ACTION]:
                             remember(whole, net.work, base, streams, stream, count)
                         step_tile(world, streams.stride, low // size, stream, count)
                         begin_again(whole, gru, world, streams, stream, count, at)

@@ -3,7 +3,7 @@ GRU, without torch."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -15,15 +15,15 @@ from ..mlp import kernels
 from ..mlp.network import (
     NO_ACTING,
     NO_INDEX,
+    NO_ROLLOUT,
     NO_SEEDS,
-    NO_WORLD,
     NOTHING,
     buffers_of,
     check_buffers,
     limits_of,
-    memory_of,
-    native_of,
+    native_rollout,
     share_of,
+    work_space_of,
 )
 from ..mlp.plan import GROUPS, TILE
 from ..simd.threads import Team
@@ -34,7 +34,7 @@ SHARED_FROM = 256  # rows of one pass; fewer are done sooner than a second threa
 States = dict[str, Array]  # "h", float32 (B, 1, H), and where the last action is remembered "action", float32 (B, actions)
 
 
-class Sequences(NamedTuple):
+class PackedSequences(NamedTuple):
     """B streams of T steps to learn from: what belongs to a stream lies together, because streams are taken in random order."""
 
     data: Array  # uint8 (B * T * stride,): see `gru_kernels.Streams`
@@ -47,26 +47,28 @@ class Sequences(NamedTuple):
 
 
 class FusedRecurrent:
-    """`spec` computed with `memory`, on up to `threads` threads, whose number changes no bit.
+    """The network `spec` with its `parameters`, computed on up to `threads` threads, whose number changes no bit.
 
-    Whoever else changes the parameters is noticed at the next call. Not for several threads of Python at a time: the work
-    space is one. Without `memory` all parameters are zero.
+    Parameters may be changed from outside: the next call sees it. Only one thread of Python may call at a time, because there
+    is one work space. Without `parameters` all are zero.
     """
 
-    def __init__(self, spec: GRUSpec, memory: Parameters | None = None, threads: int = 1) -> None:
+    compiled: ClassVar[bool] = True  # `epoch` is one kernel call
+
+    def __init__(self, spec: GRUSpec, parameters: Parameters | None = None, threads: int = 1) -> None:
         misfit = spec.fits()
-        if misfit is None and memory and memory.shapes != spec.shapes:
-            misfit = f"{spec} has parameters {spec.shapes}, the memory {memory.shapes}"
+        if misfit is None and parameters and parameters.shapes != spec.shapes:
+            misfit = f"{spec} has parameters {spec.shapes}, those given are {parameters.shapes}"
         if misfit:
             raise ValueError(misfit)
-        self.spec, self.memory, self.threads = spec, memory or Parameters(spec.shapes), threads
+        self.spec, self.parameters, self.threads = spec, parameters or Parameters(spec.shapes), threads
         self._team = Team()
         self._reserve(1)
 
     def _reserve(self, steps: int) -> None:
         """Work space for sequences of `steps` steps."""
         self.steps, (self.plan, self.table) = steps, gru_plan(self.spec, steps)
-        self._net, self._learning = memory_of(self.plan, self.memory, GROUPS)
+        self._net, self._learning = work_space_of(self.plan, self.parameters, GROUPS)
 
     @property
     def compiles(self) -> bool:
@@ -75,7 +77,7 @@ class FusedRecurrent:
 
     def initialise(self, belief_seed: int, seed: int, span: int | None = None) -> None:
         """The parameters of `recurrent.Recurrent` with seed `belief_seed` and of `RecurrentActorCritic`'s heads with `seed`."""
-        parts, h = self.memory.views(self.memory.flat), self.spec.hidden
+        parts, h = self.parameters.views(self.parameters.flat), self.spec.hidden
         rng = np.random.default_rng([belief_seed, 1])
         for name, part in parts.items():
             if name.startswith("belief_net.weight"):  # each gate's matrix is orthogonal, not all of them on top of each other
@@ -91,7 +93,7 @@ class FusedRecurrent:
 
     def initial(self, n: int) -> States:
         """States of n streams in which an episode begins."""
-        last = {"action": np.zeros((n, self.spec.actions), np.float32)} if self.spec.remembers else {}
+        last = {"action": np.zeros((n, self.spec.actions), np.float32)} if self.spec.reads_action else {}
         return {"h": np.zeros((n, 1, self.spec.hidden), np.float32)} | last
 
     def outputs(self, obs: Array, state: States, scale: Array | None = None) -> tuple[Array, Array, States]:
@@ -103,7 +105,7 @@ class FusedRecurrent:
         outputs, value = np.empty((len(obs), self.spec.actions), np.float32), np.empty(len(obs), np.float32)
         acting = NO_ACTING._replace(value=value, outputs=outputs.reshape(-1))
         after = self._act(kernels.OUTPUTS, obs, state, scale, acting, 0, 0)
-        return outputs, value, self._states(after, self._likeliest(outputs))
+        return outputs, value, self.states(after, self._likeliest(outputs))
 
     def act(
         self, obs: Array, state: States, seed: int, scale: Array | None = None, greedy: bool = False, counter: int = 0
@@ -119,9 +121,13 @@ class FusedRecurrent:
             unknown = np.full(len(obs), np.nan, np.float32)
             return Acted(self._likeliest(outputs), unknown, unknown, value), after
         acted = buffers_of(self.spec, len(obs))
-        acting = kernels.Acting(*self._actions(acted.action), NOTHING, NOTHING, *acted[1:], NOTHING)
+        choice, move = self._actions(acted.action)
+        acting = kernels.Acting(
+            choice=choice, move=move, legal=NOTHING, bounds=NOTHING, log_prob=acted.log_prob, entropy=acted.entropy,
+            value=acted.value, outputs=NOTHING,
+        )  # fmt: skip
         h = self._act(kernels.SAMPLE, obs, state, scale, acting, seed, counter)
-        return acted, self._states(h, acted.action)
+        return acted, self.states(h, acted.action)
 
     def _act(
         self, task: int, obs: Array, state: States, scale: Array | None, acting: kernels.Acting, seed: int, counter: int
@@ -148,7 +154,7 @@ class FusedRecurrent:
         return TILE % agents == 0
 
     def collect_natively(
-        self, world: Any, kept: Any, seeds: Array, acted: Acted, state: States, scale: Array | None = None,
+        self, world: Any, buffer: Any, seeds: Array, acted: Acted, state: States, scale: Array | None = None,
         bounds: Array | None = None, held: Array | None = None,
     ) -> tuple[float, States, Array]:  # fmt: skip
         """Act and step the copies of a world, over and over, as `FusedActorCritic.collect_natively` does, from `state` on.
@@ -158,17 +164,18 @@ class FusedRecurrent:
         all was forgotten; elsewhere what was there. `act` and a step in turns, from Python, give the same bits.
         """
         steps, (copies, agents) = len(seeds), world.reward.shape
-        count, gaussian, native = copies * agents, self.spec.head == "gaussian", native_of(world, kept, steps)
+        count, gaussian, native = copies * agents, self.spec.head == "gaussian", native_rollout(world, buffer, steps)
         data, stride, raw = self._rows(world.obs.reshape(count, -1))
         check_buffers(acted, self.buffers(steps * count))
         h, last = (part.copy() for part in self._state(state, count))
         if held is None or held.shape != (steps, count, 1, self.spec.hidden):
             held = np.empty((steps, count, 1, self.spec.hidden), np.float32)
         choice, move = self._actions(acted.action)
-        actions = kept.action.reshape(-1)
+        actions = buffer.action.reshape(-1)
         acting = kernels.Acting(
-            choice if gaussian else actions, move, actions if gaussian else NOTHING, limits_of(self.spec, bounds), *acted[1:],
-            NOTHING,
+            choice=choice if gaussian else actions, move=move, legal=actions if gaussian else NOTHING,
+            bounds=limits_of(self.spec, bounds), log_prob=acted.log_prob, entropy=acted.entropy, value=acted.value,
+            outputs=NOTHING,
         )  # fmt: skip
         streams = gru_kernels.Streams(
             data, stride, 1, raw, self._scale(scale), NO_INDEX, NOTHING, h, last, h, held.reshape(-1)
@@ -178,7 +185,7 @@ class FusedRecurrent:
             seeds=seeds.astype(np.uint64), world=native,
         )  # fmt: skip
         states: States = {"h": h.reshape(count, 1, -1)}
-        if self.spec.remembers:
+        if self.spec.reads_action:
             states["action"] = last.reshape(count, -1)
         return share_of(native), states, held
 
@@ -190,21 +197,22 @@ class FusedRecurrent:
         best: Array = np.stack([part.argmax(1) for part in parts], 1)
         return best if len(parts) > 1 else best[:, 0]
 
-    def _states(self, h: Array, action: Array) -> States:
+    def states(self, h: Array, action: Array) -> States:
+        """States of B streams after a step, of h (B, 1, H) and the sampled actions (B, ...)."""
         states: States = {"h": h.reshape(-1, 1, self.spec.hidden)}
-        if self.spec.remembers and self.spec.head == "gaussian":
+        if self.spec.reads_action and self.spec.head == "gaussian":
             states["action"] = action.copy()
-        elif self.spec.remembers:
+        elif self.spec.reads_action:
             states["action"] = last = np.zeros((len(action), self.spec.actions), np.float32)
             starts = np.cumsum((0, *self.spec.sizes[:-1]))
             last[np.arange(len(action))[:, None], action.reshape(len(action), -1) + starts] = 1.0
         return states
 
-    def records(
+    def batch(
         self, obs: Array, action: Array, is_first: Array, state: States, log_prob: Array, advantage: Array, target: Array,
-        value: Array, out: Sequences | None = None,
-    ) -> Sequences:  # fmt: skip
-        """What B streams of T steps are learned from, as `epoch` wants it; in the memory of `out` if that fits.
+        value: Array, out: PackedSequences | None = None,
+    ) -> PackedSequences:  # fmt: skip
+        """What B streams of T steps are learned from, as `epoch` wants it; in the arrays of `out` if they fit.
 
         obs (T, B, ...), action (T, B) or (T, B, A), is_first bool (T, B), the last four float32 (T, B). `state`: before the
         first step, (B, ...); where `is_first` is true, states count as those of `initial`.
@@ -232,71 +240,71 @@ class FusedRecurrent:
         threads = min(self.threads, many) if count >= SHARED_FROM else 1
         shares = [(many * t // threads, many * (t + 1) // threads) for t in range(threads)]
         self._team.run([(gru_kernels.record_streams, *share, *rest) for share in shares])
-        return Sequences(data, stride, steps, raw, advantages, h, last)
+        return PackedSequences(data, stride, steps, raw, advantages, h, last)
 
-    def order(self, streams: int, seed: int, counter: int = 0, block: int = 1) -> Array:
-        """0 .. streams - 1 in random order, int64; takes up to `streams` draws of the stream `seed`, from `counter` on.
+    def permutation(self, num_samples: int, seed: int, block: int = 1, counter: int = 0) -> Array:
+        """0 .. num_samples - 1 in random order, int64, where runs of `block` neighbours stay together.
 
-        Runs of `block` streams stay together.
+        Takes up to `num_samples` draws of the random stream `seed`, from number `counter` on.
         """
-        order, blocks = np.empty(streams, np.int64), np.empty(-(-streams // block), np.int64)
-        kernels.shuffle(blocks, order, block, np.uint64(seed % 2**64), counter)
-        return order
+        index, blocks = np.empty(num_samples, np.int64), np.empty(-(-num_samples // block), np.int64)
+        kernels.shuffle(blocks, index, block, np.uint64(seed % 2**64), counter)
+        return index
 
-    def gradient(self, records: Sequences, index: Array, coefs: Coefs, scale: Array | None = None) -> Array:
-        """The gradient of the mean loss over all steps of the streams `index` goes into the memory's `grad`.
+    def gradient(self, batch: PackedSequences, index: Array, coefs: Coefs, scale: Array | None = None) -> Array:
+        """The gradient of the mean loss over all steps of the streams `index` goes into `parameters.grad`.
 
         Advantages are taken as they are. Returns float64 (5,): policy loss, value loss, entropy, KL divergence and clipped
         ratios, summed over steps.
         """
-        self._learn(kernels.GRADIENT, records, index, len(index), coefs, scale, np.zeros(0))
+        self._learn(kernels.GRADIENT, batch, index, len(index), coefs, scale, np.zeros(0))
         return self._learning.total.copy()
 
     def epoch(
-        self, records: Sequences, order: Array, size: int, coefs: Coefs, learning_rate: float, max_grad_norm: float,
+        self, batch: PackedSequences, permutation: Array, size: int, coefs: Coefs, learning_rate: float, max_grad_norm: float,
         normalise: bool = True, scale: Array | None = None,
     ) -> tuple[Array, Array]:  # fmt: skip
-        """One pass over the streams `order` in minibatches of `size` streams, with a step of Adam after each.
+        """One pass over the streams `permutation` in minibatches of `size` streams, with a step of Adam after each.
 
         With `normalise` each minibatch standardises its advantages. Returns the five sums of `gradient`, and the norms of
         the gradients before clipping, float64 (minibatches,): if the last is not finite, the epoch ended there, with
         parameters as before that step and the bad gradient in `grad`.
         """
-        norms = np.zeros(-(-len(order) // max(size, 1)))
+        norms = np.zeros(-(-len(permutation) // max(size, 1)))
         task = kernels.STATISTICS if normalise else kernels.GRADIENT
-        rates = (learning_rate, max_grad_norm, *self.memory.betas, self.memory.eps)
-        done = self._learn(task, records, order, size, coefs, scale, norms, rates)
+        rates = (learning_rate, max_grad_norm, *self.parameters.betas, self.parameters.eps)
+        done = self._learn(task, batch, permutation, size, coefs, scale, norms, rates)
         return self._learning.total.copy(), norms[: done + 1]
 
     def _learn(
-        self, task: int, records: Sequences, order: Array, size: int, coefs: Coefs, scale: Array | None, norms: Array,
+        self, task: int, batch: PackedSequences, permutation: Array, size: int, coefs: Coefs, scale: Array | None, norms: Array,
         rates: tuple[float, ...] = (),
     ) -> int:  # fmt: skip
-        count = len(records.advantage) // records.steps
-        if size < 1 or len(order) < 1 or order.min() < 0 or order.max() >= count:
+        count = len(batch.advantage) // batch.steps
+        if size < 1 or len(permutation) < 1 or permutation.min() < 0 or permutation.max() >= count:
             raise ValueError(f"an index of streams must lie in 0..{count - 1} and not be empty, nor a minibatch")
-        if records.steps > self.steps:
-            self._reserve(records.steps)
+        if batch.steps > self.steps:
+            self._reserve(batch.steps)
         learning = self._learning._replace(norms=norms)
         value_clip = -1.0 if coefs.value_clip is None else coefs.value_clip
         learning.coefs[:4] = coefs.clip_coef, value_clip, coefs.vf_coef, coefs.ent_coef
         learning.coefs[4 : 4 + len(rates)] = rates
         learning.total[:] = 0.0
-        learning.steps[0] = self.memory.steps
-        order = np.ascontiguousarray(order, np.int64)
+        learning.steps[0] = self.parameters.steps
+        index = np.ascontiguousarray(permutation, np.int64)
         streams = gru_kernels.Streams(
-            records.data, records.stride, records.steps, records.raw, self._scale(scale), order, records.advantage, records.h,
-            records.last, NOTHING, NOTHING,
+            batch.data, batch.stride, batch.steps, batch.raw, self._scale(scale), index, batch.advantage, batch.h,
+            batch.last, NOTHING, NOTHING,
         )  # fmt: skip
-        width = streams_of(self.table, records.steps)
-        threads = min(self.threads, -(-min(size, len(order)) // width), GROUPS)
-        done = self._work(threads, task, bool(rates), streams, NO_ACTING, len(order), size, width, learning)
-        self.memory.steps = int(learning.steps[0])
+        width = streams_of(self.table, batch.steps)
+        threads = min(self.threads, -(-min(size, len(permutation)) // width), GROUPS)
+        done = self._work(threads, task, bool(rates), streams, NO_ACTING, len(permutation), size, width, learning)
+        self.parameters.steps = int(learning.steps[0])
         return done
 
     def _work(
         self, threads: int, task: int, update: bool, streams: gru_kernels.Streams, acting: kernels.Acting, total: int,
-        size: int, width: int = TILE, learning: kernels.Learning | None = None, world: kernels.World = NO_WORLD,
+        size: int, width: int = TILE, learning: kernels.Learning | None = None, world: kernels.NativeRollout = NO_ROLLOUT,
         seeds: Array = NO_SEEDS, counter: int = 0,
     ) -> int:  # fmt: skip
         rest: Any = (streams, acting, learning or self._learning, world, total, size, width, seeds, counter)

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from .....store.arrays import Array
-from ..mlp.plan import COLUMNS, HALF, ROWS, TILE, WIDE_ROWS, L, P, Plan, _stride, _up
+from ..mlp.plan import COLUMNS, HALF, ROWS, TILE, WIDE_ROWS, L, NetworkTables, P, _stride, _up
 
 STREAMS = 24  # streams of a tile, at most: a multiple of ROWS
 NEAR = 80_000  # numbers that a tile's rows may have, so that on the way back they are still in a core's second cache
@@ -21,7 +21,7 @@ NEAR = 80_000  # numbers that a tile's rows may have, so that on the way back th
 
 @dataclass(frozen=True)
 class GRUSpec:
-    """An actor-critic whose two linear heads read a GRU that reads the observation, and with `remembers` the last action.
+    """An actor-critic whose two linear heads read a GRU that reads the observation, and with `reads_action` the last action.
 
     It is `eager_memory.RecurrentActorCritic` over `recurrent.Recurrent` with cell "gru" and one layer. `sizes` as in MLPSpec.
     """
@@ -30,7 +30,7 @@ class GRUSpec:
     hidden: int = 64
     head: Literal["categorical", "gaussian"] = "categorical"
     sizes: tuple[int, ...] = (2,)
-    remembers: bool = False
+    reads_action: bool = False
 
     @property
     def actions(self) -> int:
@@ -45,7 +45,7 @@ class GRUSpec:
     @property
     def width(self) -> int:
         """Numbers that the GRU reads."""
-        return self.inputs + (self.actions if self.remembers else 0)
+        return self.inputs + (self.actions if self.reads_action else 0)
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -101,7 +101,7 @@ class U(IntEnum):
     B_X = 18
     B_H = 19
     GRAD = 20  # in a group's gradient: rows as a row has numbers, 4 WIDE apart
-    REMEMBERS = 21
+    READS_ACTION = 21
 
 
 def streams_of(table: Array, steps: int) -> int:
@@ -110,7 +110,7 @@ def streams_of(table: Array, steps: int) -> int:
     return min(STREAMS, max(1, NEAR // (row * steps) // ROWS) * ROWS)
 
 
-def gru_plan(spec: GRUSpec, steps: int) -> tuple[Plan, Array]:
+def gru_plan(spec: GRUSpec, steps: int) -> tuple[NetworkTables, Array]:
     """Tables for `spec` and sequences of up to `steps` steps: the heads', and the GRU's, int64 (len(U),)."""
     x, h, wide, outputs = spec.width, spec.hidden, _up(spec.hidden, COLUMNS), spec.actions + 1
     start = spec.actions if spec.head == "gaussian" else 0  # log_std comes first
@@ -155,7 +155,7 @@ def gru_plan(spec: GRUSpec, steps: int) -> tuple[Plan, Array]:
     gru |= {
         U.INPUTS: spec.inputs, U.X: x, U.H: h, U.WIDE: wide, U.HEAD_STRIDE: head_stride, U.PANEL: panel,
         U.BACKWARD: backward, U.W_X: start, U.W_H: w_h, U.B_X: b_x, U.B_H: b_x + 3 * h,
-        U.REMEMBERS: int(spec.remembers), U.ROW_STRIDE: _up(x + 1 + max(wide, h + ROWS), HALF) | HALF,
+        U.READS_ACTION: int(spec.reads_action), U.ROW_STRIDE: _up(x + 1 + max(wide, h + ROWS), HALF) | HALF,
         U.GATE_STRIDE: 4 * wide | HALF, U.ERROR_STRIDE: wide | HALF,
     }  # fmt: skip
     table = np.array([gru[part] for part in U], np.int64)
@@ -169,7 +169,7 @@ def gru_plan(spec: GRUSpec, steps: int) -> tuple[Plan, Array]:
         work = _up(work + many, COLUMNS)
     whole[P.WORK] = work
     sizes = spec.sizes if spec.head == "categorical" else ()
-    tables = Plan(
+    tables = NetworkTables(
         np.array([[row[column] for column in L]], np.int64),
         np.array([*(whole[p] for p in P if p != P.SIZES), *sizes], np.int64),
     )

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .....native import splitmix64
+from .....native.splitmix64 import GOLDEN
 from .....store.arrays import Array
 from ..simd.cache import kernel
 from ..simd.maths import exp, normal
@@ -19,9 +21,7 @@ from ..simd.vectors import LANES, call_at, copy_bytes, float_raw, inner, load, p
 from .passes import backward, distribution, fetch, forward, loss, pack, unpack
 from .plan import GROUPS, TILE, P
 
-GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # SplitMix64 (Steele, Lea & Flood 2014): its increment, and Stafford's variant 13
-MIX_1, MIX_2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
-S27, S30, S31, S32, S41 = (np.uint64(v) for v in (27, 30, 31, 32, 41))
+S32, S41 = np.uint64(32), np.uint64(41)
 TO_UNIT = np.float32(2.0**-23)
 OUTPUTS, SAMPLE, STATISTICS, GRADIENT, EXPLORE = 0, 1, 2, 3, 4  # what a group of tiles may be asked for
 MEAN, WEIGHT_SCALE = 0, 1  # of a minibatch's advantages
@@ -42,14 +42,14 @@ class Net(NamedTuple):
     scales: Array  # float32 (2,): MEAN, WEIGHT_SCALE
 
 
-class Rows(NamedTuple):
+class SampleRows(NamedTuple):
     """B rows of observations, or of records: observation, four facts, action side by side."""
 
     data: Array  # uint8 (B * stride,)
     stride: int  # bytes a row
     raw: bool  # an observation is float32 numbers, not bytes
     scale: Array  # float32 (2 D,): mean, 1 / deviation; or empty
-    order: Array  # int64: the rows to take; empty: all
+    selected: Array  # int64: the rows to take; empty: all
     advantage: Array  # float32 (B,), as in the records: to be averaged without reading all of them
 
 
@@ -66,7 +66,7 @@ class Acting(NamedTuple):
     outputs: Array  # float32 (B * actions,)
 
 
-class World(NamedTuple):
+class NativeRollout(NamedTuple):
     """N copies with A agents that a C function steps, and the memory for what happens to them in T steps. All arrays flat."""
 
     step: int  # address of int64 (first, last, table, reals, actions, limit, autoreset), all of them int64
@@ -83,13 +83,13 @@ class World(NamedTuple):
     truncated: Array
     ended_return: Array  # float64 (N * A,)
     ended_length: Array  # int64 (N,)
-    kept_obs: Array  # uint8 (T * N * A * stride,): what was seen before each step
-    kept_final_obs: Array  # where truncated
-    kept_reward: Array
-    kept_terminated: Array
-    kept_truncated: Array
-    kept_return: Array  # where an episode ended
-    kept_length: Array
+    buffer_obs: Array  # uint8 (T * N * A * stride,): what was seen before each step
+    buffer_final_obs: Array  # where truncated
+    buffer_reward: Array
+    buffer_terminated: Array
+    buffer_truncated: Array
+    buffer_ended_return: Array  # where an episode ended
+    buffer_ended_length: Array
     clock: Array  # int64 (4,): memory for the clock, nanoseconds in the world, nanoseconds in all, of the first thread
     clock_at: int  # its address
 
@@ -104,11 +104,7 @@ class Learning(NamedTuple):
     norms: Array  # float64 (minibatches,)
 
 
-@inner
-def mix(x: Any) -> Any:
-    x = (x ^ (x >> S30)) * MIX_1
-    x = (x ^ (x >> S27)) * MIX_2
-    return x ^ (x >> S31)
+mix = inner(splitmix64.mix)
 
 
 @inner
@@ -206,23 +202,23 @@ def step_tile(world: Any, stride: int, t: int, first: int, count: int) -> None:
     agents = world.agents
     copies, low, high = world.terminated.shape[0], first // agents, (first + count) // agents
     rows = t * copies * agents  # of the steps before
-    copy_bytes(world.kept_obs, (rows + first) * stride, world.obs, first * stride, count * stride)
+    copy_bytes(world.buffer_obs, (rows + first) * stride, world.obs, first * stride, count * stride)
     actions = world.actions + rows * world.action_size
     call_at(world.step, low, high, world.table, world.reals, actions, world.limit, 1)
     for row in range(first, first + count):
-        world.kept_reward[rows + row] = world.reward[row]
+        world.buffer_reward[rows + row] = world.reward[row]
     for i in range(low, high):
         at = t * copies + i
         terminated, truncated = world.terminated[i], world.truncated[i]
-        world.kept_terminated[at] = terminated
-        world.kept_truncated[at] = truncated
+        world.buffer_terminated[at] = terminated
+        world.buffer_truncated[at] = truncated
         if terminated or truncated:
-            world.kept_length[at] = world.ended_length[i]
+            world.buffer_ended_length[at] = world.ended_length[i]
             for k in range(i * agents, (i + 1) * agents):
-                world.kept_return[rows + k] = world.ended_return[k]
+                world.buffer_ended_return[rows + k] = world.ended_return[k]
         if truncated:
             begin, size = i * agents * stride, agents * stride
-            copy_bytes(world.kept_final_obs, rows * stride + begin, world.final_obs, begin, size)
+            copy_bytes(world.buffer_final_obs, rows * stride + begin, world.final_obs, begin, size)
 
 
 @inner
@@ -234,12 +230,12 @@ def facts_at(whole: Any, raw: bool) -> int:
 
 @inner
 def know(net: Any, rows: Any, base: int, low: int, count: int) -> None:
-    """The facts and actions in records order[low : low + count]."""
+    """The facts and actions in records selected[low : low + count]."""
     whole, work = net.whole, net.work
     known, action = base + whole[P.FACTS], base + whole[P.ACTION]
     mean, scale, first = net.scales[MEAN], net.scales[WEIGHT_SCALE], facts_at(whole, rows.raw)
     for s in range(count):
-        at = rows.order[low + s] * rows.stride + first
+        at = rows.selected[low + s] * rows.stride + first
         work[known + s] = float_raw(rows.data, at)
         work[known + TILE + s] = (float_raw(rows.data, at + 4) - mean) * scale
         work[known + 2 * TILE + s] = float_raw(rows.data, at + 8)
@@ -250,14 +246,14 @@ def know(net: Any, rows: Any, base: int, low: int, count: int) -> None:
 
 @inner
 def call_for(rows: Any, low: int, high: int) -> int:
-    """Bring the memory of records order[low:high] near, by reading it in a loop that need not wait for any single one.
+    """Bring the memory of records selected[low:high] near, by reading it in a loop that need not wait for any single one.
 
     Prefetch instructions would be the better way, but many processors drop them where the page's address is not known yet.
     Returns a sum, so that the compiler keeps the reading.
     """
     total = 0
     for j in range(low, high):
-        at = rows.order[j] * rows.stride
+        at = rows.selected[j] * rows.stride
         for k in range(at, at + rows.stride - 1, 64):
             total += rows.data[k]
         total += rows.data[at + rows.stride - 1]
@@ -266,11 +262,12 @@ def call_for(rows: Any, low: int, high: int) -> int:
 
 @inner
 def advantage_sums(net: Any, rows: Any, g: int, start: int, first: int, last: int) -> None:
-    """Group g's sums of advantages and of their squares, over rows order[first:last], less the advantage of order[start]."""
-    about = np.float64(rows.advantage[rows.order[start]])  # something near: squares of small numbers lose nothing
+    """Group g's sums of advantages and of their squares over rows selected[first:last]. All are taken less the advantage of
+    row selected[start]: it is of the same size, so that squares lose no digits."""
+    about = np.float64(rows.advantage[rows.selected[start]])
     total, squares = 0.0, 0.0
     for j in range(first, last):
-        x = np.float64(rows.advantage[rows.order[j]]) - about
+        x = np.float64(rows.advantage[rows.selected[j]]) - about
         total += x
         squares += x * x
     net.sums[g * 8 + 5] = total
@@ -285,7 +282,7 @@ def advantage_scale(net: Any, rows: Any, groups: int, start: int, count: int) ->
         total += net.sums[g * 8 + 5]
         squares += net.sums[g * 8 + 6]
     variance = max(squares - total * total / count, 0.0) / (count - 1)
-    net.scales[MEAN] = np.float32(np.float64(rows.advantage[rows.order[start]]) + total / count)
+    net.scales[MEAN] = np.float32(np.float64(rows.advantage[rows.selected[start]]) + total / count)
     net.scales[WEIGHT_SCALE] = np.float32(1.0 / (math.sqrt(variance) + 1e-8))
 
 
@@ -371,7 +368,7 @@ def work(
                     count = min(TILE, last - at)
                     began = now(world) if part == EXPLORE and thread == 0 else 0
                     row = at - low if part == EXPLORE else at
-                    fetch(whole, net.work, base, rows.data, rows.stride, rows.raw, rows.order, row, count, rows.scale)
+                    fetch(whole, net.work, base, rows.data, rows.stride, rows.raw, rows.selected, row, count, rows.scale)
                     if part == GRADIENT:
                         know(net, rows, base, at, count)
                         net.sums[g * 8 + 7] = call_for(rows, at + count, min(at + count + TILE, last))
@@ -425,7 +422,7 @@ def record(
     first: int, last: int, obs: Any, size: int, facts: int, choice: Any, move: Any, parts: int,
     log_prob: Any, advantage: Any, target: Any, value: Any, data: Any, stride: int,
 ) -> None:  # fmt: skip
-    """Records `first` .. `last` - 1 from arrays that have a row each; `size` bytes of observation, `facts` behind them.
+    """PackedBatch `first` .. `last` - 1 from arrays that have a row each; `size` bytes of observation, `facts` behind them.
 
     Rows are learned from in random order: what belongs to one row costs one trip to far memory, not six.
     """
@@ -442,8 +439,8 @@ def record(
 
 
 @kernel
-def shuffle(blocks: Any, order: Any, block: int, seed: Any, counter: int) -> None:
-    """0 .. len(order) - 1 in an order that is random but for runs of `block` that stay together (Durstenfeld 1964).
+def shuffle(blocks: Any, permutation: Any, block: int, seed: Any, counter: int) -> None:
+    """0 .. len(permutation) - 1 in random order, where runs of `block` neighbours stay together (Durstenfeld 1964).
 
     Takes as many draws of the stream `seed` as there are `blocks`, which is scratch memory, from number `counter` on.
     """
@@ -456,6 +453,6 @@ def shuffle(blocks: Any, order: Any, block: int, seed: Any, counter: int) -> Non
     at = 0
     for j in range(blocks.shape[0]):
         first = blocks[j] * block
-        for row in range(first, min(first + block, order.shape[0])):
-            order[at] = row
+        for row in range(first, min(first + block, permutation.shape[0])):
+            permutation[at] = row
             at += 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -12,20 +12,23 @@ from ....optim.parameters import Parameters, aligned
 from ...types import Acted, Coefs
 from ..simd.threads import Team
 from . import kernels
-from .plan import GROUPS, TILE, L, MLPSpec, P, Plan, plan
+from .plan import GROUPS, TILE, L, MLPSpec, NetworkTables, P, plan
 
 SHARED_FROM = 512  # rows of one pass; fewer are done sooner than a second thread is awake
 NOTHING, NO_INDEX = np.empty(0, np.float32), np.empty(0, np.int64)
-NO_ACTING = kernels.Acting(NO_INDEX, NOTHING, NOTHING, NOTHING, NOTHING, NOTHING, NOTHING, NOTHING)
-NO_BYTES, NO_FLAGS, NO_SEEDS = np.empty(0, np.uint8), np.empty(0, np.bool_), np.zeros(1, np.uint64)
-NO_NUMBERS, CLOCK = np.empty(0), np.zeros(4, np.int64)
-NO_WORLD = kernels.World(
-    0, 0, 0, 0, 1, 0, 0, NO_BYTES, NO_BYTES, NOTHING, NO_FLAGS, NO_FLAGS, NO_NUMBERS, NO_INDEX,
-    NO_BYTES, NO_BYTES, NOTHING, NO_FLAGS, NO_FLAGS, NO_NUMBERS, NO_INDEX, CLOCK, CLOCK.ctypes.data,
+NO_SEEDS = np.zeros(1, np.uint64)
+NO_ACTING = kernels.Acting(
+    choice=NO_INDEX, move=NOTHING, legal=NOTHING, bounds=NOTHING, log_prob=NOTHING, entropy=NOTHING, value=NOTHING,
+    outputs=NOTHING,
 )  # fmt: skip
+# What a step of a world fills; the buffers of a rollout have the same names after "buffer_". Types as in `envs.batch.Native`.
+FILLED = {
+    "obs": np.uint8, "final_obs": np.uint8, "reward": np.float32, "terminated": np.bool_, "truncated": np.bool_,
+    "ended_return": np.float64, "ended_length": np.int64,
+}  # fmt: skip
 
 
-class Records(NamedTuple):
+class PackedBatch(NamedTuple):
     """B rows to learn from: what belongs to one lies side by side, because rows are taken in random order."""
 
     data: Array  # uint8 (B * stride,): observation, float32 log-probability, advantage, target, value, and the action's parts
@@ -34,44 +37,66 @@ class Records(NamedTuple):
     advantage: Array  # float32 (B,), once more
 
 
-def memory_of(plan: Plan, memory: Parameters, groups: int) -> tuple[kernels.Net, kernels.Learning]:
-    """The memory of kernels that work on `groups` groups of tiles at a time."""
+def work_space_of(plan: NetworkTables, parameters: Parameters, groups: int) -> tuple[kernels.Net, kernels.Learning]:
+    """The arrays of kernels that work on `groups` groups of tiles at a time."""
     work = aligned(groups, plan[P.WORK])
     for layer in plan.layers:  # the columns of ones, which no pass touches
         at, stride = layer[L.SOURCE], layer[L.SOURCE_STRIDE]
         work[:, at : at + TILE * stride].reshape(groups, TILE, stride)[:, :, layer[L.ONES]] = 1.0
     net = kernels.Net(
-        plan.layers, plan.whole, memory.flat, np.full(memory.flat.size, np.nan, np.float32), aligned(plan[P.PACKED]),
+        plan.layers, plan.whole, parameters.flat, np.full(parameters.flat.size, np.nan, np.float32), aligned(plan[P.PACKED]),
         work.reshape(-1), aligned(groups * plan[P.GROUP]), np.zeros(groups * 8), np.zeros(2, np.float32),
     )  # fmt: skip
     learning = kernels.Learning(
-        np.zeros(9), memory.grad, memory.mean, memory.square, np.zeros(1, np.int64), np.zeros(5), np.zeros(0)
+        np.zeros(9), parameters.grad, parameters.mean, parameters.square, np.zeros(1, np.int64), np.zeros(5), np.zeros(0)
     )
     return net, learning
 
 
-def native_of(world: Any, kept: Any, steps: int) -> kernels.World:
-    """An `envs.core.Native` and the memory `kept` for what happens in `steps` steps, as kernels take them."""
-    actions, wanted = kept.action, (steps, len(world.reward), *world.action_shape)
+def _flat(array: Array, name: str) -> Array:
+    """One row of numbers; observations as bytes."""
+    return array.reshape(-1).view(np.uint8) if name.endswith("obs") else array.reshape(-1)
+
+
+def native_rollout(world: Any, buffer: Any, steps: int) -> kernels.NativeRollout:
+    """An `envs.batch.Native` and the `buffer` for `steps` steps of it, as kernels take them. Raises ValueError where the
+    buffer's arrays do not have the shapes and types of the world's."""
+    actions, wanted = buffer.action, (steps, len(world.reward), *world.action_shape)
     if actions.shape != wanted or actions.dtype != world.action_dtype or not actions.flags.c_contiguous:
         raise ValueError(
-            f"memory for actions is {actions.dtype} {actions.shape}: the world wants {world.action_dtype} {wanted}"
+            f"the buffer of actions is {actions.dtype} {actions.shape}: the world needs {world.action_dtype} {wanted}"
         )
-    flat: list[Any] = [
-        array.reshape(-1).view(np.uint8) if name.endswith("obs") else array.reshape(-1)
-        for source in (world, kept)
-        for name in ("obs", "final_obs", "reward", "terminated", "truncated", "ended_return", "ended_length")
-        for array in [getattr(source, name)]
-    ]
-    for here, there in zip(flat[:7], flat[7:], strict=True):
-        if there.size != steps * here.size or there.dtype != here.dtype:
-            raise ValueError(f"memory for {steps} steps is {there.dtype} {there.shape}, of one step {here.dtype} {here.shape}")
-    agents, clock = world.reward.shape[1], np.zeros(4, np.int64)
-    tables = world.step, world.table, world.reals, world.limit, agents, actions.ctypes.data, actions[0, 0, 0].nbytes
-    return kernels.World(*[*tables, *flat, clock, clock.ctypes.data])
+    filled = {name: _flat(getattr(world, name), name) for name in FILLED}
+    all_steps = {name: _flat(getattr(buffer, name), name) for name in FILLED}
+    for name, of_step in filled.items():
+        of_all = all_steps[name]
+        if of_all.size != steps * of_step.size or of_all.dtype != of_step.dtype:
+            raise ValueError(
+                f"the buffer of {name} for {steps} steps is {of_all.dtype} {of_all.shape}, of one step {of_step.dtype} "
+                f"{of_step.shape}"
+            )
+    clock = np.zeros(4, np.int64)
+    return kernels.NativeRollout(
+        step=world.step, table=world.table, reals=world.reals, limit=world.limit, agents=world.reward.shape[1],
+        actions=actions.ctypes.data, action_size=actions[0, 0, 0].nbytes, clock=clock, clock_at=clock.ctypes.data,
+        **filled, **{f"buffer_{name}": array for name, array in all_steps.items()},
+    )  # fmt: skip
 
 
-def share_of(world: kernels.World) -> float:
+def _no_rollout() -> kernels.NativeRollout:
+    """For kernel calls that step no world: empty arrays of the right types."""
+    clock = np.zeros(4, np.int64)
+    return kernels.NativeRollout(
+        step=0, table=0, reals=0, limit=0, agents=1, actions=0, action_size=0, clock=clock, clock_at=clock.ctypes.data,
+        **{name: np.empty(0, kind) for name, kind in FILLED.items()},
+        **{f"buffer_{name}": np.empty(0, kind) for name, kind in FILLED.items()},
+    )  # fmt: skip
+
+
+NO_ROLLOUT = _no_rollout()
+
+
+def share_of(world: kernels.NativeRollout) -> float:
     """The world's share of the time that exploring took."""
     return float(world.clock[2] / world.clock[3]) if world.clock[3] else 0.0
 
@@ -80,7 +105,8 @@ def buffers_of(spec: Any, rows: int) -> Acted:
     """Memory for what acting with an MLPSpec or a GRUSpec gives out."""
     gaussian, parts = spec.head == "gaussian", spec.parts
     action = np.empty((rows, parts) if gaussian or parts > 1 else rows, np.float32 if gaussian else np.int64)
-    return Acted(action, *(np.empty(rows, np.float32) for _ in range(3)))
+    log_prob, entropy, value = (np.empty(rows, np.float32) for _ in range(3))
+    return Acted(action, log_prob, entropy, value)
 
 
 def check_buffers(out: Acted, wanted: Acted) -> None:
@@ -97,22 +123,24 @@ def limits_of(spec: Any, bounds: Array | None) -> Array:
 
 
 class FusedActorCritic:
-    """`spec` computed with `memory`, on up to `threads` threads, whose number changes no bit.
+    """The network `spec` with its `parameters`, computed on up to `threads` threads, whose number changes no bit.
 
-    Whoever else changes the parameters (a loaded checkpoint, torch's views of them) is noticed at the next call. Not for
-    several threads of Python at a time: the work space is one. Without `memory` all parameters are zero.
+    Parameters may be changed from outside (by a loaded checkpoint, or through torch's views of them): the next call sees it.
+    Only one thread of Python may call at a time, because there is one work space. Without `parameters` all are zero.
     """
 
-    def __init__(self, spec: MLPSpec, memory: Parameters | None = None, threads: int = 1) -> None:
+    compiled: ClassVar[bool] = True  # `epoch` is one kernel call
+
+    def __init__(self, spec: MLPSpec, parameters: Parameters | None = None, threads: int = 1) -> None:
         misfit = spec.fits() or (None if spec.value else "an actor-critic has a value head")
-        if misfit is None and memory and memory.shapes != spec.shapes:
-            misfit = f"{spec} has parameters {spec.shapes}, the memory {memory.shapes}"
+        if misfit is None and parameters and parameters.shapes != spec.shapes:
+            misfit = f"{spec} has parameters {spec.shapes}, those given are {parameters.shapes}"
         if misfit:
             raise ValueError(misfit)
-        self.spec, self.memory, self.threads = spec, memory or Parameters(spec.shapes), threads
+        self.spec, self.parameters, self.threads = spec, parameters or Parameters(spec.shapes), threads
         self.plan = plan(spec)
         self._team = Team()
-        self._net, self._learning = memory_of(self.plan, self.memory, GROUPS)
+        self._net, self._learning = work_space_of(self.plan, self.parameters, GROUPS)
 
     @property
     def compiles(self) -> bool:
@@ -144,7 +172,10 @@ class FusedActorCritic:
         else:
             check_buffers(out, self.buffers(len(obs)))
         choice, move = self._actions(out.action)
-        acting = kernels.Acting(choice, move, NOTHING, NOTHING, *out[1:], NOTHING)
+        acting = kernels.Acting(
+            choice=choice, move=move, legal=NOTHING, bounds=NOTHING, log_prob=out.log_prob, entropy=out.entropy,
+            value=out.value, outputs=NOTHING,
+        )  # fmt: skip
         self._work(kernels.SAMPLE, rows, acting, len(obs), seeds=np.array([seed % 2**64], np.uint64), counter=counter)
         return out
 
@@ -153,11 +184,11 @@ class FusedActorCritic:
         return TILE % agents == 0
 
     def collect_natively(
-        self, world: Any, kept: Any, seeds: Array, acted: Acted, scale: Array | None = None, bounds: Array | None = None
+        self, world: Any, buffer: Any, seeds: Array, acted: Acted, scale: Array | None = None, bounds: Array | None = None
     ) -> float:
         """Act and step the copies of a world, over and over, without coming back to Python; each thread has its own copies.
 
-        `world` is an `envs.core.Native`; what happens goes into `kept`, an object with arrays `obs`, `action`, `reward`,
+        `world` is an `envs.core.Native`; what happens goes into `buffer`, an object with arrays `obs`, `action`, `reward`,
         `terminated`, `truncated`, `final_obs` (where truncated), `ended_return` and `ended_length` (where an episode ended),
         whose first axis is T steps and whose others are those of the world's; and into `acted`, from `buffers(T * N * A)`.
         Step t draws from seeds[t] as `act` does: `act` and a step in turns, from Python, give the same bits. `bounds`,
@@ -167,22 +198,25 @@ class FusedActorCritic:
         rows = self._rows(world.obs.reshape(copies * agents, -1), scale)
         choice, move = self._actions(acted.action)
         gaussian = self.spec.head == "gaussian"
-        native, actions = native_of(world, kept, steps), kept.action
+        native, actions = native_rollout(world, buffer, steps), buffer.action
         legal = actions.reshape(-1) if gaussian else NOTHING
         if not gaussian:
             choice = actions.reshape(-1)
         limits = limits_of(self.spec, bounds)
         check_buffers(acted, self.buffers(steps * copies * agents))
-        acting = kernels.Acting(choice, move, legal, limits, *acted[1:], NOTHING)
+        acting = kernels.Acting(
+            choice=choice, move=move, legal=legal, bounds=limits, log_prob=acted.log_prob, entropy=acted.entropy,
+            value=acted.value, outputs=NOTHING,
+        )  # fmt: skip
         count = copies * agents
         self._work(kernels.EXPLORE, rows, acting, steps * count, seeds=seeds.astype(np.uint64), size=count, world=native)
         return share_of(native)
 
-    def records(
+    def batch(
         self, obs: Array, action: Array, log_prob: Array, advantage: Array, target: Array, value: Array,
-        out: Records | None = None,
-    ) -> Records:  # fmt: skip
-        """What B rows are learned from, as `gradient` and `epoch` want it; in the memory of `out` if that fits.
+        out: PackedBatch | None = None,
+    ) -> PackedBatch:  # fmt: skip
+        """What B rows are learned from, as `gradient` and `epoch` want it; in the arrays of `out` if they fit.
 
         `obs` and `action` as `act` takes and gives them; the others float32 (B,): log-probability and value when acting,
         advantage, and value target.
@@ -197,7 +231,7 @@ class FusedActorCritic:
         first = -(-rows.stride // 4) * 4
         stride = first + 16 + 4 * parts
         if out is None or out.stride != stride or len(out.data) != count * stride or out.raw != rows.raw:
-            out = Records(np.empty(count * stride, np.uint8), stride, rows.raw, np.empty(count, np.float32))
+            out = PackedBatch(np.empty(count * stride, np.uint8), stride, rows.raw, np.empty(count, np.float32))
         out.advantage[:] = facts[1]
         choice, move = self._actions(np.ascontiguousarray(action))
         threads = self._threads(count)
@@ -206,62 +240,63 @@ class FusedActorCritic:
         self._team.run([(kernels.record, *share, *rest) for share in shares])
         return out
 
-    def order(self, rows: int, seed: int, counter: int = 0, block: int = 1) -> Array:
-        """0 .. rows - 1 in random order, int64; takes up to `rows` draws of the stream `seed`, from number `counter` on.
+    def permutation(self, num_samples: int, seed: int, block: int = 1, counter: int = 0) -> Array:
+        """0 .. num_samples - 1 in random order, int64, where runs of `block` neighbours stay together.
 
-        Runs of `block` rows stay together.
+        Takes up to `num_samples` draws of the random stream `seed`, from number `counter` on.
         """
-        order, blocks = np.empty(rows, np.int64), np.empty(-(-rows // block), np.int64)
-        kernels.shuffle(blocks, order, block, np.uint64(seed % 2**64), counter)
-        return order
+        index, blocks = np.empty(num_samples, np.int64), np.empty(-(-num_samples // block), np.int64)
+        kernels.shuffle(blocks, index, block, np.uint64(seed % 2**64), counter)
+        return index
 
-    def gradient(self, records: Records, index: Array, coefs: Coefs, scale: Array | None = None) -> Array:
-        """The gradient of the mean loss over the rows `index` goes into the memory's `grad`.
+    def gradient(self, batch: PackedBatch, index: Array, coefs: Coefs, scale: Array | None = None) -> Array:
+        """The gradient of the mean loss over the rows `index` goes into `parameters.grad`.
 
         Advantages are taken as they are. Returns float64 (5,): policy loss, value loss, entropy, KL divergence and clipped
         ratios, summed over rows.
         """
-        self._learn(kernels.GRADIENT, records, index, len(index), coefs, scale, np.zeros(0))
+        self._learn(kernels.GRADIENT, batch, index, len(index), coefs, scale, np.zeros(0))
         return self._learning.total.copy()
 
     def epoch(
-        self, records: Records, order: Array, size: int, coefs: Coefs, learning_rate: float, max_grad_norm: float,
+        self, batch: PackedBatch, permutation: Array, size: int, coefs: Coefs, learning_rate: float, max_grad_norm: float,
         normalise: bool = True, scale: Array | None = None,
     ) -> tuple[Array, Array]:  # fmt: skip
-        """One pass over the rows `order` in minibatches of `size`, with a step of Adam after each.
+        """One pass over the rows `permutation` in minibatches of `size`, with a step of Adam after each.
 
         With `normalise` each minibatch standardises its advantages. Returns the five sums of `gradient`, and the norms of
         the gradients before clipping, float64 (minibatches,): if the last is not finite, the epoch ended there, with
         parameters as before that step and the bad gradient in `grad`.
         """
-        norms = np.zeros(-(-len(order) // max(size, 1)))
+        norms = np.zeros(-(-len(permutation) // max(size, 1)))
         task = kernels.STATISTICS if normalise else kernels.GRADIENT
-        rates = (learning_rate, max_grad_norm, *self.memory.betas, self.memory.eps)
-        done = self._learn(task, records, order, size, coefs, scale, norms, rates)
+        rates = (learning_rate, max_grad_norm, *self.parameters.betas, self.parameters.eps)
+        done = self._learn(task, batch, permutation, size, coefs, scale, norms, rates)
         return self._learning.total.copy(), norms[: done + 1]
 
     def _learn(
-        self, task: int, records: Records, order: Array, size: int, coefs: Coefs, scale: Array | None,
+        self, task: int, batch: PackedBatch, permutation: Array, size: int, coefs: Coefs, scale: Array | None,
         norms: Array, rates: tuple[float, ...] = (),
     ) -> int:  # fmt: skip
-        count = len(records.data) // records.stride
-        if size < 1 or len(order) < 1 or order.min() < 0 or order.max() >= count:
+        count = len(batch.data) // batch.stride
+        if size < 1 or len(permutation) < 1 or permutation.min() < 0 or permutation.max() >= count:
             raise ValueError(f"an index of rows must lie in 0..{count - 1} and not be empty, nor a minibatch")
         learning = self._learning._replace(norms=norms)
         value_clip = -1.0 if coefs.value_clip is None else coefs.value_clip
         learning.coefs[:4] = coefs.clip_coef, value_clip, coefs.vf_coef, coefs.ent_coef
         learning.coefs[4 : 4 + len(rates)] = rates
         learning.total[:] = 0.0
-        learning.steps[0] = self.memory.steps
-        order = np.ascontiguousarray(order, np.int64)
-        rows = kernels.Rows(records.data, records.stride, records.raw, self._scale(scale), order, records.advantage)
-        done = self._work(task, rows, NO_ACTING, len(order), size=size, learning=learning, update=bool(rates))
-        self.memory.steps = int(learning.steps[0])
+        learning.steps[0] = self.parameters.steps
+        index = np.ascontiguousarray(permutation, np.int64)
+        rows = kernels.SampleRows(batch.data, batch.stride, batch.raw, self._scale(scale), index, batch.advantage)
+        done = self._work(task, rows, NO_ACTING, len(permutation), size=size, learning=learning, update=bool(rates))
+        self.parameters.steps = int(learning.steps[0])
         return done
 
     def _work(
-        self, task: int, rows: kernels.Rows, acting: kernels.Acting, total: int, seeds: Array = NO_SEEDS, counter: int = 0,
-        size: int = 0, learning: kernels.Learning | None = None, update: bool = False, world: kernels.World = NO_WORLD,
+        self, task: int, rows: kernels.SampleRows, acting: kernels.Acting, total: int, seeds: Array = NO_SEEDS,
+        counter: int = 0, size: int = 0, learning: kernels.Learning | None = None, update: bool = False,
+        world: kernels.NativeRollout = NO_ROLLOUT,
     ) -> int:  # fmt: skip
         size = size or max(total, 1)
         threads = self._threads(size)
@@ -275,13 +310,13 @@ class FusedActorCritic:
         """(choice, move) for the kernels: one of them is `action`, flat, the other empty."""
         return (NO_INDEX, action.reshape(-1)) if self.spec.head == "gaussian" else (action.reshape(-1), NOTHING)
 
-    def _rows(self, obs: Array, scale: Array | None) -> kernels.Rows:
+    def _rows(self, obs: Array, scale: Array | None) -> kernels.SampleRows:
         """Observations, checked and flat."""
         inputs = self.spec.inputs
         if obs.dtype not in (np.uint8, np.float32) or obs.size != len(obs) * inputs:
             raise ValueError(f"observations {obs.dtype} {obs.shape}: expected uint8 or float32, {inputs} numbers a row")
         data = np.ascontiguousarray(obs).reshape(-1).view(np.uint8)
-        return kernels.Rows(data, inputs * obs.itemsize, obs.dtype == np.float32, self._scale(scale), NO_INDEX, NOTHING)
+        return kernels.SampleRows(data, inputs * obs.itemsize, obs.dtype == np.float32, self._scale(scale), NO_INDEX, NOTHING)
 
     def _scale(self, scale: Array | None) -> Array:
         if scale is None:

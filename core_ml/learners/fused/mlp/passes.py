@@ -98,15 +98,15 @@ def fetch_row(work: Any, at: int, data: Any, start: int, raw: bool, inputs: int,
 
 @inner
 def fetch(
-    whole: Any, work: Any, base: int, data: Any, row_bytes: int, raw: bool, order: Any, low: int, count: int, scale: Any
+    whole: Any, work: Any, base: int, data: Any, row_bytes: int, raw: bool, index: Any, low: int, count: int, scale: Any
 ) -> None:
-    """Observations low .. low + count - 1 of `order` (of all rows, if it is empty) into the first tile, as float32, normalised.
+    """Observations low .. low + count - 1 of `index` (of all rows, if it is empty) into the first tile, as float32, normalised.
 
     Each row of the bytes `data` begins with one; `raw`: it is float32 numbers. `scale`: means, then 1 / deviation, or empty.
     """
     inputs, stride = whole[P.INPUTS], whole[P.INPUT_STRIDE]
     for s in range(count):
-        row = order[low + s] if order.shape[0] else low + s
+        row = index[low + s] if index.shape[0] else low + s
         fetch_row(work, base + s * stride, data, row * row_bytes, raw, inputs, scale)
 
 

@@ -134,7 +134,7 @@ def _stride(columns: int, ones: int) -> int:
 
 
 @dataclass(frozen=True)
-class Plan:
+class NetworkTables:
     layers: Array  # int64 (layers, len(L))
     whole: Array  # int64 (P.SIZES + heads,)
 
@@ -150,7 +150,7 @@ class Tile(NamedTuple):
     ones: int  # the column that is 1, so that the bias is one more weight
 
 
-def plan(spec: MLPSpec) -> Plan:
+def plan(spec: MLPSpec) -> NetworkTables:
     """Tables for `spec`. Parameters lie as `named_parameters()` of the module lists them."""
     actions, last = spec.actions, spec.hidden[-1]
     outputs = actions + spec.value
@@ -213,7 +213,7 @@ def plan(spec: MLPSpec) -> Plan:
     whole[P.SCRATCH] = work
     whole[P.WORK] = _up(work + WIDE_ROWS * _up(max(spec.hidden), COLUMNS), COLUMNS)
     sizes = spec.sizes if spec.head == "categorical" else ()
-    return Plan(
+    return NetworkTables(
         np.array([[row[column] for column in L] for row in rows], np.int64),
         np.array([*(whole[p] for p in P if p != P.SIZES), *sizes], np.int64),
     )

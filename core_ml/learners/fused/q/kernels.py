@@ -28,17 +28,17 @@ class Frozen(NamedTuple):
     packed: Array
 
 
-class Seen(NamedTuple):
-    """Observations: row j is the one at order[j], or number j itself where `order` is empty."""
+class ObsRows(NamedTuple):
+    """Observations: row j is the one at selected[j], or number j itself where `selected` is empty."""
 
     data: Array  # uint8, flat
     stride: int  # bytes a row
     raw: bool  # float32 numbers, not bytes
     scale: Array  # empty
-    order: Array  # int64
+    selected: Array  # int64
 
 
-class Facts(NamedTuple):
+class TransitionBatch(NamedTuple):
     """What is known of B transitions."""
 
     action: Array  # int64 (B,)
@@ -51,7 +51,7 @@ class Facts(NamedTuple):
 @inner
 def q_values(net: Any, packed: Any, rows: Any, low: int, count: int) -> None:
     """Values of all actions in rows low .. low + count - 1, to P.OUT."""
-    fetch(net.whole, net.work, 0, rows.data, rows.stride, rows.raw, rows.order, low, count, rows.scale)
+    fetch(net.whole, net.work, 0, rows.data, rows.stride, rows.raw, rows.selected, low, count, rows.scale)
     forward(net.layers, net.whole, packed, net.work, 0, count)
 
 

@@ -10,14 +10,15 @@ from typing import Any
 
 import numba
 
+from .....native import splitmix64
 from .....native.cache import keep_on_disk
 
 
 @functools.cache
 def sources_key() -> str:
-    """sha256 of the sources of all fused kernels and numba's version."""
+    """sha256 of the sources of all fused kernels, of what they compile from elsewhere, and of numba's version."""
     sha = hashlib.sha256(numba.__version__.encode())
-    for file in sorted(Path(__file__).parents[1].glob("*/*.py")):
+    for file in [*sorted(Path(__file__).parents[1].glob("*/*.py")), Path(splitmix64.__file__)]:
         sha.update(file.read_bytes())
     return sha.hexdigest()
 
