@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test proofs lint pictures clean
+.PHONY: help demo test proofs lint pictures docs docs-curves clean
 .DEFAULT_GOAL := help
 
 help:
@@ -11,6 +11,8 @@ help:
 	@echo "make test    run the tests"
 	@echo "make lint    ruff, format, mypy (strict), import layers"
 	@echo "make pictures  draw the worlds for docs/images/worlds"
+	@echo "make docs    build the documentation into build/site (warnings are errors)"
+	@echo "make docs-curves  draw the learning curves of docs/images/curves (two minutes)"
 	@echo "make proofs  the long measurements; writes docs/results/*.json"
 
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -43,6 +45,17 @@ PICTURES := bandit maze door-key ice-maze candy cleanup matrix point-maze corrid
 pictures: $(VENV)/installed
 	mkdir -p docs/images/worlds
 	for id in $(PICTURES); do $(BIN)/gumdrop env show $$id --steps 12 --seed 3 --out docs/images/worlds/$$id.png > /dev/null; done
+
+$(VENV)/installed-docs: $(VENV)/installed
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --progress-bar off -c constraints.txt -e '.[docs]'
+	touch $@
+
+docs: $(VENV)/installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "build/site/index.html"
+
+docs-curves: $(VENV)/installed
+	$(BIN)/python docs/build/curves.py
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -28,10 +28,12 @@ class Spaces(NamedTuple):
     action: gymnasium.spaces.Space[Any]
     num_agents: int
     world: World | None = None  # the rules, for agents that are told them (planners, Bayes-optimal play); None: not ours
+    masked: bool = False  # the environment has action masks
 
     @classmethod
     def of(cls, env: BatchEnv) -> Spaces:
-        return cls(env.observation_space, env.action_space, env.num_agents, getattr(env, "world", None))
+        world, masked = getattr(env, "world", None), env.action_mask() is not None
+        return cls(env.observation_space, env.action_space, env.num_agents, world, masked)
 
 
 class Rollout(NamedTuple):
@@ -47,6 +49,9 @@ class Rollout(NamedTuple):
     extras: dict[str, Array]  # whatever `act` returned beside the action, each (T, N, A, ...); "final_value" of `Bootstrapping`
     carry: Carry = None  # what the agent remembered before the first step
     last_carry: Carry = None  # and remembers now, with fresh rows where the last step ended an episode
+    mask: Array | None = None  # bool (T, N, A, actions): legal actions of `obs`; None: the environment has no masks
+    last_mask: Array | None = None  # bool (N, A, actions): of `last_obs`
+    final_mask: Array | None = None  # bool (K, A, actions): of `final_obs`
 
 
 class Agent(Protocol):
@@ -69,7 +74,12 @@ class Agent(Protocol):
         ...
 
     def act(self, obs: Array, carry: Carry, mode: Mode, mask: Array | None = None) -> tuple[Array, Carry, dict[str, Array]]:
-        """obs (N, A, ...) -> action (N, A) or (N, A, D), carry, extras to be stored with the step."""
+        """obs (N, A, ...) -> action (N, A) or (N, A, D), carry, extras to be stored with the step.
+
+        `mask`, bool (N, A, actions): what `BatchEnv.action_mask` gives for `obs`; None where the environment has none. An agent
+        whose class says `masks = True` takes legal actions only, and learns of legal actions only; `make_agent` refuses
+        others where there are masks.
+        """
         ...
 
     def learn(self, batch: Rollout, progress: float) -> dict[str, float]:

@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 
 import pydantic
 
+from ..configs.suggest import suggest
 from ..envs.batch import BatchEnv
-from ..envs.names import Broken, UnknownName, claim, explain, load_plugins, suggest
+from ..envs.names import Broken, UnknownName, claim, explain, load_plugins
 from .protocol import Agent, AgentConfig, Spaces
 
 C = TypeVar("C", bound=type[Any])
@@ -77,5 +78,9 @@ def make_agent(name: str, options: dict[str, Any], env: BatchEnv, seed: int, thr
     if device not in getattr(cls, "devices", ("cpu",)):
         raise ValueError(f"agent {name} cannot work on device {device!r}: take device=cpu")
     elsewhere = {} if device == "cpu" else {"device": device}
-    made: Agent = cls(config, Spaces.of(env), seed, threads, **elsewhere)
+    spaces = Spaces.of(env)
+    if spaces.masked and not getattr(cls, "masks", False):
+        way_out = "env.mask_walls=false" if spaces.world else "env.action_mask=false to ignore them"
+        raise ValueError(f"agent {name}: it cannot use the action masks of {env.id}: take ppo, dqn or q-learning, or {way_out}")
+    made: Agent = cls(config, spaces, seed, threads, **elsewhere)
     return made

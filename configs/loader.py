@@ -7,7 +7,6 @@ knows plain data only and reads numbers as everyone expects (1e6, 1_000_000), wi
 
 from __future__ import annotations
 
-import difflib
 import functools
 import math
 import re
@@ -20,6 +19,7 @@ import yaml
 
 from .renamed import current
 from .schema import NAMING, RunConfig
+from .suggest import suggest
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 16
@@ -171,7 +171,7 @@ def resolve(preset: str | None, file: Path | None, overrides: list[str], flags: 
     if preset is not None:
         known = presets()
         if preset not in known:
-            raise ConfigError(f"no preset {preset!r:.80}{_suggest(preset, known)}")
+            raise ConfigError(f"no preset {preset!r:.80}{suggest(preset, known)}")
         layers.append((_read_mapping(known[preset]), f"preset {preset}: "))
     if file is not None:
         layers.append((_read_mapping(file), f"{file}: "))
@@ -203,7 +203,7 @@ def _read_mapping(path: Path) -> dict[str, Any]:
         with path.open("rb") as stream:
             raw = stream.read(MAX_BYTES + 1)
     except FileNotFoundError:
-        near = _suggest(path.name, _siblings(path), list_known=False)
+        near = suggest(path.name, _siblings(path), list_known=False)
         raise ConfigError(f"{what}: no such file{near}") from None
     except OSError as error:
         raise ConfigError(f"{what}: {error.strerror}") from None
@@ -329,7 +329,7 @@ def _explain(fault: Any) -> str:
     message = fault["msg"].removeprefix("Value error, ").removeprefix("Input ")
     message = message if message.startswith("it ") else message[:1].lower() + message[1:]
     if fault["type"] == "literal_error":
-        near = _suggest(str(fault["input"]), ["wandb", "tensorboard"], list_known=False)
+        near = suggest(str(fault["input"]), ["wandb", "tensorboard"], list_known=False)
         return f"{key}: {message}{near} (got {_shown(fault['input'])})"
     return f"{key}: {message.replace('it should', 'should')} (got {_shown(fault['input'])})"
 
@@ -347,21 +347,11 @@ def _raise(faults: list[str]) -> None:
     raise ConfigError("\n".join(faults))
 
 
-def _suggest(name: str, known: Iterable[str], list_known: bool = True) -> str:
-    known = list(known)
-    near = difflib.get_close_matches(name[:100].lower(), known, n=1, cutoff=0.5)
-    if near:
-        return f": did you mean {near[0]}?"
-    return f": known are {', '.join(known)}" if list_known else ""
-
-
 @functools.cache
 def _suggest_key(key: str) -> str:
     """Near keys, or the place where an option of an environment or agent belongs."""
-    near = difflib.get_close_matches(key[:100].lower(), list(RunConfig.model_fields), n=1, cutoff=0.6)
-    if near:
-        return f": did you mean {near[0]}?"
-    return f": an option of the environment is env.{key:.40}, one of the agent is agent.{key:.40}"
+    near = suggest(key, RunConfig.model_fields, list_known=False, cutoff=0.6)
+    return near or f": an option of the environment is env.{key:.40}, one of the agent is agent.{key:.40}"
 
 
 def _kind(value: object) -> str:

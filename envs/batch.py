@@ -14,7 +14,7 @@ from .world import Scene, Yardstick
 class Step(NamedTuple):
     """Result of one batched step. The arrays are the engine's own buffers: valid until the next step, read only.
 
-    A finished copy has been reset already: `obs` is its new episode's first observation, `final_obs` the last of the
+    A finished environment has been reset already: `obs` is its new episode's first observation, `final_obs` the last of the
     old one (rows of `final_obs` are meaningful only where terminated or truncated).
     """
 
@@ -23,6 +23,7 @@ class Step(NamedTuple):
     terminated: Array  # bool (N,): the rules ended the episode; its value is 0
     truncated: Array  # bool (N,): the time limit cut it; bootstrap from final_obs
     final_obs: Array  # (N, A, *observation shape)
+    final_mask: Array | None = None  # bool (N, A, actions): legal actions of final_obs; None: the environment has no masks
 
 
 class Episodes(NamedTuple):
@@ -34,7 +35,7 @@ class Episodes(NamedTuple):
 
 
 class Native(NamedTuple):
-    """N copies as other compiled code sees them: a C function that steps some of them, and the arrays that it fills.
+    """N environments as other compiled code sees them: a C function that steps some of them, and the arrays that it fills.
 
     Whoever holds it must hold the environment too.
     """
@@ -43,7 +44,7 @@ class Native(NamedTuple):
     table: int  # addresses and numbers to be handed on
     reals: int
     limit: int
-    action_shape: tuple[int, ...]  # (A,) or (A, D): a copy's; `action` above is the address of all copies' actions, unchecked
+    action_shape: tuple[int, ...]  # (A,) or (A, D): one environment's; `action` above is the address of all actions, unchecked
     action_dtype: Any
     obs: Array  # (N, A, numbers of an observation)
     final_obs: Array
@@ -56,7 +57,7 @@ class Native(NamedTuple):
 
 @runtime_checkable
 class BatchEnv(Protocol):
-    """N copies of an environment with A agents each: our engine, or somebody else's environments (`foreign.py`).
+    """N environments with A agents each: our engine, or somebody else's environments (`external/`).
 
     Everything that trains, evaluates or draws sees worlds through this and nothing else.
     """
@@ -68,7 +69,7 @@ class BatchEnv(Protocol):
     action_space: gymnasium.spaces.Space[Any]  # of one agent: Discrete or Box
 
     def reset(self, seed: int | Array | None = None) -> Array:
-        """Begin new episodes in all copies; obs (N, A, ...). A whole number seeds copy i with copy_seeds(seed, N)[i]."""
+        """Begin new episodes everywhere; obs (N, A, ...). A whole number seeds environment i with copy_seeds(seed, N)[i]."""
         ...
 
     @property
@@ -76,10 +77,18 @@ class BatchEnv(Protocol):
         """What the agents see now, (N, A, ...)."""
         ...
 
+    def action_mask(self) -> Array | None:
+        """Which actions are legal in what `obs` shows, bool (N, A, actions), at least one each; None: no masks, all always are.
+
+        Whether an environment has masks stays the same for its life. Valid until the next step, read only. An agent that
+        takes no part at the moment may have all actions: what it does is ignored.
+        """
+        ...
+
     def step(self, action: Array, *, autoreset: bool = True) -> Step:
         """`action`: (N, A) whole numbers for Discrete, (N, A, D) float32 for Box.
 
-        Without `autoreset` a finished copy stays as it ended, until `reset`; stepping it again has no meaning.
+        Without `autoreset` a finished environment stays as it ended, until `reset`; stepping it again has no meaning.
         """
         ...
 
@@ -88,7 +97,7 @@ class BatchEnv(Protocol):
         ...
 
     def get_state(self) -> dict[str, Array]:
-        """Everything that the future depends on, as plain arrays (copies)."""
+        """Everything that the future depends on, as plain arrays of its own."""
         ...
 
     def set_state(self, state: dict[str, Array]) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..configs.suggest import suggest
 from .batch import BatchEnv
-from .names import is_external, suggest
+from .names import is_external
 from .registry import make_world
 
 DEVICES = ("cpu", "cuda")

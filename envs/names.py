@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import sys
 from collections.abc import Iterable
@@ -12,6 +11,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pydantic
+
+from ..configs.suggest import suggest
 
 
 class UnknownName(ValueError):
@@ -71,12 +72,6 @@ def load_plugin_files(paths: Iterable[str | Path]) -> None:
     """`load_plugin_file` for each of them."""
     for path in paths:
         load_plugin_file(Path(path))
-
-
-def suggest(name: str, known: list[str]) -> str:
-    """': did you mean X?' or the known names."""
-    near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
-    return f": did you mean {near[0]}?" if near else f": known are {', '.join(known)}"
 
 
 def is_external(id: str) -> bool:

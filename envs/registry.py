@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 
 import pydantic
 
+from ..configs.suggest import suggest
 from .gym_ids import gym_id, register_ids
-from .names import Broken, UnknownName, claim, explain, load_plugins, suggest
+from .names import Broken, UnknownName, claim, explain, load_plugins
 from .world import Preset, World
 
 W = TypeVar("W", bound=type[World])

@@ -1,7 +1,7 @@
-"""What a world is: rules for one copy over flat arrays, and the batched interface that every agent sees.
+"""What a world is: rules for one environment over flat arrays, and the batched interface that every agent sees.
 
 A world file defines a `World` subclass with a `Config`, a `State`, three rules and the spaces. Rules are plain
-functions in numba's subset of Python; `engine.py` runs them over N copies. Nothing here imports numba.
+functions in numba's subset of Python; `engine.py` runs them over N environments. Nothing here imports numba.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Entity(NamedTuple):
 
 
 class Scene(NamedTuple):
-    """What a copy looks like, for `render.py`: rules files describe, they never draw."""
+    """What an environment looks like, for `render.py`: rules files describe, they never draw."""
 
     cells: Array  # (H, W) of single characters: '#' wall, '.' floor, 'G' goal, 'H' hole, 'S' start
     entities: tuple[Entity, ...] = ()
@@ -61,9 +61,9 @@ class Scene(NamedTuple):
 
 
 class Model(NamedTuple):
-    """Exact transition model of one copy's episode: S states, A actions, up to K outcomes each.
+    """Exact transition model of one environment's episode: S states, A actions, up to K outcomes each.
 
-    State s of the model is the copy whose state arrays hold ``fields[name][s]``; all other arrays stay as they are.
+    State s of the model is the environment whose state arrays hold ``fields[name][s]``; all other arrays stay as they are.
     Outcomes with probability 0 pad the rows. The time limit is not part of the model: solvers take it as horizon.
     """
 
@@ -71,12 +71,13 @@ class Model(NamedTuple):
     probability: Array  # float64 (S, A, K), sums to 1 over K
     reward: Array  # float64 (S, A, K), expected reward of that outcome
     terminated: Array  # bool (S, A, K)
-    start: int  # the state that the copy is in now
+    start: int  # the state that the environment is in now
     fields: dict[str, Array]  # name -> (S, ...), what to write into State.<name>[i]
+    legal: Array | None = None  # bool (S, A), at least one a state: what agents may choose from; None: all actions
 
 
 class Yardstick(NamedTuple):
-    """The two lines between which a learning curve is drawn, per copy, for a whole episode from the current state."""
+    """The two lines between which a learning curve is drawn, per environment, for a whole episode from the current state."""
 
     random: Array  # float64 (N,): exact expected return of uniformly random actions, the mean over agents
     optimal: Array  # float64 (N,)
@@ -103,7 +104,7 @@ class Preset(NamedTuple):
 
 
 class World:
-    """Rules for one copy. Subclass, then decorate with `@world("name")` from `registry.py`.
+    """Rules for one environment. Subclass, then decorate with `@world("name")` from `registry.py`.
 
     A subclass defines the nested classes `Config` and `State`, the rules `reset`, `step` and `observe`,
     `allocate` and the two spaces. Constructors only store the configuration.
@@ -113,12 +114,23 @@ class World:
     presets: ClassVar[dict[str, Preset]] = {}  # id -> a named setting, made and listed like a world
     Config: ClassVar[type[WorldConfig]] = WorldConfig
     State: ClassVar[type[Any]]  # a NamedTuple of arrays
-    reset: ClassVar[Callable[..., None]]  # (s, i, c, rng): begin an episode in copy i
+    reset: ClassVar[Callable[..., None]]  # (s, i, c, rng): begin an episode in environment i
     step: ClassVar[Callable[..., bool]]  # (s, i, action, c, rng, reward) -> terminated; reward[k] starts at 0
     observe: ClassVar[Callable[..., None]]  # (s, i, k, c, out): agent k's observation, flat, into out
 
+    legal: ClassVar[Callable[..., None] | None] = None  # optional (s, i, k, c, out): agent k's mask, see `masked`
+
     def __init__(self, config: WorldConfig) -> None:
         self.config: Any = config
+
+    @property
+    def masked(self) -> bool:
+        """Whether the rule `legal` is in force: it writes bool (actions,), true where an action is legal, at least one.
+
+        For Discrete actions. It is a function of the state, like `observe`. `step` must still be able to take any action:
+        who ignores the mask may send one. Override it where an option switches the rule on.
+        """
+        return self.legal is not None
 
     @property
     def num_agents(self) -> int:
@@ -135,11 +147,11 @@ class World:
         raise NotImplementedError(f"world {self.name}: define action_space")
 
     def allocate(self, n: int) -> Any:
-        """State arrays for `n` copies, first axis the copy."""
+        """State arrays for `n` environments, first axis the environment."""
         raise NotImplementedError(f"world {self.name}: define allocate(n)")
 
     def constants(self) -> Any:
-        """A NamedTuple of numbers and arrays, the same for all copies: what rules receive as `c`.
+        """A NamedTuple of numbers and arrays, the same for all environments: what rules receive as `c`.
 
         The fields named in `static` are compiled into the kernel (array sizes, loop bounds of the hot path).
         """
@@ -162,7 +174,7 @@ class World:
         return None
 
     def scene(self, s: Any, i: int) -> Scene | None:
-        """What copy `i` looks like; None: `render.py` shows the observation as text."""
+        """What environment `i` looks like; None: `render.py` shows the observation as text."""
         return None
 
     def sight(self, obs: Array) -> Scene | None:
@@ -170,15 +182,15 @@ class World:
         return None
 
     def model(self, s: Any, i: int) -> Model | None:
-        """Exact transition model of the episode that copy `i` is in, or None where the state space is too large."""
+        """Exact transition model of the episode that environment `i` is in, or None where the state space is too large."""
         return None
 
     def game(self, s: Any, i: int) -> Game | None:
-        """Exact model of copy `i`'s episode for two players, where there are two and the state space is small."""
+        """Exact model of environment `i`'s episode for two players, where there are two and the state space is small."""
         return None
 
     def yardstick(self, s: Any) -> Yardstick | None:
-        """Random and optimal return of each copy's episode; None: `solve.yardstick` derives it from `model`."""
+        """Random and optimal return of each environment's episode; None: `solve.yardstick` derives it from `model`."""
         return None
 
 

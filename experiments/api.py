@@ -123,7 +123,8 @@ def load(path: PathLike, *, directory: PathLike = RUNS) -> Run:
     Traceback (most recent call last):
     ValueError: no run 'lakes' in runs: did you mean lake?
     """
-    from ..envs.names import suggest
+    from ..configs.suggest import suggest
+    from ..store.run_folder import RunFolder
 
     name, root = os.fspath(path), Path(directory)
     places = [place for place in (root / name, Path(name)) if name.strip()]
@@ -280,7 +281,7 @@ class Metrics(Mapping[str, Array]):
         try:
             return self._arrays[name]
         except KeyError:
-            from ..envs.names import suggest
+            from ..configs.suggest import suggest
 
             raise KeyError(f"no metric {name!r}{suggest(name, list(self._arrays))}") from None
 
@@ -426,7 +427,8 @@ def _configured(
     """The configuration that `train` was asked for, and the stem of a name for it. Raises ValueError."""
     from ..agents.registry import agents as registered
     from ..configs.loader import presets, resolve
-    from ..envs.names import load_plugin_files, suggest
+    from ..configs.suggest import suggest
+    from ..envs.names import load_plugin_files
 
     run_options = {name: options.pop(name) for name in [*options] if name in RunConfig.model_fields}
     if "agent" in run_options or "env" in run_options:

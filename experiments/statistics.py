@@ -61,6 +61,12 @@ def mean(scores: npt.ArrayLike) -> Array:
     return np.asarray(_pooled(scores).mean(-1))
 
 
+def mean_interval(values: Array) -> list[float]:
+    """95 % confidence interval of the mean (normal approximation, over independent episodes)."""
+    half = 1.96 * float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else 0.0
+    return [float(values.mean()) - half, float(values.mean()) + half]
+
+
 def interval(
     scores: Any, rng: np.random.Generator, statistic: Statistic = iqm, resamples: int = RESAMPLES, expand: bool = True
 ) -> Estimate:

@@ -75,7 +75,7 @@ def keep_on_disk(dispatcher: Any, key: str) -> Any:
     return dispatcher
 
 
-def kept(dispatcher: Any) -> bool:
+def is_cached(dispatcher: Any) -> bool:
     """Whether some form of the kernel lies on disk: if not, its first call takes seconds."""
     file = getattr(dispatcher._cache, "_cache_file", None)
     return file is not None and Path(file._index_path).exists()

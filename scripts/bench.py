@@ -50,7 +50,7 @@ def env(
 
 def _packages(vs: str | None, known: list[str]) -> list[str]:
     """The names in `--vs`."""
-    from ..envs.names import suggest
+    from ..configs.suggest import suggest
 
     names = [name.strip() for name in vs.split(",")] if vs else []
     for name in names:

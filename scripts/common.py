@@ -119,7 +119,7 @@ def find_run(name: str, root: Path, others: Sequence[str] = (), groups: bool = F
 
     `groups`: whether a group of runs is wanted, too.
     """
-    from ..envs.names import suggest
+    from ..configs.suggest import suggest
 
     if name.strip():
         for path in (root / name, Path(name)):

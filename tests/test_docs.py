@@ -1,10 +1,11 @@
-"""Every command and every Python block of README and guides runs; long trainings are cut short, nothing else is changed."""
+"""Every command and Python block of README and guides runs, and every link leads somewhere; long trainings are cut short."""
 
 from __future__ import annotations
 
 import re
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,17 @@ import pytest
 from gumdrop.scripts.cli import main
 
 ROOT = Path(__file__).parents[1]
-GUIDES = ("*.md", "worlds/*.md", "agents/*.md")
-PAGES = [ROOT / "README.md", *(page for pattern in GUIDES for page in sorted((ROOT / "docs").glob(pattern)))]
+DOCS = ROOT / "docs"
+GUIDES = ("*.md", "worlds/*.md", "agents/*.md", "howto/*.md", "reference/*.md")
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(page for pattern in GUIDES for page in sorted(DOCS.glob(pattern)))]
+LINKED = [*PAGES, *sorted(DOCS.glob("decisions/*.md")), DOCS / "results/README.md", ROOT / "examples/plugin/README.md"]
 SHORT = ["--steps", "16384", "eval_episodes=20"]  # put behind every `gumdrop train`
-FEW = ["--seeds", "3"]  # and behind those of many seeds
+FEW = ["--seeds", "3"]  # and behind one of many seeds
+WIDTH = 120
+
+
+def named(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -27,7 +35,11 @@ def commands(page: Path) -> list[list[str]]:
     return [shlex.split(line, comments=True) for line in lines]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def with_blocks(language: str) -> list[Path]:
+    return [page for page in PAGES if blocks(page, language)]
+
+
+@pytest.mark.parametrize("page", with_blocks("bash"), ids=named)
 def test_commands(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
     for command in commands(page):
@@ -36,12 +48,13 @@ def test_commands(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
             assert done.returncode == 0, done.stderr
             continue
         assert command[0] == "gumdrop", command
-        words = command[1:] + (SHORT if command[1] == "train" else []) + (FEW if "--seeds" in command else [])
+        short = SHORT + (FEW if "--seeds" in command else []) if command[1] == "train" else []
+        words = command[1:] + short
         status = main(words)
         assert status == 0, f"{' '.join(command)}: {capsys.readouterr().err}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+@pytest.mark.parametrize("page", with_blocks("python"), ids=named)
 def test_python_blocks(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)  # what trains makes a run folder
     from gumdrop.core_ml import component
@@ -50,17 +63,13 @@ def test_python_blocks(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     from gumdrop.envs.examine import solution as solve
     from gumdrop.envs.make import make
 
+    monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {"__name__": "docs_example"}  # later blocks go on from earlier ones
     registered = dict(component._COMPONENTS)
     try:
         for block in blocks(page, "python"):
             exec(compile(block, page.name, "exec"), names)
-    finally:
-        for key in component._COMPONENTS.keys() - registered.keys():
-            if getattr(component._COMPONENTS[key].cls, "__module__", "") == "docs_example":
-                del component._COMPONENTS[key]
-    if page.name == "worlds.md":
-        try:
+        if page.name == "world.md":
             env = make("hallway", {"length": 3}, num_envs=2)
             assert env.step([[1], [0]]).obs[:, 0, 0].tolist() == [0.5, 0.0]
             world = env.world  # type: ignore[attr-defined]
@@ -68,12 +77,86 @@ def test_python_blocks(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
             hallway.scene, hallway.model = names["scene"], names["model"]  # type: ignore[method-assign, assignment]
             assert solve.yardstick(world, env.state).optimal.tolist() == [1, 1]  # type: ignore[union-attr, attr-defined]
             assert all(check.ok for check in check_world("hallway"))
-        finally:
-            registry._WORLDS.pop("hallway", None)
+    finally:
+        registry._WORLDS.pop("hallway", None)
+        for key in component._COMPONENTS.keys() - registered.keys():
+            if getattr(component._COMPONENTS[key].cls, "__module__", "") == "docs_example":
+                del component._COMPONENTS[key]
 
 
-def test_links_lead_somewhere() -> None:
+# ---- links ----
+
+
+def prose(page: Path) -> str:
+    return re.sub(r"```.*?```|`[^`\n]*`", "", page.read_text(), flags=re.DOTALL)
+
+
+def anchors(page: Path) -> set[str]:
+    """Anchors of a page's headings, as code hosts and Python-Markdown make them."""
+    found = re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[\s]+", "-", re.sub(r"[^\w\s-]", "", heading).strip().lower()) for heading in found}
+
+
+@pytest.mark.parametrize("page", LINKED, ids=named)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)|(?:src|href)=\"([^\"]+)\"", prose(page)):
+        path, _, anchor = (target[0] or target[1]).partition("#")
+        if path.startswith("https://"):
+            continue
+        found = (page.parent / path).resolve() if path else page
+        assert found.exists(), f"{named(page)}: {path} is not there"
+        assert ROOT in found.parents, f"{named(page)}: {path} is outside of the repository"
+        if anchor:
+            assert anchor in anchors(found), f"{named(page)}: {path} has no heading #{anchor}"
+
+
+def test_a_page_of_the_site_links_to_pages_of_the_site() -> None:
+    for page in LINKED:
+        for path in re.findall(r"\]\(([^)\s#]+)[^)]*\)", prose(page)):
+            if DOCS in page.parents and not path.startswith("https://"):
+                assert DOCS in (page.parent / path).resolve().parents, f"{named(page)}: {path} is not on the site"
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    listed = (ROOT / "mkdocs.yml").read_text()
     for page in PAGES:
-        for target in re.findall(r"\]\(([^)#]+)\)|src=\"([^\"]+)\"", page.read_text()):
-            path = target[0] or target[1]
-            assert path.startswith("https://") or (page.parent / path).exists(), f"{page.name}: {path}"
+        if DOCS in page.parents:
+            assert page.relative_to(DOCS).as_posix() in listed, f"{named(page)} is not in mkdocs.yml: nobody finds it"
+
+
+# ---- style ----
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_lines_are_short(page: Path) -> None:
+    text = re.sub(r"```.*?```", lambda block: "\n" * block.group().count("\n"), page.read_text(), flags=re.DOTALL)
+    for number, line in enumerate(text.splitlines(), 1):
+        one_sentence = not re.search(r"[.!?:] [A-Z]", line)
+        assert len(line) <= WIDTH or one_sentence or line.startswith(("|", "<", "![")), f"{named(page)}:{number}: {len(line)}"
+
+
+# ---- the site ----
+
+
+def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
+    pytest.importorskip("mkdocs", reason="the extra `docs` is not installed")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=_environment())
+    assert done.returncode == 0 and "WARNING" not in done.stderr, done.stderr[-4000:]
+
+    from gumdrop.agents.registry import agents
+
+    for name, cls in agents().items():
+        if cls.__module__.startswith("gumdrop.agents."):
+            page = (tmp_path / f"site/agents/{name}.html").read_text()
+            for option in cls.Config.model_fields:
+                assert f"<code>{option}</code>" in page, f"agents/{name}.html does not tell option {option}"
+    fetched = r"<(?:script|img|iframe)[^>]+src=\"?https?://|<link[^>]+stylesheet[^>]+https?://|@import url\(http"
+    for page_path in (tmp_path / "site").rglob("*.html"):
+        assert not re.search(fetched, page_path.read_text()), f"{page_path.name} fetches something from the network"
+
+
+def _environment() -> dict[str, str]:
+    import os
+
+    return os.environ | {"NO_MKDOCS_2_WARNING": "1", "PYTHONPATH": str(ROOT / ".typing")}

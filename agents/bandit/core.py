@@ -12,6 +12,7 @@ from pydantic import Field
 
 from ...store.arrays import Array, check_arrays
 from ...store.random_state import generator_state, set_generator_state
+from ..masks import only_legal
 from ..protocol import AgentConfig, Spaces
 
 if TYPE_CHECKING:
@@ -138,8 +139,11 @@ def means(carry: dict[str, Array], prior: tuple[float, float] = (0.0, 0.0)) -> t
         return np.where(n > 0, (carry["reward"] + prior[0]) / n, np.inf), n
 
 
-def pick(index: Array, rng: np.random.Generator, ties: Literal["random", "first"] = "random") -> Array:
-    """The arm with the largest index (N, k) in each copy, as actions (N, 1)."""
+def pick(
+    index: Array, rng: np.random.Generator, ties: Literal["random", "first"] = "random", mask: Array | None = None
+) -> Array:
+    """The legal arm with the largest index (N, k) in each environment, as actions (N, 1); `mask` (N, 1, k) or None."""
+    index = only_legal(index, mask)
     if ties == "random":
         index = (index == index.max(1, keepdims=True)) * (1.0 - rng.random(index.shape))  # a random number in (0, 1]
     best: Array = index.argmax(1)[:, None]

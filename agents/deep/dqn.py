@@ -1,5 +1,17 @@
-"""Deep Q-learning (Mnih et al. 2015, "Human-level control through deep reinforcement learning"), its options the history of the
-method: replay, target network, double, dueling, n-step returns, prioritised replay, noisy networks, quantiles."""
+"""Deep Q-learning (Mnih et al. 2015, "Human-level control through deep reinforcement learning").
+
+    repeat:
+        act for num_steps:  a = argmax_a Q(s, a), with probability epsilon a random one
+        store each (s, a, r, s') in the replay
+        for every update_every environment steps, on batch_size transitions drawn from the replay:
+            y = r + gamma max_a' Q_target(s', a')        0 instead of Q_target where the episode terminated
+            a step of Adam down the gradient of huber(y - Q(s, a))
+        every target_update_interval gradient steps:  Q_target <- Q
+
+Options add what came after: double, dueling, n-step returns, prioritised replay, noisy networks, quantiles, an ensemble with
+random priors. `act` and `learn` are the loop; the equations are in `core_ml/maths/losses.py` (`td_target`, `huber`) and the
+network with its optimiser in `core_ml/learners/torch_q.py`.
+"""
 
 from __future__ import annotations
 
@@ -17,56 +29,57 @@ from ..registry import agent
 from ..slots.rewards import Bonuses, Rewards
 from .parts import Parts, RandomNumbers, Widths, load_into, scheduled, state_of
 
-PARTS = 256  # minibatches that are drawn at a time, at most
+PARTS = 256  # minibatches per call of the learner, at most
 
 
 @agent("dqn")
 class DQN:
-    """Q-learning with a neural network; one network shared by all agents of a copy.
+    """Q-learning with a neural network; one network shared by all agents of an environment.
 
-    `replay=false target_update_interval=0` is the naive method. Work per `learn`: a gradient step for every `update_every`
-    environment steps, each from `batch_size` transitions. `learner` says who computes the network: "fused", compiled kernels,
-    for full layers without dueling, noise and quantiles; or "torch", for all. With "fused" torch is not imported.
+    `replay=false target_update_interval=0` is the naive method. `learner` says who computes the network: "fused" compiled
+    kernels for full layers without dueling, noise, quantiles and ensemble (torch is then not imported), "torch" any network.
     """
 
     class Config(AgentConfig):
-        num_steps: int = Field(16, ge=1, le=100_000, description="steps per copy between updates")
+        num_steps: int = Field(16, ge=1, le=100_000, description="steps per environment between updates")
         update_every: float = Field(4, gt=0, le=1e6, description="environment steps per gradient step")
         learning_starts: int = Field(1_000, ge=0, description="environment steps before the first gradient step")
         batch_size: int = Field(64, ge=1, le=65_536, description="transitions per gradient step")
-        replay: bool = Field(True, description="learn from all that is stored; false: from the newest transitions")
-        buffer_size: int = Field(50_000, ge=1, le=10**8, description="transitions that are stored")
+        replay: bool = Field(True, description="draw from all stored transitions; false: use the newest ones")
+        buffer_size: int = Field(50_000, ge=1, le=10**8, description="transitions that the replay holds")
         target_update_interval: int = Field(
-            250, ge=0, description="gradient steps between copies to the target network; 0: none"
+            250, ge=0, description="gradient steps between updates of the target network; 0: no target network"
         )
         double: bool = Field(False, description="the network chooses the next action, the target network values it")
-        dueling: bool = Field(False, description="value and advantages in streams of their own")
-        n_step: int = Field(1, ge=1, le=1000, description="rewards in a return before a value is asked")
-        prioritised: bool = Field(False, description="draw transitions by their last error")
-        priority_exponent: float = Field(0.6, gt=0, le=2)
-        importance_exponent: float = Field(0.4, ge=0, le=1, description="of the weights at the start; 1 at the end")
-        noisy: bool = Field(False, description="explore by noise in the weights, drawn anew each episode, not by epsilon")
-        noise: float = Field(0.5, gt=0, le=100, description="deviation of noisy weights at the start, times sqrt(inputs)")
+        dueling: bool = Field(False, description="separate hidden layers for value and advantages")
+        n_step: int = Field(1, ge=1, le=1000, description="rewards summed before bootstrapping")
+        prioritised: bool = Field(False, description="draw transitions in proportion to their last error")
+        priority_exponent: float = Field(0.6, gt=0, le=2, description="alpha of prioritised replay; 0 would be uniform")
+        importance_exponent: float = Field(0.4, ge=0, le=1, description="beta of prioritised replay at the start; 1 at the end")
+        noisy: bool = Field(False, description="explore by noise in the weights, drawn for each episode, instead of epsilon")
+        noise: float = Field(0.5, gt=0, le=100, description="initial deviation of noisy weights, times sqrt(inputs)")
         ensemble_size: int = Field(
-            0, ge=0, le=512, description="estimates with random priors, one of which acts for an episode"
+            0, ge=0, le=512, description="heads with random priors; one of them acts for an episode; 0: none"
         )
-        prior_scale: float = Field(3.0, ge=0, le=1000, description="size of the random functions that tell heads apart")
+        prior_scale: float = Field(3.0, ge=0, le=1000, description="scale of the fixed random functions added to the heads")
         quantiles: int = Field(0, ge=0, le=512, description="learn so many quantiles of the return; 0: its mean")
-        epsilon: float = Field(1.0, ge=0, le=1, description="share of random actions at the start")
-        epsilon_final: float = Field(0.05, ge=0, le=1, description="and from exploration_fraction of the run on")
-        exploration_fraction: float = Field(0.2, gt=0, le=1)
-        learning_rate: float = Field(1e-3, gt=0, le=10)
+        epsilon: float = Field(1.0, ge=0, le=1, description="probability of a random action at the start")
+        epsilon_final: float = Field(0.05, ge=0, le=1, description="probability of a random action at the end of exploration")
+        exploration_fraction: float = Field(
+            0.2, gt=0, le=1, description="share of the run in which epsilon falls to epsilon_final"
+        )
+        learning_rate: float = Field(1e-3, gt=0, le=10, description="of Adam, at the start")
         schedule: Literal["constant", "linear", "cosine"] = Field("constant", description="learning rate over the run")
-        gamma: float = Field(0.99, ge=0, le=1)
+        gamma: float = Field(0.99, ge=0, le=1, description="discount per step")
         max_grad_norm: float = Field(10.0, ge=0, le=1e6, description="0: no clipping")
-        network: Literal["mlp", "cnn"] = "mlp"
+        network: Literal["mlp", "cnn"] = Field("mlp", description="fully connected layers, or two convolutions before them")
         hidden: Widths = Field((64, 64), min_length=1, max_length=8, description="widths of the full layers")
         channels: int = Field(16, ge=1, le=512, description="of the two convolutions of a cnn")
-        activation: Literal["tanh", "relu"] = "relu"
+        activation: Literal["tanh", "relu"] = Field("relu", description="nonlinearity after each hidden layer")
         learner: Literal["auto", "torch", "fused"] = Field(
             "auto", description="auto: fused kernels where they know the network"
         )
-        bonus: Bonuses = Field((), description="parts of the reward beside the world's, paid when a step is stored")
+        bonus: Bonuses = Field((), description="intrinsic rewards that are added to the world's when a step is stored")
 
     def __init__(self, config: Config, spaces: Spaces, seed: int, threads: int = 1) -> None:
         from ...core_ml.data.transitions import Replay
@@ -88,20 +101,20 @@ class DQN:
         self.dtype = spaces.observation.dtype if spaces.observation.dtype in (np.uint8, np.float32) else np.dtype(np.float32)
         priority = config.priority_exponent if config.prioritised else 0.0
         self.replay = Replay(config.buffer_size, self._inputs, self.dtype, config.n_step, priority)
-        self.greedy = config.noisy or config.ensemble_size > 0  # these explore by themselves
+        self.greedy = config.noisy or config.ensemble_size > 0  # these explore without epsilon
         self.epsilon = 0.0 if self.greedy else config.epsilon
         self.env_steps = self.gradient_steps = 0
         self.rewards = Rewards(config.bonus, spaces, config.gamma, seed)
 
     def _learner(self, shape: tuple[int, ...]) -> tuple[Any, str]:
-        """Who computes the network, and a line for people about it."""
+        """A FusedQ or TorchQ, and a line for people about it. Raises ValueError for what is not possible."""
         from ...core_ml.learners.fused import FusedQ, MLPSpec
 
         o = self.config
-        torchs = {"a cnn": o.network == "cnn", "dueling": o.dueling, "noisy": o.noisy, "quantiles": o.quantiles > 0}
-        torchs["a network of several heads"] = o.ensemble_size > 0
+        torch_only = {"a cnn": o.network == "cnn", "dueling": o.dueling, "noisy": o.noisy, "quantiles": o.quantiles > 0}
+        torch_only["an ensemble"] = o.ensemble_size > 0
         spec = MLPSpec(self._inputs, o.hidden, o.activation, sizes=(self.actions,), value=False)
-        misfit = next((f"{name} is torch's" for name, wanted in torchs.items() if wanted), None) or spec.fits()
+        misfit = next((f"{name} is torch's" for name, wanted in torch_only.items() if wanted), None) or spec.fits()
         if o.learner == "fused" and misfit:
             raise ValueError(f"agent dqn: learner=fused cannot do this network, {misfit}: take learner=torch or auto")
         if o.learner != "torch" and not misfit:
@@ -123,7 +136,7 @@ class DQN:
         return int(self.config.num_steps)
 
     def initial(self, n: int) -> Carry:
-        """Noise or head stay the same for an episode, as deep exploration needs it; its first `act` draws them."""
+        """Noise or head of each agent, the same for an episode (deep exploration); `act` draws them at its first step."""
         if not self.greedy:
             return None
         a = self.spaces.num_agents
@@ -177,7 +190,7 @@ class DQN:
         if self.env_steps <= o.learning_starts or not replay.latest:
             return metrics
 
-        # As many gradient steps as `update_every` asks for; what is left of a division waits for the next rollout.
+        # One gradient step for each `update_every` environment steps; the remainder is added to the next rollout.
         total = math.floor(self.env_steps / o.update_every) - math.floor(max(before, o.learning_starts) / o.update_every)
         drawn = None if o.replay or not total else replay.newest(total, o.batch_size, o.gamma)
         beta = o.importance_exponent + (1.0 - o.importance_exponent) * progress

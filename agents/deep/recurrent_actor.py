@@ -44,7 +44,7 @@ class RecurrentActor:
         self.learner, self.belief, self.note = self._make_learner(threads)
         self.by_gradient = any(True for _ in self.belief.net.parameters())
         self._acted: Acted | None = None  # buffers of native rollouts, reused: what acting gives out,
-        self._held: Any = None  # and hidden states at truncations
+        self._final_h: Any = None  # and hidden states at truncations
 
     def _make_learner(self, threads: int) -> tuple[Any, Any, str]:
         """A FusedRecurrent or TorchRecurrent, its belief, and a line for people. ValueError for what is not possible."""
@@ -121,13 +121,13 @@ class RecurrentActor:
             self._acted = self.learner.buffers(math.prod(lead))
         seeds, bounds = np.array([self.rng.draw() for _ in range(lead[0])]), self.actions.bounds
         limits = None if bounds is None else bounds.reshape(2, -1)
-        share, states, self._held = self.learner.collect_natively(
-            world, buffer, seeds, self._acted, flat(carry), self.input.scale(), limits, self._held
+        share, states, self._final_h = self.learner.collect_natively(
+            world, buffer, seeds, self._acted, flat(carry), self.input.scale(), limits, self._final_h
         )
         extras = self.actions.extras(self._acted, lead)
         final_value, cut = np.zeros(lead, np.float32), buffer.truncated
         if cut.any():
-            hidden = self._held.reshape(*lead, *self._held.shape[2:])[cut]  # (K, A, ...)
+            hidden = self._final_h.reshape(*lead, *self._final_h.shape[2:])[cut]  # (K, A, ...)
             action = extras["raw_action"][cut] if self.actions.continuous else buffer.action[cut]
             states_then = self.learner.states(hidden.reshape(-1, *hidden.shape[2:]), action.reshape(-1, *self.flat_action))
             value = self.learner.outputs(self.input.rows(buffer.final_obs[cut]), states_then, self.input.scale())[1]

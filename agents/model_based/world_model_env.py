@@ -63,6 +63,10 @@ class WorldModelEnv:
         self._begin(np.ones(self.num_envs, np.bool_))
         return self.obs
 
+    def action_mask(self) -> None:
+        """A model does not know which actions are legal: agents that have one are refused where there are masks."""
+        return
+
     @property
     def obs(self) -> Array:
         return self._step.obs

@@ -31,6 +31,8 @@ class Guarded:
 
     unasked: ClassVar[str] = "it guards another agent: name it, with guarded.policy"
 
+    masks: ClassVar[bool] = True
+
     class Config(AgentConfig):
         policy: str = Field("random", description="a run's folder, or the name of an agent that needs no training")
         policy_options: dict[str, Any] = Field(default_factory=dict, description="of a policy that is named")
@@ -50,6 +52,9 @@ class Guarded:
         self.rng = np.random.Generator(np.random.PCG64(seed))
         self.policy = _loaded("policy", config.policy, config.policy_options, spaces, seed, threads)
         self.fallback = _loaded("fallback", config.fallback, config.fallback_options, spaces, seed + 1, threads)
+        for what, part in (("policy", self.policy), ("fallback", self.fallback)):
+            if spaces.masked and not getattr(type(part), "masks", False):
+                raise ValueError(f"agent guarded: its {what}, {part.name}, cannot use this environment's action masks")
         evidence = {"kind": config.evidence, "drift": config.drift}
         self.guard = Guard(config.detector, config.detector_options, evidence, config.alpha, spaces, seed)
         self.updates, self.armed = np.array(0, np.int64), np.array(False)

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import pydantic
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from ...envs.names import Broken, explain, load_plugins, suggest
+from ...configs.suggest import suggest
+from ...envs.names import Broken, explain, load_plugins
 
 if TYPE_CHECKING:
     from ...core_ml.component import Component, ComponentConfig, Slot

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field
 
@@ -21,6 +21,8 @@ class DynaQ:
 
     The model counts outcomes (`experience.py`), so that it is right in worlds with chance, too.
     """
+
+    masks: ClassVar[bool] = True
 
     class Config(TabularConfig):
         planning: int = Field(10, ge=0, le=10_000, description="remembered steps after each real one")
@@ -45,7 +47,7 @@ class DynaQ:
         return self.table.values("q", obs, self.config.initial_value)
 
     def act(self, obs: Array, carry: Carry, mode: Mode, mask: Array | None = None) -> tuple[Array, Carry, dict[str, Array]]:
-        return self.behaviour.act(self.values(obs), obs.shape[:2], mode), carry, {}
+        return self.behaviour.act(self.values(obs), obs.shape[:2], mode, mask), carry, {}
 
     def learn(self, batch: Rollout, progress: float) -> dict[str, float]:
         o, move, table, model = self.config, self.table.moves(batch), self.table, self.experience

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from ...store.arrays import Array, check_growing
 from ..protocol import Carry, Mode, Rollout, Spaces
 from ..registry import agent
@@ -13,6 +15,8 @@ from .table import Table, discrete
 @agent("expected-sarsa")
 class ExpectedSarsa:
     """On-policy control that takes the expectation over the next action instead of the one that came."""
+
+    masks: ClassVar[bool] = True
 
     class Config(TabularConfig):
         pass
@@ -35,7 +39,7 @@ class ExpectedSarsa:
         return self.table.values("q", obs, self.config.initial_value)
 
     def act(self, obs: Array, carry: Carry, mode: Mode, mask: Array | None = None) -> tuple[Array, Carry, dict[str, Array]]:
-        return self.behaviour.act(self.values(obs), obs.shape[:2], mode), carry, {}
+        return self.behaviour.act(self.values(obs), obs.shape[:2], mode, mask), carry, {}
 
     def learn(self, batch: Rollout, progress: float) -> dict[str, float]:
         o, move = self.config, self.table.moves(batch)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -21,6 +21,8 @@ class MonteCarlo:
 
     With the defaults an action value is the mean of the returns that followed it.
     """
+
+    masks: ClassVar[bool] = True
 
     class Config(TabularConfig):
         learning_rate: float = Field(1.0, gt=0, le=1, description="step size of a pair's first update")
@@ -46,7 +48,7 @@ class MonteCarlo:
         return self.table.values("q", obs, self.config.initial_value)
 
     def act(self, obs: Array, carry: Carry, mode: Mode, mask: Array | None = None) -> tuple[Array, Carry, dict[str, Array]]:
-        return self.behaviour.act(self.values(obs), obs.shape[:2], mode), carry, {}
+        return self.behaviour.act(self.values(obs), obs.shape[:2], mode, mask), carry, {}
 
     def learn(self, batch: Rollout, progress: float) -> dict[str, float]:
         o, move, held = self.config, self.table.moves(batch), self.held

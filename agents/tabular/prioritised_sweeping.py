@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -22,6 +22,8 @@ class PrioritisedSweeping:
 
     Backups are full, an expectation over the model's outcomes, and need no step size.
     """
+
+    masks: ClassVar[bool] = True
 
     class Config(TabularConfig):
         planning: int = Field(10, ge=0, le=10_000, description="backups after each real step, at most")
@@ -51,7 +53,7 @@ class PrioritisedSweeping:
         return self.table.values("q", obs, self.config.initial_value)
 
     def act(self, obs: Array, carry: Carry, mode: Mode, mask: Array | None = None) -> tuple[Array, Carry, dict[str, Array]]:
-        return self.behaviour.act(self.values(obs), obs.shape[:2], mode), carry, {}
+        return self.behaviour.act(self.values(obs), obs.shape[:2], mode, mask), carry, {}
 
     def learn(self, batch: Rollout, progress: float) -> dict[str, float]:
         o, move, table, model = self.config, self.table.moves(batch), self.table, self.experience

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -23,6 +23,8 @@ class Sarsa:
     so that with one copy and num_steps=1 every update and every choice comes in the order of the textbook. Where an episode
     is truncated there is no next action: then the expectation over the policy's, sum_a pi(a | S') Q(S', a), stands for it.
     """
+
+    masks: ClassVar[bool] = True
 
     class Config(OpponentConfig):
         n: int = Field(1, ge=1, le=1000, description="steps whose rewards are counted before an action value is trusted")
@@ -56,7 +58,7 @@ class Sarsa:
         return self.table.values("q", obs, self.config.initial_value)
 
     def act(self, obs: Array, carry: Carry, mode: Mode, mask: Array | None = None) -> tuple[Array, Carry, dict[str, Array]]:
-        return self.behaviour.act(self.values(obs), obs.shape[:2], mode), carry, {}
+        return self.behaviour.act(self.values(obs), obs.shape[:2], mode, mask), carry, {}
 
     def learn(self, batch: Rollout, progress: float) -> dict[str, float]:
         o, move, held, trace = self.config, self.table.moves(batch), self.held, self.trace

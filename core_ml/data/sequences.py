@@ -1,4 +1,4 @@
-"""Replay of sequences: what M streams met, on flat arrays, drawn as runs of L steps with the places where episodes begin."""
+"""Replay of sequences: steps of M streams in flat arrays, drawn as runs of L steps that mark where episodes begin."""
 
 from __future__ import annotations
 
@@ -13,33 +13,34 @@ FACTS = ("obs", "action", "reward", "terminated", "is_first")
 
 
 class Sequences(NamedTuple):
-    """B runs of L steps. Row t holds an observation, the action taken there, and what that action led to."""
+    """B runs of L steps. Row t holds an observation, the action there, and the reward and termination that followed."""
 
     obs: Array  # (B, L, *observation)
     action: Array  # (B, L, *action)
     reward: Array  # float32 (B, L)
-    terminated: Array  # bool (B, L): the rules ended the episode; a time limit does not show here
+    terminated: Array  # bool (B, L): the rules ended the episode; truncations are not marked
     is_first: Array  # bool (B, L): an episode begins with this observation, however the one before ended
 
 
 class SequenceReplay:
-    """The last `buffer_size` steps of M streams (all agents in all copies), written in turns.
+    """The last `buffer_size` steps of M streams (each agent of each environment is one), written in turns.
 
-    Rows are numbered as they come; row i lies at i modulo `buffer_size`, and row i + M is what the same stream met next, so L
-    steps are L rows M apart. `shape` and `dtype` are those of an observation, `action_shape` and `action_dtype` of an action.
+    Rows are numbered as they come; row i lies at i modulo `buffer_size`, and row i + M is the next step of the same stream, so
+    L steps are L rows M apart. `shape` and `dtype` are those of an observation, `action_shape` and `action_dtype` of an
+    action.
     """
 
     def __init__(
-        self, capacity: int, shape: tuple[int, ...], dtype: npt.DTypeLike,
+        self, buffer_size: int, shape: tuple[int, ...], dtype: npt.DTypeLike,
         action_shape: tuple[int, ...] = (), action_dtype: npt.DTypeLike = np.int64,
     ) -> None:  # fmt: skip
-        self.buffer_size = capacity
-        self.obs, self.action = np.zeros((capacity, *shape), dtype), np.zeros((capacity, *action_shape), action_dtype)
-        self.reward = np.zeros(capacity, np.float32)
-        self.terminated, self.is_first = np.zeros(capacity, np.bool_), np.zeros(capacity, np.bool_)
-        self.head = self.streams = 0  # rows ever written; M
+        self.buffer_size = buffer_size
+        self.obs, self.action = np.zeros((buffer_size, *shape), dtype), np.zeros((buffer_size, *action_shape), action_dtype)
+        self.reward = np.zeros(buffer_size, np.float32)
+        self.terminated, self.is_first = np.zeros(buffer_size, np.bool_), np.zeros(buffer_size, np.bool_)
+        self.head = self.streams = 0  # rows written in all; M
         # Whether the last step of stream j ended its episode; room for any M, so that states of equal sizes look alike.
-        self.ended = np.ones(capacity, np.bool_)
+        self.ended = np.ones(buffer_size, np.bool_)
 
     def add(self, obs: Array, action: Array, reward: Array, terminated: Array, truncated: Array) -> None:
         """T steps of M streams: obs (T, M, *observation), action (T, M, *action), the others (T, M). The first step that a
@@ -83,7 +84,7 @@ class SequenceReplay:
         return Sequences(*(getattr(self, name)[rows] for name in FACTS))
 
     def state(self) -> dict[str, Array]:
-        """Everything as arrays by name, which are this object's own where they are large."""
+        """Everything as arrays by name; large ones are this object's arrays, not copies."""
         counters = {"counters": np.array([self.head, self.streams], np.int64), "ended": self.ended}
         return {name: getattr(self, name) for name in FACTS} | counters
 

@@ -1,4 +1,4 @@
-"""Replay: transitions on flat arrays, drawn uniformly, by priority, or newest first; n-step returns are made when drawn."""
+"""Replay: transitions in flat arrays, drawn uniformly, by priority, or newest first; n-step returns are computed when drawn."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from ..maths.returns import n_step
 
 
 class Sample(NamedTuple):
-    """K minibatches of B transitions: where they begin and lead to in the replay's arrays, and what is known of them."""
+    """K minibatches of B transitions: places in the replay's arrays, and the numbers of the loss."""
 
     row: Array  # int64 (K, B): place in `obs`
     next_row: Array  # int64 (K, B): place in `next_obs`
     action: Array  # int64 (K, B)
     return_: Array  # float32 (K, B): discounted rewards of up to n steps
-    discount: Array  # float32 (K, B): of what follows; 0 where the episode terminated
+    discount: Array  # float32 (K, B): of the next value; 0 where the episode terminated
     weight: Array  # float32 (K, B): of each transition in the loss
 
     def parts(self, first: int, last: int) -> Sample:
@@ -27,33 +27,33 @@ class Sample(NamedTuple):
 
 
 class Learned(NamedTuple):
-    """What came of learning from K minibatches of B."""
+    """Results of learning from K minibatches of B."""
 
     error: Array  # float32 (K, B): temporal differences
-    means: Array  # float64 (3,): loss, value of the actions taken, |temporal difference|
+    means: Array  # float64 (3,): loss, value of the sampled actions, |temporal difference|
     norms: Array  # float64 (K,): of the gradients before clipping; shorter if one was not finite
 
 
 class Replay:
-    """The last `buffer_size` transitions of M streams (all agents in all copies), written in turns.
+    """The last `buffer_size` transitions of M streams (each agent of each environment is one), written in turns.
 
-    Rows are numbered as they come; row i lies at i modulo `buffer_size`, and row i + M is what the same agent met next. So n
-    steps are n rows M apart, and a row may be drawn once the n - 1 behind it are known. `priority`: the exponent of prioritised
-    replay (Schaul et al. 2016, arXiv:1511.05952), 0 for uniform.
+    Rows are numbered as they come; row i lies at i modulo `buffer_size`, and row i + M is the next step of the same agent. So
+    n steps are n rows M apart, and a row may be drawn once the n - 1 rows after it are there. `priority`: the exponent of
+    prioritised replay (Schaul et al. 2016, arXiv:1511.05952), 0 for uniform.
     """
 
-    def __init__(self, capacity: int, inputs: int, dtype: npt.DTypeLike, n: int = 1, priority: float = 0.0) -> None:
-        self.buffer_size, self.n, self.priority = capacity, n, priority
-        self.obs, self.next_obs = np.zeros((capacity, inputs), dtype), np.zeros((capacity, inputs), dtype)
-        self.action, self.reward = np.zeros(capacity, np.int64), np.zeros(capacity, np.float32)
-        self.terminated, self.truncated = np.zeros(capacity, np.bool_), np.zeros(capacity, np.bool_)
-        self.head = self.streams = self.latest = 0  # rows ever written; M; rows that the last `add` made ready
-        self.tree = SumTree(capacity) if priority else None
+    def __init__(self, buffer_size: int, inputs: int, dtype: npt.DTypeLike, n: int = 1, priority: float = 0.0) -> None:
+        self.buffer_size, self.n, self.priority = buffer_size, n, priority
+        self.obs, self.next_obs = np.zeros((buffer_size, inputs), dtype), np.zeros((buffer_size, inputs), dtype)
+        self.action, self.reward = np.zeros(buffer_size, np.int64), np.zeros(buffer_size, np.float32)
+        self.terminated, self.truncated = np.zeros(buffer_size, np.bool_), np.zeros(buffer_size, np.bool_)
+        self.head = self.streams = self.latest = 0  # rows written in all; M; rows that became ready by the last `add`
+        self.tree = SumTree(buffer_size) if priority else None
         self.largest = 1.0  # of all priorities so far
 
     def add(self, obs: Array, action: Array, reward: Array, next_obs: Array, terminated: Array, truncated: Array) -> None:
         """T steps of M streams: obs and next_obs (T, M, D), the others (T, M). `next_obs` is the last observation of an
-        episode that was truncated; where one terminated it may be anything."""
+        episode that was truncated; where an episode terminated it is not used."""
         steps, streams = reward.shape
         if self.streams not in (0, streams):
             raise ValueError(f"a replay of {self.streams} streams cannot take {streams}: make a new agent")
@@ -88,8 +88,8 @@ class Replay:
         return self._sample(rng.integers(*self.ready, size=(parts, size)), gamma)
 
     def newest(self, parts: int, size: int, gamma: float) -> Sample:
-        """Without replay: what the last `add` made ready in the order in which it came, spread over `parts` minibatches; each
-        ends at its time, and holds the newest `size` transitions until then."""
+        """Without replay: the rows that became ready by the last `add`, in order, in `parts` minibatches. Minibatch k ends
+        after the share (k + 1) / `parts` of them, and holds the newest `size` transitions up to there."""
         low, high = self.ready
         ends = high - self.latest + -(-self.latest * np.arange(1, parts + 1) // parts)
         return self._sample(np.maximum(ends[:, None] - np.arange(size, 0, -1), low), gamma)
@@ -104,7 +104,7 @@ class Replay:
         return self._sample(slot[None], gamma, (weight / weight.max()).astype(np.float32)[None])
 
     def update(self, sample: Sample, error: Array) -> None:
-        """New priorities p = |error| + 1e-6 for what was drawn (proportional variant, section 3.3)."""
+        """New priorities p = |error| + 1e-6 of a sample (proportional variant, section 3.3)."""
         assert self.tree is not None
         size = np.abs(error.reshape(-1).astype(np.float64)) + 1e-6
         self.largest = max(self.largest, float(size.max()))
@@ -119,7 +119,7 @@ class Replay:
         return Sample(row, next_row, self.action[row], return_, discount, weight)
 
     def state(self) -> dict[str, Array]:
-        """Everything as arrays by name, which are this object's own where they are large."""
+        """Everything as arrays by name; large ones are this object's arrays, not copies."""
         names = ("obs", "next_obs", "action", "reward", "terminated", "truncated")
         state = {name: getattr(self, name) for name in names}
         state["counters"] = np.array([self.head, self.streams, self.latest], np.int64)
@@ -138,8 +138,9 @@ class Replay:
 
 
 class SumTree:
-    """`size` weights, all zero at first, in a binary tree of sums: node k holds what its children 2 k and 2 k + 1 hold together
-    (Schaul et al. 2016, appendix B.2.1). A sum is always made of its two parts anew, so that no rounding errors pile up."""
+    """`size` weights, all zero at first, in a binary tree of sums: node k is the sum of its children 2 k and 2 k + 1
+    (Schaul et al. 2016, appendix B.2.1). Sums are recomputed from their two children, so that rounding errors do not
+    accumulate."""
 
     def __init__(self, size: int) -> None:
         self.depth = max(size - 1, 1).bit_length()

@@ -1,6 +1,6 @@
 """A Q-network computed by torch: the reference for the fused kernels, and what works for every network.
 
-It has the methods of `fused.FusedQ`, and works on memory of the same layout.
+It has the methods of `fused.FusedQ`, and parameters of the same layout.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class TorchQ:
     ) -> Learned:
         """A step of Adam for each of the minibatches in `sample`, (K, B) each; noise comes from the stream `seed`.
 
-        If the last norm is not finite, learning ended there, with the bad gradient in `memory.grad`.
+        If the last norm is not finite, learning ended there, with the bad gradient in `parameters.grad`.
         """
         one_thread_each()
         generator = torch.Generator().manual_seed(seed)
@@ -79,14 +79,14 @@ class TorchQ:
                 chooser = self.model(next_obs, self._noise(generator, len(row))) if double else following
                 goal = td_target(return_, discount, following, chooser, self.heads > 0)  # (B, Z)
             self.optimiser.zero_grad()
-            taken = self.model(obs, self._noise(generator, len(row)))[torch.arange(len(row)), action]  # (B, Z)
-            error = goal.mean(1) - taken.mean(1)
-            loss = weight * (quantile_huber(taken, goal) if self.quantiles else huber(goal - taken).mean(1))
+            chosen = self.model(obs, self._noise(generator, len(row)))[torch.arange(len(row)), action]  # (B, Z)
+            error = goal.mean(1) - chosen.mean(1)
+            loss = weight * (quantile_huber(chosen, goal) if self.quantiles else huber(goal - chosen).mean(1))
             loss.mean().backward()
             norms.append(self.optimiser.step(learning_rate, max_grad_norm))
             found = error.detach()
             errors[k] = found.numpy()
-            sums += [float(x) for x in (loss.detach().mean(), taken.detach().mean(), found.abs().mean())]
+            sums += [float(x) for x in (loss.detach().mean(), chosen.detach().mean(), found.abs().mean())]
             if not math.isfinite(norms[-1]):
                 break
         return Learned(errors, sums / len(norms), np.array(norms))

@@ -1,4 +1,4 @@
-"""Losses as pure functions of tensors; sums, so that a minibatch may be worked on in chunks that fit the cache."""
+"""Losses as pure functions of tensors. They are sums, so that a minibatch can be computed in chunks that fit the cache."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def ppo_policy(log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor, clip_c
 def value_error(value: Tensor, old_value: Tensor, target: Tensor, clip_coef: float | None) -> Tensor:
     """Half the summed squared error of `value` against `target`, all (B,); scalar.
 
-    With `clip_coef` the prediction may move at most that far from `old_value` before its gain stops counting (as in the
-    reference implementation of PPO; Engstrom et al. 2020, "Implementation matters", section 3).
+    With `clip_coef` the error is the larger one of V and of V clipped to `old_value` +- clip_coef (as in the reference
+    implementation of PPO; Engstrom et al. 2020, "Implementation matters", section 3).
     """
     error = (value - target).square()
     if clip_coef is not None:
@@ -58,7 +58,7 @@ def ppo_loss(
 
 
 def huber(error: Tensor) -> Tensor:
-    """Huber's loss, elementwise: error^2 / 2 up to 1, beyond it |error| - 1/2, so that no error pulls harder than 1."""
+    """Huber's loss, elementwise: error^2 / 2 up to 1, beyond it |error| - 1/2: no gradient is larger than 1."""
     size = error.abs()
     return torch.where(size <= 1, 0.5 * error.square(), size - 0.5)
 
@@ -78,9 +78,9 @@ def quantile_huber(quantile: Tensor, goal: Tensor) -> Tensor:
 def td_target(return_: Tensor, discount: Tensor, following: Tensor, chooser: Tensor, apart: bool = False) -> Tensor:
     """y = R + discount Z(s', a*),  a* = argmax_a mean Z_chooser(s', a); (B, Z).
 
-    `following` (B, A, Z) are the target network's values of what follows, Z quantiles or one value each. With `chooser`
-    the same it is Q-learning's target, with the learning network's values double Q-learning's (van Hasselt et al. 2016,
-    arXiv:1509.06461, eq. 4). `apart`: the Z are estimates of their own, each with its own a*.
+    `following` (B, A, Z) are the target network's values of s', Z quantiles or one value for each action. `chooser` picks a*:
+    the same values give Q-learning's target, those of the learning network double Q-learning's (van Hasselt et al. 2016,
+    arXiv:1509.06461, eq. 4). `apart`: the Z are separate estimates, each with its own a*.
     """
     if apart:
         return return_[:, None] + discount[:, None] * following.gather(1, chooser.argmax(1, keepdim=True))[:, 0]

@@ -31,7 +31,7 @@ class RunningNormaliser:
     def scale(self) -> Array | None:
         """What standardises rows, float32 (2, D): subtract the mean, multiply by 1 / deviation; None before the first update.
 
-        Whoever does so cuts the result at +-10.
+        The caller clips the result to +-10.
         """
         if self.count == 0:
             return None

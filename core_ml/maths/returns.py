@@ -42,12 +42,13 @@ def gae(reward: Any, value: Any, next_value: Any, terminated: Any, done: Any, ga
 
 
 def discounted_return(reward: Array, bootstrap: Array, done: Array, gamma: float) -> Array:
-    """What follows each step until its episode ends (Sutton & Barto 2018, "Reinforcement learning", eq. 3.9).
+    """The discounted sum of rewards from each step to the end of its episode (Sutton & Barto 2018, "Reinforcement learning",
+    eq. 3.9).
 
     G_t = r_t + gamma (done_t b_t + (1 - done_t) G_{t+1})
 
-    `bootstrap` (T, ...) is what the state is worth that an episode ended in: 0 where it terminated. After the last row
-    nothing follows: of an episode that is still under way there, the sum so far. Returns (T, ...), of the dtype of `reward`.
+    `bootstrap` (T, ...) is the value of the state in which an episode ended: 0 where it terminated. An episode that has not
+    ended in the last row gets the sum up to there. Returns (T, ...), of the dtype of `reward`.
     """
     kind = reward.dtype.type
     return_: Array = reward + kind(gamma) * bootstrap * done
@@ -58,7 +59,7 @@ def discounted_return(reward: Array, bootstrap: Array, done: Array, gamma: float
 
 
 def time_in_episode(done: Array) -> Array:
-    """How many steps of its episode came before each step; `done` (T, ...), an episode begins in row 0. int64 (T, ...)."""
+    """Number of each step within its episode, from 0, int64 (T, ...); `done` bool (T, ...). An episode begins in row 0."""
     t = np.arange(len(done)).reshape(-1, *[1] * (done.ndim - 1))
     start = np.zeros(done.shape, np.int64)
     start[1:] = np.where(done[:-1], t[1:], 0)
@@ -66,11 +67,11 @@ def time_in_episode(done: Array) -> Array:
 
 
 class RunningMean:
-    """A baseline that knows the time only: b(t), the mean of the returns seen at time step t, older updates counting less.
+    """A baseline that depends on time alone: b(t), the mean return at time step t, with exponentially decaying weights.
 
-    b(t) = S(t) / C(t);  S(t) <- decay S(t) + sum of the new returns,  C(t) <- decay C(t) + how many they are
+    b(t) = S(t) / C(t);  S(t) <- decay S(t) + sum of the new returns,  C(t) <- decay C(t) + their number
 
-    Read it before it is updated: a baseline that has not seen the step's own action moves no expectation (Williams 1992,
+    Read it before `update`: a baseline that does not depend on the step's own action adds no bias (Williams 1992,
     "Simple statistical gradient-following algorithms", section 4). Time steps from `size` - 1 on share the last mean.
     """
 
@@ -79,7 +80,7 @@ class RunningMean:
         self.sum, self.count = np.zeros(size), np.zeros(size)
 
     def at(self, time: Array) -> Array:
-        """b(t), float32, 0 where nothing has been seen; `time` int64 of any shape."""
+        """b(t), float32, 0 where there are no returns yet; `time` int64 of any shape."""
         mean = np.divide(self.sum, self.count, out=np.zeros(len(self.sum)), where=self.count > 0)
         return np.asarray(mean[np.minimum(time, len(mean) - 1)], np.float32)
 
@@ -106,9 +107,10 @@ def explained_variance(prediction: Array, target: Array) -> float:
 def n_step(reward: Array, terminated: Array, truncated: Array, gamma: float) -> tuple[Array, Array, Array]:
     """n-step returns (Sutton & Barto 2018, section 7.1) of n steps in a row, all arrays (..., n).
 
-    R = sum_{k < m} gamma^k r_k, where m <= n is the number of steps until the episode ended, and `discount` gamma^m for what
-    follows the last of them, 0 where that step terminated. Returns R and `discount`, float32 (...), and m - 1, int64 (...):
-    whose next observation is to be looked at. A truncated episode ends the sum and keeps the worth of its last observation.
+    R = sum_{k < m} gamma^k r_k;  m <= n steps until the episode ended;  discount = gamma^m, 0 where the last step terminated
+
+    The target is R + discount V(s'), with s' the state after step m - 1. Returns R and `discount`, float32 (...), and m - 1,
+    int64 (...). A truncated episode ends the sum, and its last observation is bootstrapped.
     """
     n = reward.shape[-1]
     return_, running = reward[..., 0].astype(np.float32), ~(terminated[..., 0] | truncated[..., 0])

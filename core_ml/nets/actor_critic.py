@@ -18,7 +18,7 @@ class ActorCritic(nn.Module):
 
     `actions`: how many discrete actions, or with `continuous` how many action dimensions. With a shared trunk the two heads
     read the same features (one forward pass); with separate trunks they share nothing. Parameters are torch's defaults;
-    `actor_critic` makes one whose parameters are somebody else's memory.
+    `actor_critic` makes one without values: a learner gives it its `Parameters`.
     """
 
     def __init__(
@@ -48,9 +48,9 @@ class ActorCritic(nn.Module):
         self.log_std = nn.Parameter(torch.zeros(actions)) if continuous else None
 
     def outputs(self, obs: Tensor) -> Tensor:
-        """(B, D) float32 -> (B, actions + 1): what the policy's head says, and the value. `split` makes sense of it."""
+        """(B, D) float32 -> (B, actions + 1): logits or means, then the value; for `split`."""
         features = self.policy_trunk(obs)
-        if self.shared:  # both heads in one product: a quarter of the backward pass for the price of a small copy
+        if self.shared:  # both heads in one product: saves a quarter of the backward pass
             weight = torch.cat([self.policy_head.weight, self.value_head.weight])
             bias = torch.cat([b for b in (self.policy_head.bias, self.value_head.bias) if b is not None])
             return nn.functional.linear(features, weight, bias)
@@ -75,7 +75,7 @@ class ActorCritic(nn.Module):
 
 
 def actor_critic(*args: Any) -> ActorCritic:
-    """An `ActorCritic` without values for its parameters: whoever gives it memory gives them."""
+    """An `ActorCritic` whose parameters have no values yet: `FlatAdam` makes them views of a `Parameters`."""
     with torch.device("meta"):  # no draws from torch's global generator
         model = ActorCritic(*args)
     return model.to_empty(device="cpu")

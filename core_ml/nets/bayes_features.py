@@ -2,7 +2,7 @@
 
 y = w phi(x) + e with w ~ N(0, sd^2 I), e ~ N(0, noise^2), a weight vector w for each regression, phi shared by all. Training
 maximises the marginal likelihood, in which every w is integrated out (Harrison, Sharma & Pavone 2018, "Meta-learning priors for
-efficient online Bayesian regression", with a prior that stays fixed). What follows from data then is `bayes_linear`'s.
+efficient online Bayesian regression", with a prior that stays fixed). Posteriors given data are computed by `bayes_linear`.
 """
 
 from __future__ import annotations

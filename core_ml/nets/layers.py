@@ -1,4 +1,4 @@
-"""Small networks: multilayer perceptron, small convolutional net, and an actor-critic and a Q-network over either."""
+"""Layers: multilayer perceptron, small convolutional network, noisy layers, a fast tanh."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def last_layer(net: Any, name: str) -> nn.Linear:
 
 
 def small_cnn(shape: tuple[int, ...], channels: int, width: int, activation: str, stride: int = 1) -> nn.Sequential:
-    """Two 3 x 3 convolutions and one full layer, for planes of shape (C, H, W); (H, W) counts as one plane.
+    """Two 3 x 3 convolutions and one full layer, for planes of shape (C, H, W); (H, W) is one plane.
 
     `stride` is that of the second: its planes have ceil(H / stride) rows.
     """
@@ -75,6 +75,6 @@ class NoisyLinear(nn.Linear):
         self.sigma_bias = nn.Parameter(torch.empty(outputs))
 
     def noisy(self, x: Tensor, noise_in: Tensor, noise_out: Tensor) -> Tensor:
-        """x and noise_in (B, inputs), noise_out (B, outputs): f(eps) = sign(eps) sqrt |eps| already taken."""
+        """x and noise_in (B, inputs), noise_out (B, outputs): both already transformed by f(eps) = sign(eps) sqrt |eps|."""
         spread = nn.functional.linear(x * noise_in, self.sigma_weight, self.sigma_bias)
         return self(x) + noise_out * spread  # type: ignore[no-any-return]

@@ -16,7 +16,7 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def fresh(build: Callable[[], M], seed: int) -> M:
-    """A module with orthogonal matrices, zero biases and norms that do nothing, from a generator of its own.
+    """A module with orthogonal matrices, zero biases and layer norms that are the identity, from a generator of its own.
 
     Matrices of more than two axes count as (first axis, rest).
     """
@@ -37,7 +37,7 @@ def fresh(build: Callable[[], M], seed: int) -> M:
 
 
 def arrays(module: nn.Module) -> dict[str, Array]:
-    """Copies of a module's parameters by name."""
+    """A module's parameters by name, copied."""
     return {name: p.detach().numpy().copy() for name, p in module.named_parameters()}
 
 

@@ -15,10 +15,10 @@ from .layers import ACTIVATIONS, NoisyLinear, mlp, small_cnn
 class QNetwork(nn.Module):
     """Values of `actions` actions over flat observations (B, D): (B, actions, Z); Z is `quantiles`, or `heads`, or 1.
 
-    `dueling`: Q = V + A - mean A (Wang et al. 2016, arXiv:1511.06581, eq. 9); the last hidden layer is there twice, for V and
-    for A. `noisy`: full layers are `NoisyLinear`. `heads`: so many estimates, each with a random function of its own added,
-    which is never learnt, times `prior` (Osband et al. 2018, "Randomized prior functions for deep reinforcement learning").
-    Without all these, parameters are those of `parameters.q_shapes`.
+    `dueling`: Q = V + A - mean A (Wang et al. 2016, arXiv:1511.06581, eq. 9); V and A have a last hidden layer each. `noisy`:
+    full layers are `NoisyLinear`. `heads`: number of estimates; `prior` times a fixed random function is added to each (Osband
+    et al. 2018, "Randomized prior functions for deep reinforcement learning"). Without all these, parameters are those of
+    `parameters.q_shapes`.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ def _through(layers: Any, x: Tensor, noise: Iterator[Tensor] | None) -> Tensor:
 
 
 def q_network(*args: Any) -> QNetwork:
-    """A `QNetwork` without values for its parameters: whoever gives it memory gives them."""
+    """A `QNetwork` whose parameters have no values yet: `FlatAdam` makes them views of a `Parameters`."""
     with torch.device("meta"):
         model = QNetwork(*args)
     return model.to_empty(device="cpu")

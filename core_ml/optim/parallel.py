@@ -1,7 +1,7 @@
 """Data-parallel gradients: the rows of a minibatch in chunks, the chunks on threads, the sum in a fixed order.
 
 Small layers gain little from threads inside each operation: most of the time goes into starting and waiting. Whole chunks side
-by side need no waiting but at the end. Which chunk goes to which worker, and the order in which gradients are added, depend on
+by side wait only at the end. Which chunk goes to which worker, and the order in which gradients are added, depend on
 the number of workers alone, never on timing, so that equal seeds give equal bits.
 """
 
@@ -40,16 +40,16 @@ def keep_memory() -> None:
 def one_thread_each() -> None:
     """One thread inside each of torch's operations in this thread. Cheap: call it before work, not once at the start.
 
-    Another library with OpenMP (numba's threads) may change the setting behind torch's back, and with it the last bits of sums.
+    Another library with OpenMP (numba's threads) may change the setting, and with it the last bits of sums.
     """
     if torch.get_num_threads() != 1:
         torch.set_num_threads(1)
 
 
 class Replicas(Generic[M]):
-    """`workers` copies of `module` that share its parameters and have gradients of their own.
+    """`workers` twins of `module` that share its parameters and have gradients of their own.
 
-    Make it after `FlatAdam`, whose views the first copy (the module itself) keeps.
+    Make it after `FlatAdam`: the first twin is the module itself, with the views of `FlatAdam`.
     """
 
     def __init__(self, module: M, optimiser: FlatAdam, workers: int) -> None:
@@ -73,7 +73,7 @@ class Replicas(Generic[M]):
             grad.zero_()
 
     def each(self, work: Callable[[M, Any], Tensor], items: Sequence[Any]) -> list[Tensor]:
-        """`work(copy, item)` for every item, item j on worker j mod workers; results in the order of the items."""
+        """`work(twin, item)` for every item, item j on worker j mod workers; results in the order of the items."""
         results: list[Tensor | None] = [None] * len(items)
 
         def share(worker: int) -> None:

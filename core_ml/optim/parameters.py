@@ -1,6 +1,6 @@
 """A network's parameters, their gradient and Adam's moments, each as one flat array with names for its parts.
 
-Whoever computes works in this memory: torch through views (`optim.FlatAdam`), our kernels by its address. Torch is not needed.
+All learners work on these arrays: torch through views (`optim.FlatAdam`), the kernels by their address. Torch is not needed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ...store.arrays import Array
 
 
 class Parameters:
-    """Parameters of the given names and shapes, all zero, in the order of `shapes`; every array begins at a cache line."""
+    """Parameters of the given names and shapes, all zero, in the order of `shapes`; every array starts at a cache line."""
 
     def __init__(
         self, shapes: dict[str, tuple[int, ...]], eps: float = 1e-5, betas: tuple[float, float] = (0.9, 0.999),
@@ -38,16 +38,17 @@ class Parameters:
         return parts
 
     def initialise(self, rng: np.random.Generator) -> None:
-        """Orthogonal matrices and zero biases (Saxe et al. 2014), times sqrt(2); times 0.01 and 1 in a policy's and a value's
-        head, which begin near nothing (Andrychowicz et al. 2021, "What matters for on-policy deep actor-critic methods")."""
+        """Orthogonal matrices and zero biases (Saxe et al. 2014), times sqrt(2); times 0.01 and 1 in a policy's and a
+        value's head, so that the first outputs are small (Andrychowicz et al. 2021, "What matters for on-policy deep actor-
+        critic methods")."""
         for name, part in self.views(self.flat).items():
             gain = {"policy_head.weight": 0.01, "value_head.weight": 1.0}.get(name, math.sqrt(2))
             part[...] = orthogonal(part.shape, gain, rng) if part.ndim > 1 else 0.0
 
     def initialise_uniform(self, rng: np.random.Generator, sigma: float = 0.5) -> None:
         """Weights and biases of a layer of p inputs from U(-1 / sqrt p, 1 / sqrt p), and where weights have deviations these
-        `sigma` / sqrt p (Fortunato et al. 2018, section 3.2). Smaller than `initialise`: values that are learned from
-        themselves run away the sooner, the larger the features are."""
+        `sigma` / sqrt p (Fortunato et al. 2018, section 3.2). Smaller than `initialise`: bootstrapped values diverge
+        sooner with large features."""
         bound = 1.0
         for name, part in self.views(self.flat).items():
             if part.ndim > 1:
@@ -60,7 +61,7 @@ class Parameters:
         return next((name for name, grad in self.views(self.grad).items() if not np.isfinite(grad).all()), None)
 
     def state(self) -> dict[str, Array]:
-        """Everything as arrays by name; the arrays are this object's own."""
+        """Everything as arrays by name; they are this object's arrays, not copies."""
         state = {f"model.{name}": part for name, part in self.views(self.flat).items()}
         return state | {
             "optimiser.mean": self.mean, "optimiser.square": self.square, "optimiser.steps": np.array(self.steps, np.int64)

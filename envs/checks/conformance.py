@@ -31,7 +31,8 @@ from ..external.make import make_external, own_options
 from ..names import is_external
 from ..registry import make_world
 from ..rng import copy_seeds, fresh_streams
-from ..world import World
+from ..solvers.yardstick import StateIndex
+from ..world import Model, World
 
 RAW_STEPS = 60  # that a foreign environment takes by itself
 SHORT = 13  # steps: a time limit that lets many episodes end within a check
@@ -63,6 +64,7 @@ class Trace(NamedTuple):
     final_obs: Array  # (T, N, A, ...), zero where no episode ended
     ended_return: Array  # float64 (T, N, A), zero where no episode ended
     ended_length: Array  # int64 (T, N), zero where no episode ended
+    mask: Array  # bool (T + 1, N, A, actions); (T + 1, N, 0) where the environment has no masks
 
 
 Make = Callable[[int], BatchEnv]  # copies -> environment
@@ -88,8 +90,10 @@ def play(env: BatchEnv, actions: Array, seeds: Array | None = None) -> Trace:
     stands."""
     obs = env.reset(seeds) if seeds is not None else env.obs
     steps = len(actions)
+    mask = env.action_mask()
     t = Trace(
         obs=np.zeros((steps + 1, *obs.shape), obs.dtype),
+        mask=np.zeros((steps + 1, env.num_envs, *(mask.shape[1:] if mask is not None else (0,))), np.bool_),
         reward=np.zeros((steps, env.num_envs, env.num_agents), np.float32),
         terminated=np.zeros((steps, env.num_envs), np.bool_),
         truncated=np.zeros((steps, env.num_envs), np.bool_),
@@ -97,9 +101,11 @@ def play(env: BatchEnv, actions: Array, seeds: Array | None = None) -> Trace:
         ended_return=np.zeros((steps, env.num_envs, env.num_agents)),
         ended_length=np.zeros((steps, env.num_envs), np.int64),
     )
-    t.obs[0] = obs
+    t.obs[0], t.mask[0] = obs, _shown(mask)
     for k, action in enumerate(actions):
-        out = env.step(action)
+        mask = env.action_mask()
+        out = env.step(action if mask is None or not isinstance(env, ExternalBatch) else nearest_legal(action, mask))
+        t.mask[k + 1] = _shown(env.action_mask())
         t.obs[k + 1], t.reward[k], t.terminated[k], t.truncated[k] = (
             out.obs,
             out.reward,
@@ -111,6 +117,18 @@ def play(env: BatchEnv, actions: Array, seeds: Array | None = None) -> Trace:
         copies, returns, lengths = env.episodes()
         t.ended_return[k, copies], t.ended_length[k, copies] = returns, lengths
     return t
+
+
+def _shown(mask: Array | None) -> Array:
+    return np.zeros((1, 0), np.bool_) if mask is None else mask
+
+
+def nearest_legal(action: Array, mask: Array) -> Array:
+    """Actions (N, A), each illegal one replaced by the next that `mask` (N, A, actions) allows, from the first again."""
+    turns = (action[..., None] + np.arange(mask.shape[-1])) % mask.shape[-1]
+    first = np.take_along_axis(mask, turns, -1).argmax(-1)
+    legal: Array = np.take_along_axis(turns, first[..., None], -1)[..., 0]
+    return legal
 
 
 def play_plain(world: World, actions: Array, seeds: Array) -> Trace:
@@ -127,17 +145,20 @@ def play_plain(world: World, actions: Array, seeds: Array) -> Trace:
         final_obs=np.zeros((steps, *shape), space.dtype),
         ended_return=np.zeros((steps, n, agents)),
         ended_length=np.zeros((steps, n), np.int64),
+        mask=np.zeros((steps + 1, n, *((agents, world.action_space.n) if world.masked else (0,))), np.bool_),  # type: ignore[attr-defined]
     )
 
-    def look(i: int, into: Array) -> None:
+    def look(i: int, into: Array, mask: Array | None = None) -> None:
         for k in range(agents):
             cls.observe(s, i, k, c, into[i, k].reshape(-1))
+            if world.masked and mask is not None and cls.legal is not None:
+                cls.legal(s, i, k, c, mask[i, k])
 
     with np.errstate(over="ignore"):  # random bits are made of unsigned products that wrap around
         for i in range(n):
             elapsed, total = 0, np.zeros(agents)
             cls.reset(s, i, c, rng)
-            look(i, t.obs[0])
+            look(i, t.obs[0], t.mask[0])
             for k in range(steps):
                 terminated = bool(cls.step(s, i, actions[k, i], c, rng, t.reward[k, i]))
                 elapsed, total = elapsed + 1, total + t.reward[k, i]
@@ -148,7 +169,7 @@ def play_plain(world: World, actions: Array, seeds: Array) -> Trace:
                     t.ended_return[k, i], t.ended_length[k, i] = total, elapsed
                     elapsed, total = 0, np.zeros(agents)
                     cls.reset(s, i, c, rng)
-                look(i, t.obs[k + 1])
+                look(i, t.obs[k + 1], t.mask[k + 1])
     return t
 
 
@@ -282,6 +303,37 @@ def check_state(make: Make) -> str:
     return f"{len(state)} arrays carry on bit by bit in another environment"
 
 
+def check_masks(make: Make) -> str:
+    """Where there are action masks: at least one action is legal, masks belong to the state, legal actions can be taken."""
+    env = make(16)
+    env.reset(copy_seeds(13, 16))
+    if env.action_mask() is None:
+        return "it has none: all actions are always legal"
+    actions, legal = random_actions(env, 60), 0
+    for k, action in enumerate(actions):
+        mask = env.action_mask()
+        want = (16, env.num_agents, int(env.action_space.n))  # type: ignore[attr-defined]
+        if mask is None or mask.dtype != np.bool_ or mask.shape != want:
+            what = "gone" if mask is None else f"{mask.dtype}{mask.shape}"
+            raise Fault(f"step {k}: the action mask is {what}: it must be bool{want} in every step")
+        if not mask.any(-1).all():
+            i = int(np.argwhere(~mask.any(-1))[0, 0])
+            raise Fault(f"step {k}: no action is legal in environment {i}: leave at least one in legal()")
+        if isinstance(env, Engine):
+            before = mask.copy()
+            env.set_state(env.get_state())
+            again = env.action_mask()
+            if again is None or not np.array_equal(again, before):
+                raise Fault(f"step {k}: legal() says something else after set_state(get_state()): it may read State alone")
+        chosen = nearest_legal(action, mask)
+        if not np.take_along_axis(mask, chosen[..., None], -1).all():
+            raise Fault(f"step {k}: a legal action cannot be chosen from the mask: legal() must write true or false")
+        legal += int(mask.sum())
+        env.step(chosen)
+    share = legal / (len(actions) * 16 * env.num_agents * int(env.action_space.n))  # type: ignore[attr-defined]
+    return f"{share:.0%} of the actions are legal, at least one in every state"
+
+
 def check_illegal_actions(make: Make) -> str:
     env = make(5)
     legal = random_actions(env, 1)[0]
@@ -296,8 +348,8 @@ def check_illegal_actions(make: Make) -> str:
         try:
             env.step(action)
         except ValueError as error:
-            if len(action) == 5 and "copy 3" not in str(error):
-                raise Fault(f"action {name} of copy 3 is refused without naming the copy: {error}") from None
+            if len(action) == 5 and "environment 3" not in str(error):
+                raise Fault(f"action {name} of environment 3 is refused without naming the environment: {error}") from None
             continue
         raise Fault(f"an action {name} is accepted: step() raises ValueError for it")
     return ", ".join(name for name, _ in bad) + ": refused"
@@ -340,7 +392,7 @@ def check_final_obs(world: World) -> str:
             count += int(ended.sum())
             if a.final_obs[ended].tobytes() != m.obs[ended].tobytes():
                 raise Fault(f"step {k}: final_obs is not the last observation of the old episode")
-            manual.reset_copies(ended)
+            manual.reset_some(ended)
         if a.obs.tobytes() != m.obs.tobytes():
             raise Fault(f"step {k}: resetting later leads elsewhere than in step(): reset() must set all of State")
     return f"right at the end of {count} episodes"
@@ -388,15 +440,21 @@ def check_scene(world: World) -> str:
 def check_all_written(world: World) -> str:
     """The rules find what is left of somebody else's observation in `out`, and must not let any of it stand."""
     env = Engine(world, 16)
-    actions, seen = random_actions(env, 60), []
+    actions, seen, shown = random_actions(env, 60), [], []
     for rubbish in (0, 1):
-        obs, trace = env.reset(copy_seeds(12, 16)), []
+        obs, trace, masks = env.reset(copy_seeds(12, 16)), [], []
         for action in actions:
             env._b.obs[...] = rubbish
             env._b.final_obs[...] = rubbish
+            env._b.mask[...] = rubbish
             obs = env.step(action).obs
             trace.append(obs.copy())
+            masks.append(_shown(env.action_mask()).copy())
         seen.append(np.array(trace))
+        shown.append(np.array(masks))
+    unwritten = shown[0] != shown[1]
+    if unwritten.any():
+        raise Fault(f"legal leaves actions {np.argwhere(unwritten)[0][3:]} unwritten: write all of `out` every time")
     wrong = seen[0] != seen[1]
     if wrong.any():
         at = [int(k) for k in np.argwhere(wrong)[0]]
@@ -415,10 +473,28 @@ def check_model_agrees(world: World) -> str:
     if world.solver == "Bayes":
         return "a model of beliefs: one copy's episode cannot be held against it"
     seen = model_check.run(world, one, model, repeats=100)
+    if world.masked != (model.legal is not None):
+        raise Fault("legal() and the model disagree whether there are action masks: fill Model.legal where World.masked")
+    _require_legal(world, one, model)
     found = model_check.faults(model, seen, alpha=1e-6)
     if found:
         raise Fault(f"rules and model disagree in {found[0]}: correct model() or step()")
     return f"{len(seen.state):,} steps from known states went where the model of {len(model.next_state):,} states says"
+
+
+def _require_legal(world: World, env: Engine, model: Model) -> None:
+    """Raise Fault where `Model.legal` and the rule `legal` differ in a state that random actions come by."""
+    if model.legal is None:
+        return
+    env.reset(np.array([7], np.uint64))
+    find = StateIndex(world.model(env.state, 0) or model)
+    for action in random_actions(env, 200):
+        (state,), mask = find(env.state._asdict()), env.action_mask()
+        if mask is not None and state >= 0 and (mask[0, 0] != model.legal[state]).any():
+            raise Fault(f"legal() says {mask[0, 0].tolist()} in state {state}, Model.legal {model.legal[state].tolist()}")
+        step = env.step(action, autoreset=False)
+        if step.terminated[0] or step.truncated[0]:
+            return
 
 
 def check_raw(id: str, options: dict[str, Any]) -> str:
@@ -543,6 +619,7 @@ def _checks(id: str, options: dict[str, Any]) -> Iterator[tuple[str, Callable[[]
         "seeds": check_seeds,
         "alone": check_alone,
         "state": check_state,
+        "masks": check_masks,
         "illegal actions": check_illegal_actions,
     }
     if is_external(id):

@@ -40,7 +40,7 @@ _FILES = (__file__, packing.__file__, partial_evaluation.__file__)
 OURS = "".join(Path(str(file)).read_text() for file in _FILES)  # a kernel on disk is valid for this code only
 # Called from compiled code only: the entries for Python and C would double the time to compile. And no reference counts.
 INNER = {"_nrt": False, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-BLOCK = 64  # copies that one parallel work item steps: large against the scheduler's cost, small against a batch
+BLOCK = 64  # environments that one parallel work item steps: large against the scheduler's cost, small against a batch
 
 
 PROGRAM = """
@@ -66,11 +66,11 @@ def step_at(lo, hi, table, reals, action, limit, autoreset):
 """
 
 
-class Buffers(NamedTuple):
-    """Everything the kernel writes beside the world's own state. N copies, A agents, D numbers an observation."""
+class EngineBuffers(NamedTuple):
+    """Everything the kernel writes beside the world's own state. N environments, A agents, D numbers an observation."""
 
     rng: Array  # uint64 (N, 2)
-    active: Array  # uint8 (N,): 0 skips the copy
+    active: Array  # uint8 (N,): 0 skips the environment
     obs: Array  # (N, A, D)
     final_obs: Array  # (N, A, D)
     reward: Array  # float32 (N, A)
@@ -80,6 +80,8 @@ class Buffers(NamedTuple):
     running_return: Array  # float64 (N, A)
     ended_return: Array  # float64 (N, A): of the last ended episode
     ended_length: Array  # int64 (N,)
+    mask: Array  # bool (N, A, actions): legal actions of `obs`; (N, A, 1), unused, where the world has no rule `legal`
+    final_mask: Array  # bool, as `mask`: legal actions of `final_obs`
 
 
 class Action(NamedTuple):
@@ -90,14 +92,14 @@ class Action(NamedTuple):
 
 
 class Kernels(NamedTuple):
-    """Compiled loops over copies; table and reals are State, constants and buffers, packed."""
+    """Compiled loops over environments; table and reals are State, constants and buffers, packed."""
 
     step: Callable[..., None]  # (table, reals, action, limit, autoreset)
     step_threaded: Callable[..., None]
     reset: Callable[..., None]  # (table, reals): where b.active
     observe: Callable[..., None]  # (table, reals)
     # For other compiled code: int64 (lo, hi, table, reals, action, limit, autoreset), all int64, arrays as addresses. It steps
-    # the copies lo..hi-1. Compiled by `address_of` only, because few want it.
+    # the environments lo..hi-1. Compiled by `address_of` only, because few want it.
     step_at: Any
 
 
@@ -218,7 +220,7 @@ def binder(constants: type, static: dict[str, Any]) -> Callable[[Any], Any]:
 
 
 class Spans(NamedTuple):
-    """Loops over the copies lo..hi-1, plain Python closures: what every device compiles.
+    """Loops over the environments lo..hi-1, plain Python closures: what every device compiles.
 
     `s` is the State, `c` the constants, `b` the buffers.
     """
@@ -228,8 +230,18 @@ class Spans(NamedTuple):
     observe: Callable[..., None]  # (lo, hi, s, c, b)
 
 
-def make_spans(reset: Any, step: Any, observe: Any, bind: Any, agents: int) -> Spans:
-    """The engine's work on a copy, written once: `reset`, `step`, `observe` and `bind` are callable on the device."""
+def no_mask(s: Any, i: int, k: int, c: Any, out: Any) -> None:
+    """The rule `legal` of worlds that have none: nothing is left of it in machine code."""
+
+
+def rules_of(world_class: type[World], masked: bool) -> list[Callable[..., Any]]:
+    """The rules `reset`, `step`, `observe`, `legal`."""
+    legal = world_class.legal if masked else None
+    return [world_class.reset, world_class.step, world_class.observe, legal or no_mask]
+
+
+def make_spans(reset: Any, step: Any, observe: Any, legal: Any, bind: Any, agents: int) -> Spans:
+    """The engine's work on an environment, written once: the rules and `bind` are callable on the device."""
 
     def reset_span(lo: int, hi: int, s: Any, c: Any, b: Any) -> None:
         constants = bind(c)
@@ -243,12 +255,14 @@ def make_spans(reset: Any, step: Any, observe: Any, bind: Any, agents: int) -> S
                 reset(s, i, constants, b.rng)
                 for k in range(agents):
                     observe(s, i, k, constants, b.obs[i, k])
+                    legal(s, i, k, constants, b.mask[i, k])
 
     def observe_span(lo: int, hi: int, s: Any, c: Any, b: Any) -> None:
         constants = bind(c)
         for i in range(lo, hi):
             for k in range(agents):
                 observe(s, i, k, constants, b.obs[i, k])
+                legal(s, i, k, constants, b.mask[i, k])
 
     def step_span(lo: int, hi: int, s: Any, c: Any, b: Any, action: Any, limit: int, autoreset: bool) -> None:
         constants = bind(c)
@@ -271,6 +285,7 @@ def make_spans(reset: Any, step: Any, observe: Any, bind: Any, agents: int) -> S
                 for k in range(agents):
                     b.ended_return[i, k] = b.running_return[i, k]
                     observe(s, i, k, constants, b.final_obs[i, k])
+                    legal(s, i, k, constants, b.final_mask[i, k])
                 if autoreset:
                     b.elapsed[i] = 0
                     for k in range(agents):
@@ -278,19 +293,21 @@ def make_spans(reset: Any, step: Any, observe: Any, bind: Any, agents: int) -> S
                     reset(s, i, constants, b.rng)
             for k in range(agents):
                 observe(s, i, k, constants, b.obs[i, k])
+                legal(s, i, k, constants, b.mask[i, k])
 
     return Spans(step_span, reset_span, observe_span)
 
 
 @functools.cache
 def _kernels(
-    world_class: type[World], constants: type, static: Static, spelling: str, agents: int, layout: Layout, action: Action
-) -> Kernels:
-    rules = [world_class.reset, world_class.step, world_class.observe]
-    reset, step, observe = (_compiled(rule, static) for rule in rules)
+    world_class: type[World], constants: type, static: Static, spelling: str, agents: int, masked: bool, layout: Layout,
+    action: Action,
+) -> Kernels:  # fmt: skip
+    rules = rules_of(world_class, masked)
+    reset, step, observe, legal = (_compiled(rule, static) for rule in rules)
     inline = functools.partial(numba.njit, forceinline=True, **INNER)
     bind = inline(binder(constants, dict(static)))
-    step_span, reset_span, observe_span = (inline(span) for span in make_spans(reset, step, observe, bind, agents))
+    step_span, reset_span, observe_span = (inline(span) for span in make_spans(reset, step, observe, legal, bind, agents))
     tuples, scope = unpacking(layout)
     scope |= {"__name__": __name__, "step_span": step_span, "reset_span": reset_span, "observe_span": observe_span}
     scope |= {"int64": np.int64, "float32": np.float32, "float64": np.float64}
@@ -330,7 +347,7 @@ def _kernels(
 
 
 def kernel_key(world: World) -> Any:
-    """What a world's kernels depend on: (class, class of constants, static constants, their spelling, agents). Hashable.
+    """What a world's kernels depend on, hashable: class, class of constants, static constants, their spelling, agents, masked.
 
     The spelling tells 1, 1.0 and True apart. Raises TypeError for a static constant that is no number.
     """
@@ -341,7 +358,7 @@ def kernel_key(world: World) -> Any:
             raise TypeError(
                 f"world {world.name}: static constant {name} is {type(value).__name__}: only numbers are compiled in"
             )
-    return type(world), type(c), static, repr(static), world.num_agents
+    return type(world), type(c), static, repr(static), world.num_agents, world.masked
 
 
 def kernels(world: World, layout: Layout, action: Action) -> Kernels:

@@ -1,4 +1,4 @@
-"""The rules on a GPU: the same functions, compiled for CUDA by numba, one thread a copy, the same bits as on a CPU.
+"""The rules on a GPU: the same functions, compiled for CUDA by numba, one thread an environment, the same bits as on a CPU.
 
 State, constants and buffers live on the device. `step` brings its results to the host, so that everything which works
 with an `Engine` works with a `CudaEngine`; `step_device` leaves them where they are, for torch and others that read
@@ -23,14 +23,14 @@ from numba import config, cuda
 from ...store.arrays import Array
 from ..batch import Step
 from ..world import World
-from .compile import Spans, binder, is_helper, kernel_key, make_spans, rebound, referenced
+from .compile import Spans, binder, is_helper, kernel_key, make_spans, rebound, referenced, rules_of
 from .engine import COUNTERS, Engine
 from .partial_evaluation import Static, partially_evaluated
 
 THREADS = 128  # of a block
 RESULTS = ("obs", "reward", "terminated", "truncated")  # what every step changes and callers read
-ENDED = ("final_obs", "ended_return", "ended_length")  # what changes only where an episode ends
-EVERYTHING = frozenset({"state", *RESULTS, *ENDED, *COUNTERS})
+ENDED = ("final_obs", "final_mask", "ended_return", "ended_length")  # what changes only where an episode ends
+EVERYTHING = frozenset({"state", "mask", *RESULTS, *ENDED, *COUNTERS})
 
 
 def why_not() -> str | None:
@@ -135,11 +135,13 @@ def _kernel(body: Callable[..., None]) -> Any:
 
 
 @functools.cache
-def _programs(world_class: type[World], constants: type, static: Static, spelling: str, agents: int) -> Spans:
-    """Kernels over all copies, each with the arguments of the span of its name less lo and hi."""
+def _programs(
+    world_class: type[World], constants: type, static: Static, spelling: str, agents: int, masked: bool
+) -> Spans:  # fmt: skip
+    """Kernels over all environments, each with the arguments of the span of its name less lo and hi."""
     made: dict[Any, Any] = {}
-    rule = [_on_device(rule, made, static) for rule in (world_class.reset, world_class.step, world_class.observe)]
-    spans = make_spans(rule[0], rule[1], rule[2], _on_device(binder(constants, dict(static)), made), agents)
+    rule = [_on_device(rule, made, static) for rule in rules_of(world_class, masked)]
+    spans = make_spans(*rule, _on_device(binder(constants, dict(static)), made), agents)
     step_span, reset_span, observe_span = (_on_device(span, made) for span in spans)
 
     def step(s: Any, c: Any, b: Any, action: Any, limit: int, autoreset: bool) -> None:
@@ -158,7 +160,7 @@ def _programs(world_class: type[World], constants: type, static: Static, spellin
 
 
 def _find_illegal(action: Any, actions: int, first: Any) -> None:
-    """first[0] becomes the lowest copy with an action outside 0..actions-1."""
+    """first[0] becomes the lowest environment with an action outside 0..actions-1."""
     for i in range(cuda.grid(1), action.shape[0], cuda.gridsize(1)):
         for k in range(action.shape[1]):
             if action[i, k] < 0 or action[i, k] >= actions:
@@ -193,10 +195,12 @@ class Shared(NamedTuple):
     truncated: Any
     ended_return: Any  # float64 (N, A), where an episode ended
     ended_length: Any  # int64 (N,)
+    mask: Any  # bool (N, A, actions): legal actions of `obs`; (N, A, 1), unused, where the world has no masks
+    final_mask: Any  # as `mask`, of `final_obs`
 
 
 class CudaEngine(Engine):
-    """N copies of a world on a GPU; interface, results and checkpoints are those of `Engine`, bit for bit.
+    """N environments of a world on a GPU; interface, results and checkpoints are those of `Engine`, bit for bit.
 
     `state` and what else the host reads is copied from the device when it is asked for: a view to look at, not to write
     to. Raises ValueError where there is no GPU.
@@ -230,10 +234,11 @@ class CudaEngine(Engine):
         self._programs = _programs(*kernel_key(self.world))
         self._launches: dict[tuple[str, int], Any] = {}
         b, wide = self._device_b, (n, self.num_agents, *shape)
-        self._device_step = Step(b.obs.reshape(*wide), b.reward, b.terminated, b.truncated, b.final_obs.reshape(*wide))
+        masks = b.final_mask if self.masked else None
+        self._device_step = Step(b.obs.reshape(*wide), b.reward, b.terminated, b.truncated, b.final_obs.reshape(*wide), masks)
 
     def _launch(self, name: str, program: Any, *args: Any, stream: int = 0) -> None:
-        """Run a kernel over all copies, on a CUDA stream of that handle; compile it first where it is the first time."""
+        """Run a kernel over all environments, on a CUDA stream of that handle; the first time it is compiled."""
         args = tuple(_argument(value) for value in args)
         if (name, stream) not in self._launches:
             with _exact_arithmetic(), warnings.catch_warnings():
@@ -267,16 +272,16 @@ class CudaEngine(Engine):
     def _run_reset(self) -> None:
         self._pull("reward")  # a reset leaves it as it was
         self._run("reset")
-        self._stale |= {"state", "obs", "terminated", "truncated", *COUNTERS}
+        self._stale |= {"state", "obs", "mask", "terminated", "truncated", *COUNTERS}
         self._pull(*RESULTS)
 
     def _run_observe(self) -> None:
         self._run("observe")
-        self._stale.add("obs")
+        self._stale |= {"obs", "mask"}
         self._pull("obs")
 
     def native(self) -> None:
-        """These copies are not the host's to step."""
+        """These environments are not the host's to step."""
 
     def step_legal(self, action: Array, autoreset: bool = True) -> Step:
         """As `Engine.step_legal`. Of ended episodes something is copied only after a step that ended one."""
@@ -292,7 +297,7 @@ class CudaEngine(Engine):
         return self._step
 
     def step_device(self, action: Any, autoreset: bool = True) -> Step:
-        """One step of all copies whose results stay on the device: a `Step` of arrays with `__cuda_array_interface__`.
+        """One step of all environments whose results stay on the device: a `Step` of arrays with `__cuda_array_interface__`.
 
         `action` is a C-contiguous array on the device, int64 (N, A) for Discrete or float32 (N, A, D), torch's for one, or
         anything that `step` takes. Whole numbers are checked on the device: ValueError before anything moves. The
@@ -310,11 +315,11 @@ class CudaEngine(Engine):
         step, b = self._device_step, self._device_b
         return Shared(
             self._device_action, step.obs, step.final_obs, step.reward, step.terminated, step.truncated, b.ended_return,
-            b.ended_length,
+            b.ended_length, b.mask, b.final_mask,
         )  # fmt: skip
 
     def step_shared(self, stream: int = 0) -> None:
-        """Put a step of all copies, with the actions in `shared().action`, on a CUDA stream of that handle (0: numba's own).
+        """Put a step of all environments, with the actions in `shared().action`, on a CUDA stream (its handle; 0: numba's own).
 
         Nothing is checked and nothing awaited, so that the launch may be captured into a CUDA graph, if it is not the
         first one on that stream: that compiles. Python does not run when a graph is replayed: call `changed` afterwards.
@@ -327,7 +332,7 @@ class CudaEngine(Engine):
         self._stale |= EVERYTHING
 
     def to_device(self, action: Array) -> Any:
-        """A copy of `action`, checked, on the device: what `step_device` takes without copying."""
+        """`action`, checked, on the device: what `step_device` takes without copying."""
         return cuda.to_device(self._legal(action))
 
     def _there(self, action: Any) -> Any:
@@ -347,10 +352,10 @@ class CudaEngine(Engine):
     def _check_on_device(self, action: Any) -> None:
         assert isinstance(self.action_space, gymnasium.spaces.Discrete)
         self._launch("illegal", _illegal_finder(), action, int(self.action_space.n), self._illegal)
-        copy = int(self._illegal.copy_to_host()[0])
-        if copy < self.num_envs:
+        i = int(self._illegal.copy_to_host()[0])
+        if i < self.num_envs:
             self._illegal.copy_to_device(np.array([self.num_envs], np.int64))
-            raise ValueError(f"action {action.copy_to_host()[copy].tolist()} of copy {copy} is outside {self.action_space}")
+            raise ValueError(f"action {action.copy_to_host()[i].tolist()} of environment {i} is outside {self.action_space}")
 
     def synchronize(self) -> None:
         """Wait until the device has done all that it was asked for."""

@@ -1,4 +1,4 @@
-"""The batched engine: N copies of one world in flat arrays, stepped by compiled rules without a Python object each."""
+"""The batched engine: N environments of one world in flat arrays, stepped by compiled rules without a Python object each."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from ..batch import Episodes, Native, Step, flat_size
 from ..constants import plain
 from ..rng import copy_seeds, fresh_streams
 from ..world import Scene, World, Yardstick
-from .compile import BLOCK, Action, Buffers, address_of, kernels
+from .compile import BLOCK, Action, EngineBuffers, address_of, kernels
 from .packing import layout_of, pack
 
-OUTCOME = ("reward", "terminated", "truncated", "final_obs", "ended_return", "ended_length")  # of the last step
+OUTCOME = ("reward", "terminated", "truncated", "final_obs", "final_mask", "ended_return", "ended_length")  # of the last step
 COUNTERS = ("rng", "elapsed", "running_return")  # buffers that the future depends on, besides the world's state
-THREAD_FROM = 8 * BLOCK  # copies; below this, waking a second thread costs more than it brings
+THREAD_FROM = 8 * BLOCK  # environments; below this, waking a second thread costs more than it brings
 
 
 HOME = os.getpid()  # a forked child steps on one thread: OpenMP's do not survive a fork, and end the process
@@ -37,14 +37,14 @@ def _again(cls: type[Engine], world: World, num_envs: int, threads: int, id: str
 
 
 class Engine:
-    """N copies of a world behind the `BatchEnv` interface.
+    """N environments of a world behind the `BatchEnv` interface.
 
     The arrays in a `Step` are the engine's own buffers. Results do not depend on `threads` or on `num_envs`.
     """
 
     def __init__(self, world: World, num_envs: int = 1, seed: int = 0, threads: int | None = None, id: str = "") -> None:
         if num_envs < 1:
-            raise ValueError(f"num_envs is {num_envs}: at least 1 copy is needed")
+            raise ValueError(f"num_envs is {num_envs}: at least 1 environment is needed")
         self.world = world
         self.id = id or world.name
         self.num_envs = num_envs
@@ -55,9 +55,13 @@ class Engine:
         n, a, shape = num_envs, self.num_agents, self.observation_space.shape
         assert shape is not None
         size, dtype = flat_size(self.observation_space), self.observation_space.dtype
+        self.masked, discrete = world.masked, isinstance(self.action_space, gymnasium.spaces.Discrete)
+        if self.masked and not discrete:
+            raise ValueError(f"world {self.id}: rule legal is for Discrete actions, not for {self.action_space}: leave it out")
+        choices = int(self.action_space.n) if self.masked else 1  # type: ignore[attr-defined]
         self.state = world.allocate(n)
         self.constants = plain(world.constants())
-        self._b = Buffers(
+        self._b = EngineBuffers(
             rng=np.zeros((n, 2), np.uint64),
             active=np.ones(n, np.uint8),
             obs=np.zeros((n, a, size), dtype),
@@ -69,6 +73,8 @@ class Engine:
             running_return=np.zeros((n, a), np.float64),
             ended_return=np.zeros((n, a), np.float64),
             ended_length=np.zeros(n, np.int64),
+            mask=np.zeros((n, a, choices), np.bool_),
+            final_mask=np.zeros((n, a, choices), np.bool_),
         )
         b = self._b
         self._step = Step(
@@ -77,8 +83,8 @@ class Engine:
             b.terminated,
             b.truncated,
             b.final_obs.reshape(n, a, *shape),
+            b.final_mask if self.masked else None,
         )
-        discrete = isinstance(self.action_space, gymnasium.spaces.Discrete)
         self._action_shape: tuple[int, ...] = (n, a) if discrete else (n, a, *(self.action_space.shape or ()))
         self._action_dtype = np.dtype(np.int64 if discrete else np.float32)
         self._actions = np.uint64(self.action_space.n) if discrete else None  # type: ignore[attr-defined]
@@ -108,7 +114,7 @@ class Engine:
         self._kernels.observe(*self._packed)
 
     def step_legal(self, action: Array, autoreset: bool = True) -> Step:
-        """`step` of all copies for callers that have checked: an action of another shape, dtype or range may crash."""
+        """`step` of all environments for callers that have checked: an action of another shape, dtype or range may crash."""
         if self.num_envs >= THREAD_FROM and self.threads > 1 and os.getpid() == HOME:
             numba.set_num_threads(self.threads)
             self._kernels.step_threaded(*self._packed, action, self._limit, autoreset)
@@ -117,7 +123,10 @@ class Engine:
         return self._step
 
     def native(self) -> Native | None:
-        """How compiled code may step these copies without coming back to Python."""
+        """How compiled code may step these environments without coming back to Python; None for worlds with action masks:
+        kernels that step worlds do not read them, so their rollouts are collected step by step."""
+        if self.masked:
+            return None
         b, (table, reals) = self._b, self._packed
         return Native(
             address_of(self._kernels.step_at), table.ctypes.data, reals.ctypes.data, self._limit, self._action_shape[1:],
@@ -125,18 +134,18 @@ class Engine:
         )  # fmt: skip
 
     def reset(self, seed: int | Array | None = None) -> Array:
-        """Begin new episodes in all copies; without a seed the copies' random streams go on. Returns obs."""
+        """Begin new episodes in all environments; without a seed the environments' random streams go on. Returns obs."""
         if seed is not None:
             seeds = copy_seeds(int(seed), self.num_envs) if np.ndim(seed) == 0 else np.asarray(seed, np.uint64)
             if seeds.shape != (self.num_envs,):
                 raise ValueError(f"seed has shape {seeds.shape}: give one whole number or one for each of {self.num_envs}")
             self._b.rng[:] = fresh_streams(seeds)
             self._push("rng")
-        self.reset_copies(np.ones(self.num_envs, np.bool_))
+        self.reset_some(np.ones(self.num_envs, np.bool_))
         return self._step.obs
 
-    def reset_copies(self, which: Array) -> Array:
-        """Begin a new episode in the copies where `which` (N,) is true; the others are not touched. Returns obs."""
+    def reset_some(self, which: Array) -> Array:
+        """Begin a new episode in the environments where `which` (N,) is true; the others are not touched. Returns obs."""
         self._set_active(which)
         try:
             self._run_reset()
@@ -148,14 +157,14 @@ class Engine:
         self._b.active[:] = which
         self._push("active")
 
-    def reseed_copies(self, which: Array, seeds: Array) -> None:
-        """Give the copies where `which` (N,) is true the random streams of `seeds` (as many numbers as true copies)."""
+    def reseed_some(self, which: Array, seeds: Array) -> None:
+        """Give the environments where `which` (N,) is true the random streams of `seeds`, one for each true."""
         self._pull("rng")
         self._b.rng[which] = fresh_streams(np.asarray(seeds, np.uint64))
         self._push("rng")
 
     def step(self, action: Array, active: Array | None = None, autoreset: bool = True) -> Step:
-        """One step of all copies, or of those where `active` (N,) is true. Raises ValueError for an illegal action."""
+        """One step of all environments, or of those where `active` (N,) is true. Raises ValueError for an illegal action."""
         action = self._legal(action)
         if active is None:
             return self.step_legal(action, autoreset)
@@ -173,18 +182,18 @@ class Engine:
         if self._actions is not None:  # as unsigned numbers, negative ones are huge
             illegal = action.view(np.uint64) >= self._actions
             if illegal.any():
-                copy = int(np.argwhere(illegal)[0, 0])
-                raise ValueError(f"action {action[copy].tolist()} of copy {copy} is outside {self.action_space}")
+                i = int(np.argwhere(illegal)[0, 0])
+                raise ValueError(f"action {action[i].tolist()} of environment {i} is outside {self.action_space}")
         return action
 
     def episodes(self) -> Episodes:
         """Episodes that ended in the last step."""
         self._pull("terminated", "truncated", "ended_return", "ended_length")
-        copies = np.flatnonzero(self._b.terminated | self._b.truncated)
-        return Episodes(copies, self._b.ended_return[copies], self._b.ended_length[copies])
+        ended = np.flatnonzero(self._b.terminated | self._b.truncated)
+        return Episodes(ended, self._b.ended_return[ended], self._b.ended_length[ended])
 
     def get_state(self) -> dict[str, Array]:
-        """Copies of all arrays that the future depends on; the keys are State fields and engine counters."""
+        """Environments of all arrays that the future depends on; the keys are State fields and engine counters."""
         self._pull(*COUNTERS)
         return {name: np.array(array) for name, array in self._lasting().items()}
 
@@ -213,7 +222,7 @@ class Engine:
         self._run_observe()
 
     def __reduce__(self) -> Any:
-        """Copies get arrays of their own: kernels know the addresses of these."""
+        """Environments get arrays of their own: kernels know the addresses of these."""
         self._pull(*OUTCOME)
         buffers = {name: getattr(self._b, name).copy() for name in OUTCOME}
         return _again, (type(self), self.world, self.num_envs, self.threads, self.id, self.get_state(), buffers)
@@ -239,6 +248,13 @@ class Engine:
     def obs(self) -> Array:
         self._pull("obs")
         return self._step.obs
+
+    def action_mask(self) -> Array | None:
+        """See `BatchEnv.action_mask`; the engine's own buffer."""
+        if not self.masked:
+            return None
+        self._pull("mask")
+        return self._b.mask
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.id!r}, num_envs={self.num_envs}, config={self.world.config!r})"

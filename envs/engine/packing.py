@@ -1,6 +1,6 @@
 """State, constants and buffers as one table of addresses: what a kernel is called with.
 
-Numba looks at every array of every argument at every call. A world has some sixty, which cost a single copy ten times
+Numba looks at every array of every argument at every call. A world has some sixty, which cost a single environment ten times
 what its step does. So an engine writes down once where its arrays are, how long, and which numbers its constants hold;
 a kernel gets these two arrays and builds the named tuples of the rules from them.
 """

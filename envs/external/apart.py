@@ -9,10 +9,11 @@ from typing import Any
 
 import gymnasium
 
-from .copies import adapt
+from .environments import adapt
 from .loop import where_failed
-from .make import make_external, own_options
+from .make import make_external, own_options, uses_masks
 from .process import PATIENCE, START, _register, _registration, _settle, signals_held_back
+from .spaces import MASK
 
 
 def probe(id: str, options: dict[str, Any]) -> str:
@@ -22,12 +23,10 @@ def probe(id: str, options: dict[str, Any]) -> str:
     """
     theirs, workers, timeout = own_options(id, options)
     if workers:
-        pass
-
-        return call_apart(probe, id, theirs, timeout)
+        return call_apart(probe, id, theirs | {MASK: uses_masks(id, options)}, timeout)
     env = make_external(id, options)
     try:
-        adapt(id, env)
+        adapt(id, env, uses_masks(id, options))
     except ValueError:
         raise
     except Exception as error:  # a stranger's class: whatever it raises is its reason

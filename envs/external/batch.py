@@ -1,11 +1,11 @@
 """Gymnasium and PettingZoo environments behind the same batched interface as our own worlds.
 
 Neither library can save an environment. What makes a killed run resume exactly all the same is seed and replay:
-every episode begins with a seed that follows from the copy's seed and the episode's number, the running episode's
+every episode begins with a seed that follows from the environment's seed and the episode's number, the running episode's
 actions are kept, and `set_state` plays them again. That is exact where the environment is deterministic, which the
 replayed observation and return prove or disprove.
 
-The loop over copies runs here (`Loop`), or in worker processes (`workers.py`), with the same bits.
+The loop over environments runs here (`Loop`), or in worker processes (`workers.py`), with the same bits.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from ...store.arrays import Array
 from ..batch import Episodes, Step
 from ..rng import copy_seeds
 from ..world import Scene, Yardstick
-from .copies import adapt
-from .loop import Buffers, Loop, layout
-from .make import make_external, own_options
+from .environments import adapt
+from .loop import Loop, LoopBuffers, layout
+from .make import make_external, own_options, uses_masks
 
 FIRST_CAPACITY = 64  # actions that the log holds before it grows
 
@@ -33,17 +33,18 @@ class ReplayMismatch(UserWarning):
 
 
 class ExternalBatch:
-    """N copies of a Gymnasium or a PettingZoo parallel environment behind `BatchEnv`; a `Step` holds its buffers.
+    """N environments of a Gymnasium or a PettingZoo parallel environment behind `BatchEnv`; a `Step` holds its buffers.
 
     `id` is what `gymnasium.make` takes (`CartPole-v1`, `module:Id`), or `module:function` where the function returns a
     ParallelEnv or a gymnasium.Env; `options` are its keyword arguments. Discrete observations become one-hot float32,
-    Dict and Tuple are flattened (entries of a Dict that have no fixed size, such as MiniGrid's mission, are left out),
-    float64 is cast to float32. Box actions are clipped into their bounds. `ParallelCopy`
+    action masks are taken out (`action_mask`), Dict and Tuple are flattened (without entries of a Dict that have no fixed
+    size, such as MiniGrid's mission), float64 is cast to float32. Box actions are clipped into their bounds. `ZooEnv`
     says what becomes of agents that leave.
 
-    `workers` > 0 runs the copies in so many processes, each with a share of them, and `timeout` seconds are what one
+    `workers` > 0 runs the environments in so many processes, each with a share of them, and `timeout` seconds are what one
     call of an environment may take there (0: for ever); both may stand in `options` instead. Results do not depend
-    on them. A copy that raises, dies or hangs raises EnvironmentFailed; with workers all of them are ended then.
+    on them. `action_mask=False` in `options` leaves masks alone: they are not used, and one in a Dict is observed like other
+    entries. An environment that raises, dies or hangs raises EnvironmentFailed; with workers all of them are ended then.
 
     Raises UnknownName or ValueError in one line each where the environment cannot be made.
     """
@@ -58,43 +59,53 @@ class ExternalBatch:
         timeout: float | None = None,
     ) -> None:
         if num_envs < 1:
-            raise ValueError(f"num_envs is {num_envs}: at least 1 copy is needed")
+            raise ValueError(f"num_envs is {num_envs}: at least 1 environment is needed")
         ours = {key: value for key, value in (("workers", workers), ("timeout", timeout)) if value is not None}
         self.id, self.num_envs = id, num_envs
+        self.masks = uses_masks(id, options or {})
         self.options, workers, timeout = own_options(id, {**(options or {}), **ours})
-        self.workers = min(workers, num_envs)  # processes; 0: the copies are in this one
+        self.workers = min(workers, num_envs)  # processes; 0: the environments are in this one
         self._loop: Any  # Loop or Workers: reset, step, replay, draw, close
-        self._b: Buffers
+        self._b: LoopBuffers
         if self.workers:
             from .workers import Workers
 
-            self._loop = Workers(id, self.options, num_envs, self.workers, timeout)
-            facts, self._b = self._loop.facts, self._loop.buffers
+            self._loop = Workers(id, self.options, self.masks, num_envs, self.workers, timeout)
+            spaces, self._b = self._loop.spaces, self._loop.buffers
         else:
-            copies = [adapt(id, make_external(id, self.options)) for _ in range(num_envs)]
-            facts = copies[0].facts
-            self._b = Buffers(*(np.zeros(shape, dtype) for shape, dtype in layout(facts, num_envs, 1)))
-            self._loop = Loop(id, self.options, copies, self._b)
-        self.num_agents, self.time_limit = facts.agents, facts.time_limit
-        self.observation_space: gymnasium.spaces.Space[Any] = facts.observation
-        self.action_space: gymnasium.spaces.Space[Any] = facts.action
-        self._theirs = facts.theirs
-        self._whole = isinstance(facts.action, Discrete)
+            envs = [adapt(id, make_external(id, self.options), self.masks) for _ in range(num_envs)]
+            spaces = envs[0].spaces
+            self._b = LoopBuffers(*(np.zeros(shape, dtype) for shape, dtype in layout(spaces, num_envs, 1)))
+            self._loop = Loop(id, self.options, envs, self._b)
+        self.num_agents, self.time_limit = spaces.agents, spaces.time_limit
+        self.observation_space: gymnasium.spaces.Space[Any] = spaces.observation
+        self.action_space: gymnasium.spaces.Space[Any] = spaces.action
+        self._theirs = spaces.theirs
+        self._whole = isinstance(spaces.action, Discrete)
         b = self._b
-        self._out = Step(b.obs, b.reward, b.terminated, b.truncated, b.final_obs)
         self.elapsed = b.elapsed  # steps of the running episodes
         shape = b.action.shape[1:]
         self._log = np.zeros((num_envs, FIRST_CAPACITY, *shape), np.int64 if self._whole else np.float32)
         self._rows = np.arange(num_envs)
         self._over = np.zeros(num_envs, np.bool_)  # ended and, without autoreset, left as they are
+        self._out = Step(b.obs, b.reward, b.terminated, b.truncated, b.final_obs)
         self.reset(seed)
+        if b.masked.any():
+            if not b.masked.all():
+                i = int(b.masked.argmin())
+                raise ValueError(f"environment {id}: number {i} gives no action_mask where others do: give it at each reset()")
+            self._out = self._out._replace(final_mask=b.final_mask)
+
+    def action_mask(self) -> Array | None:
+        """See `BatchEnv.action_mask`: what the environment's first reset gave, in a Dict observation or in `info`."""
+        return None if self._out.final_mask is None else self._b.mask
 
     @property
     def obs(self) -> Array:
         return self._out.obs
 
     def reset(self, seed: int | Array | None = None) -> Array:
-        """Begin new episodes in all copies; a seed (a whole number, or one for each copy) begins at episode 0."""
+        """Begin new episodes in all environments; a seed (a whole number, or one for each environment) begins at episode 0."""
         b = self._b
         if seed is None:
             b.episode[:] += 1
@@ -116,7 +127,7 @@ class ExternalBatch:
         return np.asarray(moved, self._theirs.dtype)
 
     def step(self, action: Array, *, autoreset: bool = True) -> Step:
-        """One step of all copies; with `autoreset` a finished copy begins its next episode.
+        """One step of all environments; with `autoreset` a finished environment begins its next episode.
 
         Raises ValueError for an illegal action, EnvironmentFailed where an environment fails.
         """
@@ -126,8 +137,8 @@ class ExternalBatch:
         if self._whole:
             bad = (action < 0) | (action >= self.action_space.n)  # type: ignore[attr-defined]
             if bad.any():
-                copy = int(np.argwhere(bad)[0, 0])
-                raise ValueError(f"action {action[copy].tolist()} of copy {copy} is outside {self.action_space}")
+                i = int(np.argwhere(bad)[0, 0])
+                raise ValueError(f"action {action[i].tolist()} of environment {i} is outside {self.action_space}")
         if b.elapsed.max() >= self._log.shape[1]:
             self._log = np.concatenate([self._log, np.zeros_like(self._log)], axis=1)
         self._log[self._rows, b.elapsed] = action
@@ -139,8 +150,8 @@ class ExternalBatch:
 
     def episodes(self) -> Episodes:
         """Episodes that ended in the last step."""
-        copies = np.flatnonzero(self._b.terminated | self._b.truncated)
-        return Episodes(copies, self._b.ended_return[copies], self._b.ended_length[copies])
+        ended = np.flatnonzero(self._b.terminated | self._b.truncated)
+        return Episodes(ended, self._b.ended_return[ended], self._b.ended_length[ended])
 
     def get_state(self) -> dict[str, Array]:
         """Seeds, counters, and the running episodes' actions, (N, longest, A, ...); the rest follows from them.
@@ -167,7 +178,7 @@ class ExternalBatch:
     def set_state(self, state: dict[str, Array]) -> None:
         """Put back what `get_state` gave, by replaying the running episodes. Raises ValueError where arrays do not fit.
 
-        Warns with ReplayMismatch, once, if a replay ends elsewhere; that copy goes on from where its replay led.
+        Warns with ReplayMismatch, once, if a replay ends elsewhere; that environment goes on from where its replay led.
         """
         b, here = self._b, self.get_state()
         if here.keys() != state.keys():
@@ -193,7 +204,7 @@ class ExternalBatch:
         for i in np.flatnonzero(same):
             same[i] = np.array_equal(b.obs[i], state["obs"][i], equal_nan=b.obs.dtype.kind == "f")
         if not same.all():
-            share = f"{int((~same).sum())} of {self.num_envs} copies"
+            share = f"{int((~same).sum())} of {self.num_envs} environments"
             reason = f"environment {self.id} is not deterministic: {share} resume elsewhere, this is another run"
             # a place that is no file: Python then prints one line, not a line of our source as well
             warnings.warn_explicit(ReplayMismatch(reason), None, "<resume>", 0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import importlib
 import math
@@ -12,17 +11,21 @@ from typing import Any
 import gymnasium
 from pettingzoo import AECEnv, ParallelEnv
 
+from ...configs.suggest import suggest
 from ..names import UnknownName
+from .spaces import MASK
 
 TIMEOUT = 60.0  # seconds that a worker process may spend in one call of an environment, unless told
 
 
 def own_options(id: str, options: dict[str, Any]) -> tuple[dict[str, Any], int, float]:
-    """What the constructor gets of `options`, and what is ours: `workers` (0: none) and `timeout` in seconds (0: never).
+    """What the constructor gets of `options`, and what is ours: `workers` (0: none) and `timeout` in seconds (0: never);
+    `action_mask` is asked for by `uses_masks`.
 
     Raises ValueError, one line, for values that these two cannot have.
     """
-    theirs = {key: value for key, value in options.items() if key not in ("workers", "timeout")}
+    theirs = {key: value for key, value in options.items() if key not in ("workers", "timeout", MASK)}
+    uses_masks(id, options)
     workers, timeout = options.get("workers", 0), options.get("timeout")
     if not isinstance(workers, int) or isinstance(workers, bool) or workers < 0:
         raise ValueError(f"environment {id}: workers is {workers!r:.40}: give a whole number, 0 for none")
@@ -33,6 +36,14 @@ def own_options(id: str, options: dict[str, Any]) -> tuple[dict[str, Any], int, 
     if not workers:
         raise ValueError(f"environment {id}: timeout needs worker processes: give workers=1 or more too")
     return theirs, workers, float(timeout)
+
+
+def uses_masks(id: str, options: dict[str, Any]) -> bool:
+    """Whether action masks are used: our option `action_mask`, true unless told. Raises ValueError for another value."""
+    value = options.get(MASK, True)
+    if not isinstance(value, bool):
+        raise ValueError(f"environment {id}: {MASK} is {value!r:.40}: true, or false to ignore masks")
+    return value
 
 
 def _factory(id: str) -> Callable[..., Any]:
@@ -51,10 +62,9 @@ def _factory(id: str) -> Callable[..., Any]:
         made: Any = getattr(there, name, None)
     if callable(made):
         return made  # type: ignore[no-any-return]
-    known = {key.lower(): key for key in gymnasium.registry}
-    near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
+    near = suggest(name, gymnasium.registry, list_known=False)
     if near:
-        way_out = f"did you mean {known[near[0]]}?"
+        way_out = near.removeprefix(": ")
     elif callable(getattr(there, "parallel_env", None)):
         way_out = f"did you mean {module}:parallel_env?"
     else:
@@ -74,7 +84,7 @@ def make_external(id: str, options: dict[str, Any]) -> Any:
     options, _, _ = own_options(id, options)
     make = _factory(id)
     if "render_mode" in options:
-        raise ValueError(f"environment {id}: leave render_mode out, pictures are drawn by a copy of their own")
+        raise ValueError(f"environment {id}: leave render_mode out, pictures are drawn by an environment of their own")
     try:
         env = make(**options)
     except Exception as error:  # a stranger's constructor: whatever it raises is its reason

@@ -11,6 +11,8 @@ import numpy as np
 from gymnasium.spaces import Box, Dict, Discrete
 from gymnasium.spaces.utils import flatten, flatten_space
 
+from ...store.arrays import Array
+
 
 def _fixed(space: gymnasium.spaces.Space[Any]) -> bool:
     """Whether every element of `space` flattens to equally many numbers."""
@@ -49,6 +51,43 @@ def _observation(space: gymnasium.spaces.Space[Any], id: str) -> tuple[Box, bool
         raise ValueError(f"environment {id}: observation space {space} has no fixed size: wrap it into a Box")
     with np.errstate(over="ignore"):
         return Box(flat.low.astype(np.float32), flat.high.astype(np.float32), dtype=np.float32), True
+
+
+MASK = "action_mask"  # the key of a mask, in a Dict observation or in `info`: PettingZoo's and Gymnasium's usual name
+
+
+def split_mask(
+    space: gymnasium.spaces.Space[Any], action: gymnasium.spaces.Space[Any], id: str
+) -> tuple[gymnasium.spaces.Space[Any], Callable[[Any], Any] | None]:
+    """The part of a Dict observation that agents see, and what takes it out of an observation; None: there is no mask in it.
+
+    A Dict with "observation" and "action_mask" shows its "observation", one with other entries all but the mask. Raises
+    ValueError, one line, where the mask does not fit the actions.
+    """
+    if not isinstance(space, Dict) or MASK not in space.spaces:
+        return space, None
+    shape = space[MASK].shape
+    if not isinstance(action, Discrete) or shape != (int(action.n),):
+        way_out = f"a mask has a number for each of Discrete's actions: rename the entry, or give {MASK}=false"
+        raise ValueError(f"environment {id}: observation[{MASK!r}] has shape {shape} and actions are {action}: {way_out}")
+    rest = {key: part for key, part in space.items() if key != MASK}
+    if not rest:
+        raise ValueError(f"environment {id}: its observation holds an {MASK} and nothing else: add what the agent sees")
+    if list(rest) == ["observation"]:
+        return space["observation"], lambda seen: seen["observation"]
+    return Dict(rest), lambda seen: {key: seen[key] for key in rest}
+
+
+def read_mask(mask: Any, out: Array, what: str) -> None:
+    """Write a mask into `out`, bool (actions,): true where it is not 0. One without a legal action allows all: that of an
+    agent whose turn it is not, or after an episode's end, where what is chosen is ignored. Raises ValueError for a mask of
+    another shape."""
+    given = np.asarray(mask)
+    if given.shape != out.shape or given.dtype.kind not in "biu":
+        raise ValueError(f"{what} is {given.dtype}{given.shape}: give 0 or 1 for each of {len(out)} actions")
+    np.not_equal(given, 0, out=out)
+    if not out.any():
+        out[:] = True
 
 
 def _action(space: gymnasium.spaces.Space[Any], id: str) -> Discrete | Box:

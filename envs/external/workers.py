@@ -1,9 +1,9 @@
-"""Worker processes for foreign environments: each holds a share of the copies and runs the very loop of `foreign.py`.
+"""Worker processes for external environments: each holds a share of the environments and runs the very loop of `loop.py`.
 
 Observations, rewards, flags and actions lie in memory that all processes map. It has no name, so that nothing of it
 can stay behind. A pipe to each worker carries requests and answers, another one what `faulthandler` writes where a
-worker crashes or hangs. Before each call of an environment a worker notes the copy and what it does in shared
-memory: so the caller can tell whose call does not return, and which copy took its process down.
+worker crashes or hangs. Before each call of an environment a worker notes the environment and what it does in shared
+memory: so the caller can tell whose call does not return, and which environment took its process down.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ import numpy as np
 
 from ...store.arrays import Array
 from ..names import UnknownName
-from .copies import Facts, adapt
-from .loop import DOING, IDLE, MAKE, Buffers, EnvironmentFailed, Loop, layout, where_failed
+from .environments import ExternalSpaces, adapt
+from .loop import DOING, IDLE, MAKE, EnvironmentFailed, Loop, LoopBuffers, layout, where_failed
 from .make import make_external
 from .process import PATIENCE, START, _end_with_caller, _register, _registration, _settle, signals_held_back
 
@@ -36,14 +36,14 @@ OURS = str(Path(__file__).parent)  # frames in this folder say nothing about the
 
 
 class _Worker:
-    """The caller's side of one process, which holds the copies from `first` to before `last`."""
+    """The caller's side of one process, which holds the environments from `first` to before `last`."""
 
-    def __init__(self, context: Any, number: int, copies: range, args: tuple[Any, ...]) -> None:
-        self.number, self.first, self.last = number, copies.start, copies.stop
+    def __init__(self, context: Any, number: int, share: range, args: tuple[Any, ...]) -> None:
+        self.number, self.first, self.last = number, share.start, share.stop
         self.conn, theirs = context.Pipe()
         self.trace, writer = context.Pipe(duplex=False)
         with theirs, writer:  # ours to close: a worker's end is then seen as the end of its pipes
-            self.process = context.Process(target=_serve, args=(theirs, writer, number, copies, *args), daemon=False)
+            self.process = context.Process(target=_serve, args=(theirs, writer, number, share, *args), daemon=False)
             self.process.start()
         self.seen: Any = None  # what it was at when it was last looked at, and when that began
         self.since = 0.0
@@ -76,18 +76,18 @@ def _end(workers: list[_Worker]) -> None:
 
 
 class Workers:
-    """`Loop` for copies in worker processes: the same calls, the same bits; `buffers` are shared with them.
+    """`Loop` for environments in worker processes: the same calls, the same bits; `buffers` are shared with them.
 
     `timeout`: seconds that one call of an environment may take, 0 for ever. Raises EnvironmentFailed where one takes longer,
     raises or ends its process; whatever is raised, all workers are ended first.
     """
 
-    def __init__(self, id: str, options: dict[str, Any], num_envs: int, count: int, timeout: float) -> None:
+    def __init__(self, id: str, options: dict[str, Any], masks: bool, num_envs: int, count: int, timeout: float) -> None:
         self._id, self._timeout = id, timeout
-        self._buffers: Buffers | None = None
+        self._buffers: LoopBuffers | None = None
         context = multiprocessing.get_context("spawn")
         bounds = [num_envs * w // count for w in range(count + 1)]
-        args = (id, options, _registration(id))
+        args = (id, options, masks, _registration(id))
         self._workers: list[_Worker] = []
         # also at the interpreter's end, and before multiprocessing waits for its children there
         self._finalize = util.Finalize(self, _end, args=(self._workers,), exitpriority=100)
@@ -96,8 +96,8 @@ class Workers:
                 for w in range(count):
                     self._workers.append(_Worker(context, w, range(bounds[w], bounds[w + 1]), args))
             self._answers(max(START, timeout))  # imported
-            self.facts: Facts = self._answers(timeout)[0]  # the first copy of each is made
-            places = layout(self.facts, num_envs, count)
+            self.spaces: ExternalSpaces = self._answers(timeout)[0]  # the first copy of each is made
+            places = layout(self.spaces, num_envs, count)
             memory, file = _shared(_size(places))
             self.buffers = self._buffers = _arrays(memory, places)
             for worker in self._workers:
@@ -109,7 +109,7 @@ class Workers:
                         reduction.send_handle(worker.conn, file, worker.process.pid)
             finally:
                 os.close(file)
-            self._answers(timeout)  # all copies are made
+            self._answers(timeout)  # all environments are made
         except BaseException:
             self._finalize()
             raise
@@ -191,16 +191,16 @@ class Workers:
         return i, doing, count, int(self._buffers.elapsed[worker.first + i])
 
     def _failed(self, worker: _Worker, what: str, trace: str) -> EnvironmentFailed:
-        """`what` has become of a worker, with the copy that it was at and what that did in place of `{who}` and `{doing}`."""
-        copy, who, doing = worker.first, f"copy {worker.first}", DOING[MAKE]
+        """What happened to a worker: `what`, with its environment and what that was doing for `{who}` and `{doing}`."""
+        which, who, doing = worker.first, f"environment {worker.first}", DOING[MAKE]
         if self._buffers is not None:
             i, at, _ = self._buffers.mark[worker.number].tolist()
-            copy = worker.first + i
-            who = f"copy {copy}"
+            which = worker.first + i
+            who = f"environment {which}"
             if at == IDLE:
-                copy, who = worker.first, f"the worker of copies {worker.first} to {worker.last - 1}"
-            doing = DOING[at].format(elapsed=self._buffers.elapsed[copy], episode=self._buffers.episode[copy])
-        return EnvironmentFailed(f"environment {self._id}: {what.format(who=who, doing=doing)}", copy, trace)
+                which, who = worker.first, f"the worker of environments {worker.first} to {worker.last - 1}"
+            doing = DOING[at].format(elapsed=self._buffers.elapsed[which], episode=self._buffers.episode[which])
+        return EnvironmentFailed(f"environment {self._id}: {what.format(who=who, doing=doing)}", which, trace)
 
     def _died(self, worker: _Worker) -> EnvironmentFailed:
         worker.process.join(PATIENCE)
@@ -213,7 +213,7 @@ class Workers:
         if worker.seen is None and self._buffers is None and not trace and status == 1:
             how += ", perhaps before it was up: start workers from a file, under if __name__ == '__main__'"
         elif status == -signal.SIGKILL:
-            how += ": out of memory? take fewer copies"
+            how += ": out of memory? take fewer environments"
         return self._failed(worker, f"{{who}} ended its process {{doing}}: {how}{_innermost(trace)}", trace)
 
     def _hung(self, worker: _Worker, timeout: float) -> EnvironmentFailed:
@@ -259,18 +259,18 @@ def _shared(size: int) -> tuple[mmap.mmap, int]:
     return mmap.mmap(file, size), file
 
 
-def _arrays(memory: mmap.mmap, places: list[tuple[tuple[int, ...], Any]]) -> Buffers:
+def _arrays(memory: mmap.mmap, places: list[tuple[tuple[int, ...], Any]]) -> LoopBuffers:
     arrays, at = [], 0
     for shape, dtype in places:
         arrays.append(np.frombuffer(memory, dtype, int(np.prod(shape)), at).reshape(shape))
         at += _room(shape, dtype)
-    return Buffers(*arrays)
+    return LoopBuffers(*arrays)
 
 
 def _serve(
-    conn: Any, trace: Any, number: int, share: range, id: str, options: dict[str, Any], known: bytes | None
+    conn: Any, trace: Any, number: int, share: range, id: str, options: dict[str, Any], masks: bool, known: bytes | None
 ) -> None:  # fmt: skip
-    """A worker's life: make the copies, then answer requests until there is nobody to ask."""
+    """A worker's life: make the environments, then answer requests until there is nobody to ask."""
     _settle()
     faulthandler.enable(trace.fileno(), all_threads=False)
     if hasattr(faulthandler, "register"):
@@ -280,7 +280,7 @@ def _serve(
         if known is not None:
             _register(id, known)
         conn.send(("done", None))
-        loop = _made(conn, number, share, id, options)
+        loop = _made(conn, number, share, id, options, masks)
         conn.send(("done", None))
         while True:
             request, args = conn.recv()
@@ -298,24 +298,24 @@ def _serve(
         conn.send(("refused", str(error)))
 
 
-def _made(conn: Any, number: int, share: range, id: str, options: dict[str, Any]) -> Loop:
-    """Make the copies: the first says what there is to share, the others are made when that is there."""
+def _made(conn: Any, number: int, share: range, id: str, options: dict[str, Any], masks: bool) -> Loop:
+    """Make the environments: the first says what there is to share, the others are made when that is there."""
     i = share.start
     try:
-        copies = [adapt(id, make_external(id, options))]
-        conn.send(("done", copies[0].facts))
+        envs = [adapt(id, make_external(id, options), masks)]
+        conn.send(("done", envs[0].spaces))
         places = conn.recv()
         file = reduction.recv_handle(conn)
         b = _arrays(mmap.mmap(file, _size(places)), places)
         os.close(file)
-        b = Buffers._make([*(x[share.start : share.stop] for x in b[:-1]), b.mark[number : number + 1]])
+        b = LoopBuffers._make([*(x[share.start : share.stop] for x in b[:-1]), b.mark[number : number + 1]])
         for i in share[1:]:
             b.mark[0, 0] = i - share.start
-            copies.append(adapt(id, make_external(id, options)))
+            envs.append(adapt(id, make_external(id, options), masks))
     except (EOFError, OSError, ValueError):
         raise
     except BaseException as error:  # make_external turns errors into one line; this ends the process, as sys.exit does
         what, trace = where_failed(error)
-        raise EnvironmentFailed(f"environment {id}: copy {i} failed {DOING[MAKE]}: {what}", i, trace) from None
+        raise EnvironmentFailed(f"environment {id}: environment {i} failed {DOING[MAKE]}: {what}", i, trace) from None
     b.mark[0] = 0, IDLE, 0
-    return Loop(id, options, copies, b, share.start)
+    return Loop(id, options, envs, b, share.start)

@@ -37,12 +37,30 @@ class Flat(NamedTuple):
     move: Any  # CSR (A * S, S), row a * S + s: probabilities of going on in each next state
     reward: Array  # (A, S): expected
     ends: Array  # (A, S): probability of terminating
+    legal: Array | None = None  # bool (S, A), from the model
+    stand_in: Array | None = None  # int64 (S, A): the action whose row stands in each place, another one where it is illegal
+
+    def named(self, policy: Array) -> Array:
+        """A policy (S,) by actions that are legal."""
+        return policy if self.stand_in is None else self.stand_in[np.arange(len(policy)), policy]
+
+    def mean(self, q: Array) -> Array:
+        """Mean of action values (A, S) over the legal actions, (S,)."""
+        return q.mean(0) if self.legal is None else np.einsum("as,sa->s", q, uniform(self.legal))
 
 
 def flatten(model: Model) -> Flat:
-    """The model's tables as one sparse matrix and two dense ones; outcomes with probability 0 vanish."""
+    """The model's tables as one sparse matrix and two dense ones; outcomes with probability 0 vanish.
+
+    The row of an illegal action is that of the state's first legal one: so a maximum over all is one over the legal.
+    """
     from scipy import sparse
 
+    legal, stand_in = model.legal, None
+    if legal is not None:
+        stand_in = np.where(legal, np.arange(legal.shape[1]), legal.argmax(1)[:, None])
+        tables = (np.take_along_axis(table, stand_in[:, :, None], 1) for table in model[:4])
+        model = Model(*tables, model.start, model.fields)
     states, actions, _ = model.next_state.shape
     p = model.probability.transpose(1, 0, 2)
     term = model.terminated.transpose(1, 0, 2)
@@ -53,7 +71,7 @@ def flatten(model: Model) -> Flat:
     columns = model.next_state.transpose(1, 0, 2)[kept].astype(np.int32)
     move = sparse.csr_array((on[kept], columns, ends_at), shape=(actions * states, states))
     reward = np.einsum("sak,sak->as", model.probability, model.reward)
-    return Flat(move, np.ascontiguousarray(reward), (p - on).sum(2))
+    return Flat(move, np.ascontiguousarray(reward), (p - on).sum(2), legal, stand_in)
 
 
 def backup(flat: Flat, value: Array, gamma: float = 1.0) -> Array:
@@ -88,6 +106,11 @@ def check_model(model: Model) -> None:
     fault(~np.isfinite(model.reward), "reward is not finite")
     fault(~((p >= 0) & (p <= 1 + 1e-9)), "probability is outside 0..1")
     fault(np.abs(p.sum(2) - 1) > 1e-9, "probabilities do not sum to 1")
+    if model.legal is not None:
+        if model.legal.shape != shape[:2] or model.legal.dtype.kind != "b":
+            raise ValueError(f"model.legal is {model.legal.dtype} {model.legal.shape}: it must be bool {shape[:2]}")
+        if not model.legal.any(1).all():
+            raise ValueError(f"model: state {int((~model.legal.any(1)).argmax())} has no legal action")
     if not 0 <= model.start < states:
         raise ValueError(f"model.start is {model.start}: it must be in 0..{states - 1}")
     for name, field in model.fields.items():
@@ -109,8 +132,8 @@ def finite_horizon(model: Model, horizon: int, gamma: float = 1.0, progress: Pro
     best = np.zeros(flat.reward.shape[1], np.int64)
     for t in range(horizon - 1, -1, -1):
         q = backup(flat, value[t + 1], gamma)
-        policy[t] = best = _improve(q, best)[0]
-        value[t] = q.max(0)
+        best = _improve(q, best)[0]
+        policy[t], value[t] = flat.named(best), q.max(0)
         if progress:
             progress(horizon - t, horizon)
     return Solution(value, policy)
@@ -136,7 +159,7 @@ def first_step(model: Model, horizon: int, gamma: float = 1.0, progress: Progres
             progress(horizon if settled else t, horizon)
         if settled:
             break
-    return Solution(value, best), q
+    return Solution(value, flat.named(best)), q
 
 
 def chain(flat: Flat, policy: Array | None) -> tuple[Any, Array, Array]:
@@ -147,7 +170,7 @@ def chain(flat: Flat, policy: Array | None) -> tuple[Any, Array, Array]:
     if policy is not None and policy.ndim == 1:
         rows = policy * states + np.arange(states)
         return flat.move[rows], flat.reward.ravel()[rows], flat.ends.ravel()[rows]
-    share = np.full((states, actions), 1 / actions) if policy is None else policy
+    share = _shares(policy, states, actions, flat.legal)
     columns = np.arange(states)[:, None] + states * np.arange(actions)
     indptr = np.arange(0, states * actions + 1, actions)
     mixing = sparse.csr_array((share.ravel(), columns.ravel(), indptr), shape=(states, actions * states))
@@ -265,7 +288,7 @@ def value_iteration(model: Model, gamma: float = 1.0, tol: float = 1e-8, progres
         value = q.max(0)
         rounding = 4 * np.finfo(np.float64).eps * float(np.abs(value).max())
         if gamma * change + rounding <= tol * (1 - gamma):
-            return Solution(value, backup(flat, value, gamma).argmax(0))
+            return Solution(value, flat.named(backup(flat, value, gamma).argmax(0)))
     raise ValueError(f"value iteration cannot reach tol {tol:g} with gamma {gamma:g} in float64: raise tol")
 
 
@@ -287,7 +310,7 @@ def _undiscounted(flat: Flat, tol: float, progress: Progress | None = None) -> S
                 continue
             _, improvable = _improve(backup(flat, exact), policy)
             if not improvable and float((value - exact).max()) <= tol:
-                return Solution(exact, policy)
+                return Solution(exact, flat.named(policy))
             reason = "the values still change; set a time limit or gamma < 1"
     raise ValueError(f"value iteration with gamma 1 does not converge in {SWEEPS:,} sweeps: {reason}")
 
@@ -304,7 +327,7 @@ def policy_iteration(model: Model, gamma: float = 1.0) -> Solution:
         value = _forever(*chain(flat, policy), gamma)
         policy, changed = _improve(backup(flat, value, gamma), policy)
         if not changed:
-            return Solution(value, policy)
+            return Solution(value, flat.named(policy))
     raise ValueError(f"policy iteration with gamma {gamma:g} does not settle in 1,000 rounds: use value_iteration")
 
 
@@ -326,22 +349,23 @@ def epsilon_optimum(model: Model, epsilon: float, horizon: int | None = None, ga
         best = np.zeros(states, np.int64)
         for t in range(horizon - 1, -1, -1):
             q = backup(flat, value[t + 1], gamma)
-            policy[t] = best = _improve(q, best)[0]
-            value[t] = (1 - epsilon) * q.max(0) + epsilon * q.mean(0)
+            best = _improve(q, best)[0]
+            policy[t] = flat.named(best)
+            value[t] = (1 - epsilon) * q.max(0) + epsilon * flat.mean(q)
         return Solution(value, policy)
     value = _forever(*chain(flat, None), gamma)
     best = backup(flat, value, gamma).argmax(0)
     for _ in range(1000):  # a handful in practice
-        value = _forever(*chain(flat, soft(best, epsilon, actions)), gamma)
+        value = _forever(*chain(flat, soft(flat.named(best), epsilon, actions, flat.legal)), gamma)
         best, changed = _improve(backup(flat, value, gamma), best)
         if not changed:
-            return Solution(value, best)
+            return Solution(value, flat.named(best))
     raise ValueError(f"policy iteration with epsilon {epsilon:g} and gamma {gamma:g} does not settle in 1,000 rounds")
 
 
-def soft(policy: Array, epsilon: float, actions: int) -> Array:
+def soft(policy: Array, epsilon: float, actions: int, legal: Array | None = None) -> Array:
     """Greedy actions (S,) as an epsilon-greedy policy, float64 (S, actions)."""
-    shares: Array = np.full((len(policy), actions), epsilon / actions)
+    shares: Array = np.full((len(policy), actions), epsilon / actions) if legal is None else epsilon * uniform(legal)
     shares[np.arange(len(policy)), policy] += 1 - epsilon
     return shares
 
@@ -376,21 +400,27 @@ def occupancy(
         if at.shape != (states,) or not (at >= 0).all() or abs(float(at.sum()) - 1) > 1e-9:
             raise ValueError(f"start must be {states} probabilities that sum to 1")
     if horizon is None:
-        visits: Array = _visits(chain(flat, policy)[0], at, gamma)[:, None] * _shares(policy, states, actions)
+        visits: Array = _visits(chain(flat, policy)[0], at, gamma)[:, None] * _shares(policy, states, actions, flat.legal)
         return visits
     stationary = policy is None or policy.ndim == (1 if policy.dtype.kind in "iu" else 2)
     visits, back = np.zeros((states, actions)), flat.move.T.tocsr()
     for t in range(horizon):
-        now = at[:, None] * _shares(policy if stationary or policy is None else policy[t], states, actions)
+        now = at[:, None] * _shares(policy if stationary or policy is None else policy[t], states, actions, flat.legal)
         visits += gamma**t * now
         at = back @ now.T.ravel()
     return visits
 
 
-def _shares(policy: Array | None, states: int, actions: int) -> Array:
-    """A stationary policy as probabilities (S, A)."""
+def uniform(legal: Array) -> Array:
+    """The uniform distribution over legal actions, float64 (S, A)."""
+    shares: Array = legal / legal.sum(1, keepdims=True)
+    return shares
+
+
+def _shares(policy: Array | None, states: int, actions: int, legal: Array | None = None) -> Array:
+    """A stationary policy as probabilities (S, A); None: uniform over the legal actions."""
     if policy is None:
-        return np.full((states, actions), 1 / actions)
+        return np.full((states, actions), 1 / actions) if legal is None else uniform(legal)
     shares: Array = np.eye(actions)[policy] if policy.dtype.kind in "iu" else policy
     return shares
 

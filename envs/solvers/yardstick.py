@@ -69,7 +69,8 @@ def yardstick(world: World, state: Any) -> Yardstick | None:
             if tables is None:
                 return None
             digest = hashlib.blake2b(repr(tables.next_state.shape).encode())
-            for array in tables[:4]:
+            choices = tables.legal if isinstance(tables, Model) else None
+            for array in (*tables[:4], *([] if choices is None else [choices])):
                 digest.update(np.ascontiguousarray(array).data)
             key = digest.digest()
             if key not in solved:

@@ -1,7 +1,7 @@
 """One engine, other people's interfaces: Gymnasium's Env and VectorEnv, PettingZoo's ParallelEnv and AECEnv.
 
-Views hand out fresh arrays, because users keep what they are given. A copy seeded with s plays the same game
-in every view: copy i of ``VectorView.reset(seed=s)`` is ``GymView.reset(seed=s + i)``, as in Gymnasium's own
+Views hand out fresh arrays, because users keep what they are given. An environment seeded with s plays the same game
+in every view: environment i of ``VectorView.reset(seed=s)`` is ``GymView.reset(seed=s + i)``, as in Gymnasium's own
 vector environments.
 """
 
@@ -15,14 +15,15 @@ from gymnasium.error import ResetNeeded
 
 from ...store.arrays import Array
 from ..world import World
-from .shared import METADATA, OVER, _engine, _frame, _one_action, _show, _window
+from .shared import METADATA, OVER, _engine, _frame, _masked, _one_action, _show, _window
 
 
 class GymView(gymnasium.Env[Array, Any]):
     """One copy of a single-agent world as a `gymnasium.Env`.
 
     `world` is a registered name (`options` are its own) or a `World`. Observations follow the world's Box,
-    the reward is a float, the flags are bools, info is empty. Raises ValueError for a world of several
+    the reward is a float, the flags are bools, info is empty, or holds the world's
+    mask as "action_mask", int8 (actions,). Raises ValueError for a world of several
     agents, ResetNeeded for a step outside an episode.
     """
 
@@ -50,7 +51,7 @@ class GymView(gymnasium.Env[Array, Any]):
         self._seen = self.engine.obs[0, 0, ...]  # of this engine, not of the one that was copied
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Array, dict[str, Any]]:
-        """Begin an episode. A seed starts the copy's random stream anew, no seed lets it go on; the first
+        """Begin an episode. A seed starts the environment's random stream anew, no seed lets it go on; the first
         reset without a seed draws one from `np_random`. `options` are ignored."""
         super().reset(seed=seed)
         if seed is None and not self._seeded:
@@ -59,7 +60,7 @@ class GymView(gymnasium.Env[Array, Any]):
         self._seeded, self._over = True, False
         if self._window is not None:
             _show(self._window, self.engine)
-        return self.engine.obs[0, 0, ...].copy(), {}
+        return self.engine.obs[0, 0, ...].copy(), self._info()
 
     def step(self, action: Any) -> tuple[Array, SupportsFloat, bool, bool, dict[str, Any]]:
         """One step; ValueError for an action outside the space."""
@@ -79,10 +80,20 @@ class GymView(gymnasium.Env[Array, Any]):
         self._over = ended or cut
         if self._window is not None:
             _show(self._window, self.engine)
-        return self._seen.copy(), step.reward.item(), ended, cut, {}
+        return self._seen.copy(), step.reward.item(), ended, cut, self._info()
+
+    def _info(self) -> dict[str, Any]:
+        return _masked(self.engine, 0) if self.engine.masked else {}
+
+    def action_masks(self) -> Array:
+        """Legal actions, bool (actions,), as sb3-contrib's MaskablePPO asks for them. ValueError for a world without masks."""
+        mask = self.engine.action_mask()
+        if mask is None:
+            raise ValueError(f"world {self.engine.id} has no action masks: all its actions are always legal")
+        return mask[0, 0].copy()
 
     def render(self) -> Any:
-        """The copy as text or picture, by `render_mode`; None for "human", whose window is up to date by itself."""
+        """The environment as text or picture, by `render_mode`; None for "human", whose window is up to date by itself."""
         return _frame(self.engine, 0, self.render_mode)
 
     def close(self) -> None:

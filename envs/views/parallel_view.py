@@ -12,13 +12,14 @@ from pettingzoo import ParallelEnv
 
 from ...store.arrays import Array
 from ..world import World
-from .shared import METADATA, OVER, _engine, _frame, _one_action, _show, _window
+from .shared import METADATA, OVER, _engine, _frame, _masked, _one_action, _show, _window
 
 
 class ParallelView(ParallelEnv[str, Array, Any]):  # type: ignore[misc]  # PettingZoo has no types
     """One copy of a world with all its agents as a PettingZoo `ParallelEnv`; agents are agent_0, agent_1, ...
 
-    All agents' episodes end together. Rewards are floats, flags bools, infos empty.
+    All agents' episodes end together. Rewards are floats, flags bools; infos are empty, or hold
+    the world's masks as "action_mask", int8 (actions,).
     """
 
     def __init__(self, world: str | World, render_mode: str | None = None, **options: Any) -> None:
@@ -53,7 +54,7 @@ class ParallelView(ParallelEnv[str, Array, Any]):  # type: ignore[misc]  # Petti
         self.agents = list(self.possible_agents)
         if self._window is not None:
             _show(self._window, self.engine)
-        return self._observations(), {agent: {} for agent in self.agents}
+        return self._observations(), self._infos(self.agents)
 
     def step(
         self, actions: dict[str, Any]
@@ -76,14 +77,17 @@ class ParallelView(ParallelEnv[str, Array, Any]):  # type: ignore[misc]  # Petti
             dict(zip(agents, reward[0].tolist(), strict=True)),
             dict.fromkeys(agents, ended),
             dict.fromkeys(agents, cut),
-            {agent: {} for agent in agents},
+            self._infos(agents),
         )
+
+    def _infos(self, agents: list[str]) -> dict[str, dict[str, Any]]:
+        return {agent: _masked(self.engine, 0, k) for k, agent in enumerate(agents)}
 
     def _observations(self) -> dict[str, Array]:
         return {agent: self.engine.obs[0, k, ...].copy() for k, agent in enumerate(self.possible_agents)}
 
     def render(self) -> Any:
-        """The copy as text or picture, by `render_mode`; None for "human", whose window is up to date by itself."""
+        """The environment as text or picture, by `render_mode`; None for "human", whose window is up to date by itself."""
         return _frame(self.engine, 0, self.render_mode)
 
     def close(self) -> None:

@@ -49,7 +49,7 @@ def _engine(
 
 
 def _frame(engine: Engine, i: int, mode: str | None) -> Any:
-    """Copy `i` as text ("ansi") or as uint8 (H, W, 3) ("rgb_array"); for "human" its window is up to date already."""
+    """Environment `i` as text ("ansi") or as uint8 (H, W, 3) ("rgb_array"); for "human" its window is up to date already."""
     from ..draw import render  # drawing needs pillow: only for those who draw
 
     if mode == "human":
@@ -60,13 +60,19 @@ def _frame(engine: Engine, i: int, mode: str | None) -> Any:
     return render.text(engine, i) if mode == "ansi" else render.rgb(engine, i)
 
 
+def _masked(engine: Engine, i: int, k: int = 0) -> dict[str, Any]:
+    """The `info` of agent `k` in environment `i`: its mask as "action_mask", int8 (actions,), where the world has masks."""
+    mask = engine.action_mask()
+    return {} if mask is None else {"action_mask": mask[i, k].astype(np.int8)}
+
+
 def _window(engine: Engine, mode: str | None) -> Window | None:
     """The window of a view, for render_mode "human" only; it opens with the first frame."""
     return Window(f"gumdrop {engine.id}", METADATA["render_fps"]) if mode == "human" else None
 
 
 def _show(window: Window, engine: Engine) -> None:
-    """Bring `window` up to date with copy 0."""
+    """Bring `window` up to date with environment 0."""
     from ..draw import render
 
     window.show(render.rgb(engine, 0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from ...agents.registry import make_agent
 from ...configs.schema import RunConfig
 from ...envs.make import make
 from ...store.arrays import Array
+from ..run.episodes import play
 
 
 def outline(config: RunConfig) -> list[PartRow]:
@@ -55,11 +57,12 @@ def observations(config: RunConfig, count: int) -> Array:
     """`count` observations of random play, (count, *observation)."""
     env = make(config.env_id, config.env_options, num_envs=8, seed=config.seed)
     agent = make_agent("random", {}, env, config.seed)
-    obs, found = env.reset(config.seed), list[Array]()
+    obs = env.reset(config.seed)
+    found: list[Array] = []
+    steps = math.ceil(count / (env.num_envs * env.num_agents))
     try:
-        while len(found) * obs.shape[0] * obs.shape[1] < count:
-            found.append(obs.reshape(-1, *obs.shape[2:]).copy())
-            obs = env.step(agent.act(obs, None, "sample")[0]).obs
+        for moment in play(agent, env, obs, None, "sample", steps, keep_obs=True):
+            found.append(moment.obs.reshape(-1, *obs.shape[2:]))
     finally:
         env.close()
     return np.concatenate(found)[:count]

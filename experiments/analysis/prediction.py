@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ...agents.protocol import Agent, Carry, restart
+from ...agents.protocol import Agent, Carry
 from ...agents.registry import make_agent
 from ...configs.schema import RunConfig
 from ...envs.batch import BatchEnv
@@ -19,7 +19,7 @@ from ...envs.rng import copy_seeds
 from ...store.arrays import Array
 from ...store.json_files import write_json
 from ..report.pictures import calibration_png
-from ..run.episodes import HELD_OUT
+from ..run.episodes import HELD_OUT, play
 
 FILM, FIGURES = "prediction.gif", "calibration"
 SHOWN = 4  # sequences side by side
@@ -113,15 +113,13 @@ def _replay(agent: Agent, env: BatchEnv, steps: int) -> Any:
 def _play(agent: Agent, env: BatchEnv, obs: Array, carry: Carry, steps: int, replay: Any) -> tuple[Array, Carry]:
     """`steps` steps into `replay`; what is seen and remembered after them."""
     n, a = env.num_envs, env.num_agents
-    for _ in range(steps):
-        seen = obs.reshape(1, n * a, *obs.shape[2:]).astype(replay.obs.dtype)
-        action, carry, _ = agent.act(obs, carry, "sample")
-        step = env.step(action)
-        restart(agent, carry, step)
+    after = carry
+    for moment in play(agent, env, obs, carry, "sample", steps, keep_obs=True):
+        (seen, action, step, after) = moment
+        seen = seen.reshape(1, n * a, *seen.shape[2:]).astype(replay.obs.dtype)
         ended = (np.repeat(flag, a)[None] for flag in (step.terminated, step.truncated))
         replay.add(seen, action.reshape(1, n * a, *action.shape[2:]), step.reward.reshape(1, n * a), *ended)
-        obs = step.obs
-    return obs, carry
+    return env.obs, after
 
 
 def longest(replay: Any, steps: int, count: int) -> Any:

@@ -11,20 +11,17 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
+from ...store.numbers import finite
 from .bars import DIM, GOOD, duration, framed, progress_bar, sparkline, whole
+from .lines import TIME_PARTS, YardstickLines
 from .screen import Screen
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.text import Text
 
-PARTS = (
-    ("world", "world_s", "#56B4E9"),
-    ("policy", "policy_s", "#E69F00"),
-    ("learning", "learn_s", "#CC79A7"),
-)
 OTHER = ("other", "", "#7A8190")
 CURVES = (
     ("entropy", "entropy", ".3f"),
@@ -34,14 +31,6 @@ CURVES = (
 )
 HISTORY = 4000  # rows kept for sparklines
 RECENT = 12  # updates over which speed and time split are averaged
-
-
-class Lines(NamedTuple):
-    """Mean expected returns between which the run is shown."""
-
-    random: float
-    optimal: float
-    meaning: str
 
 
 class Live:
@@ -99,10 +88,10 @@ class Live:
 
     def take(self, metrics: Mapping[str, Any], timing: Mapping[str, Any]) -> None:
         """Remember the rows of one update, without showing them."""
-        new = {key: float(value) for key, value in metrics.items() if _finite(value)}
+        new = {key: number for key, value in metrics.items() if (number := finite(value)) is not None}
         self.metrics = {**self.metrics, **new}
         self.episodes += new.get("episodes", 0.0)
-        self.timing = {key: float(value) for key, value in timing.items() if _finite(value)}
+        self.timing = {key: number for key, value in timing.items() if (number := finite(value)) is not None}
         for key, curve in self.curves.items():
             if key in new:
                 curve.append(new[key])
@@ -145,12 +134,14 @@ class Live:
     def position(self) -> float | None:
         """Where the return stands between random (0) and optimal (1); it can leave that range."""
         lines, value = self._lines(), self.metrics.get("return_mean")
-        return None if lines is None or value is None else (value - lines.random) / (lines.optimal - lines.random)
+        if lines is None or lines.random is None or lines.optimal is None or value is None:
+            return None
+        return (value - lines.random) / (lines.optimal - lines.random)
 
     def split(self) -> list[tuple[str, float, str]]:
         """(name, share, colour) of the time of the last updates; shares sum to 1. Empty before it is known."""
         rows = list(self.times)[-RECENT:]
-        parts = [(name, sum(row.get(key, 0.0) for row in rows), color) for name, key, color in PARTS]
+        parts = [(name, sum(row.get(key, 0.0) for row in rows), color) for name, key, color in TIME_PARTS]
         known = sum(seconds for _, seconds, _ in parts)
         if known <= 0:
             return []
@@ -161,12 +152,13 @@ class Live:
                 known += rest
         return [(name, seconds / known, color) for name, seconds, color in parts]
 
-    def _lines(self) -> Lines | None:
+    def _lines(self) -> YardstickLines | None:
         if self.yardstick is None:
             return None
-        lines = Lines(*self.yardstick)
-        sound = _finite(lines.random) and _finite(lines.optimal) and lines.optimal > lines.random
-        return Lines(float(lines.random), float(lines.optimal), str(lines.meaning)) if sound else None
+        lines = YardstickLines(*self.yardstick)
+        random, optimal = finite(lines.random), finite(lines.optimal)
+        sound = random is not None and optimal is not None and optimal > random
+        return YardstickLines(random, optimal, str(lines.meaning)) if sound else None
 
     def line(self) -> str:
         """The state as one plain line."""
@@ -263,10 +255,3 @@ class Live:
         bar = Text(head, DIM).append("├", DIM).append("━" * at, GOOD)
         bar.append("●" if place is not None else "─", GOOD).append("─" * (size - 1 - at), DIM)
         return bar.append("┤", DIM).append(tail, DIM).append(percent, "bold")
-
-
-def _finite(value: Any) -> bool:
-    try:
-        return not isinstance(value, str | bytes) and math.isfinite(value)
-    except (TypeError, ValueError, OverflowError):
-        return False

@@ -7,15 +7,9 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+from ..live.lines import YardstickLines
+
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8A6FDF", "#6B7280")  # as in the page
-
-
-class Lines(NamedTuple):
-    """Mean returns between which a curve is drawn."""
-
-    random: float | None
-    optimal: float | None
-    meaning: str
 
 
 class Series(NamedTuple):
@@ -40,7 +34,7 @@ class Bar(NamedTuple):
 
 def chart(
     series: list[Series],
-    lines: Lines | None,
+    lines: YardstickLines | None,
     width: int = 960,
     height: int = 380,
     smooth: bool = False,
@@ -106,7 +100,7 @@ def chart(
     }  # fmt: skip
 
 
-def intervals(bars: list[Bar], lines: Lines | None) -> dict[str, Any]:
+def intervals(bars: list[Bar], lines: YardstickLines | None) -> dict[str, Any]:
     """Figures with their intervals under each other, on one axis between the dashed lines."""
     levels = [("random", lines.random), ("optimal", lines.optimal)] if lines else []
     known = [(kind, x) for kind, x in levels if x is not None]
@@ -122,7 +116,7 @@ def intervals(bars: list[Bar], lines: Lines | None) -> dict[str, Any]:
     rows = [
         {"name": bar.name if len(bar.name) <= 34 else f"{bar.name[:33]}…", "color": bar.color % len(PALETTE),
          "y": top + 34 * k + 17, "x": px(bar.value), "ends": [px(x) for x in bar.ci] if bar.ci else [],
-         "tip": f"{bar.name}: {show(bar.value)}{interval(bar.ci)}"}
+         "tip": f"{bar.name}: {show(bar.value)}{interval_text(bar.ci)}"}
         for k, bar in enumerate(bars)
     ]  # fmt: skip
     return {
@@ -239,7 +233,7 @@ def tick(x: float, ticks: list[float]) -> str:
     return f"{x:.{decimals}f}" if decimals <= 3 else f"{x:.2g}"
 
 
-def interval(ci: list[float] | None) -> str:
+def interval_text(ci: list[float] | None) -> str:
     return f" [{show(ci[0])}, {show(ci[1])}]" if ci else ""
 
 

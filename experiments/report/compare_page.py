@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from .. import statistics
+from ..live.lines import YardstickLines
 from ..study.compare import Result
-from .charts import Bar, Lines, Series, chart, clock, interval, intervals, percent, show, si, smoothed
+from .charts import Bar, Series, chart, clock, interval_text, intervals, percent, show, si, smoothed
 from .pictures import seeds_png
 from .run_page import curve_of, legend, write_comparison
 
@@ -54,11 +55,11 @@ def draw(found: Sequence[Result], judged: dict[str, Any], out: Path, title: str 
     return out
 
 
-def common_lines(found: Sequence[Result]) -> Lines | None:
+def common_lines(found: Sequence[Result]) -> YardstickLines | None:
     """Mean returns of random actions and of the optimum over the episodes that all seeds were evaluated on."""
     seeds = [seed for c in found for seed in c.seeds]
     known = [_mean([getattr(seed, name) for seed in seeds]) for name in ("random", "optimal")]
-    return None if known == [None, None] else Lines(known[0], known[1], seeds[0].meaning)
+    return None if known == [None, None] else YardstickLines(known[0], known[1], seeds[0].meaning)
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -95,7 +96,7 @@ def _series(name: str, color: int, band: statistics.Band) -> Series:
 
 def _cells(row: dict[str, Any]) -> list[str]:
     def with_interval(figure: dict[str, Any] | None) -> str:
-        return f"{show(figure['value'])}{interval(figure['ci95'])}" if figure else "-"
+        return f"{show(figure['value'])}{interval_text(figure['ci95'])}" if figure else "-"
 
     share = row["share_of_optimal"]
     return [

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .charts import PALETTE, Bar, Lines, Series, show, si, smoothed
+from ..live.lines import YardstickLines
+from .charts import PALETTE, Bar, Series, show, si, smoothed
 
 GREY = "#555555"
 
 
-def curves_png(series: Sequence[Series], lines: Lines | None, out: Path) -> None:
+def curves_png(series: Sequence[Series], lines: YardstickLines | None, out: Path) -> None:
     """Learning curves on top of each other: each update in a light line, their centred mean in a strong one."""
     figure = _figure(9, 5)
     axes = figure.add_subplot()
@@ -25,7 +26,12 @@ def curves_png(series: Sequence[Series], lines: Lines | None, out: Path) -> None
 
 
 def seeds_png(
-    series: Sequence[Series], lines: Lines | None, bars: Sequence[Bar], profiles: Sequence[Series], score: str, out: Path
+    series: Sequence[Series],
+    lines: YardstickLines | None,
+    bars: Sequence[Bar],
+    profiles: Sequence[Series],
+    score: str,
+    out: Path,
 ) -> None:
     """Algorithms over their seeds: curves with bands, below them final scores with intervals, and performance profiles.
 
@@ -108,7 +114,7 @@ def _line(axes: Any, x: Sequence[float], y: Sequence[float], name: str, color: i
     axes.plot(x, y, "-" if color < len(PALETTE) else "--", color=_color(color), linewidth=1.8, label=_text(name))
 
 
-def _levels(axes: Any, lines: Lines | None) -> None:
+def _levels(axes: Any, lines: YardstickLines | None) -> None:
     for kind, level in (("optimal", lines.optimal), ("random", lines.random)) if lines else ():
         if level is not None:
             axes.axhline(level, color=GREY, linestyle=(0, (5, 4)), linewidth=1)

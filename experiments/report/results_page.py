@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from ...store.numbers import finite
 from .charts import show
 
 PAGE = "README.md"
@@ -107,7 +108,7 @@ def _dicts(runs: Any) -> Iterable[dict[str, Any]]:
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
+    return type(value) in (int, float) and finite(value) is not None
 
 
 def _is_numbers(value: Any) -> bool:

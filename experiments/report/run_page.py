@@ -18,8 +18,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ...store.numbers import finite
 from ...store.run_folder import RunFolder
-from .charts import PALETTE, Lines, Series, chart, clock, histogram, interval, percent, reach, show, si
+from ..live.lines import TIME_PARTS, YardstickLines, distinct_names
+from .charts import PALETTE, Series, chart, clock, histogram, interval_text, percent, reach, show, si
 from .pictures import curves_png
 
 Row = dict[str, Any]
@@ -37,7 +39,6 @@ NAMES = {
 }
 COUNTERS = {"updates", "env_steps", "episodes", "return_mean", "return_std"}
 ENDS = ("finished", "interrupted", "failed")
-PARTS = (("world", "world_s"), ("policy", "policy_s"), ("learning", "learn_s"))
 POINTS = 700  # a curve is averaged down to at most this many points
 CURVES = 24  # small charts at most
 LARGEST_GIF = 16 * 2**20  # bytes; a page beyond that is slow to open
@@ -77,7 +78,7 @@ def compare_chart(folders: Sequence[str | Path], out: str | Path) -> Path:
     if not folders:
         raise ReportError("nothing to compare: name at least one run folder")
     runs = [_load(Path(folder)) for folder in folders]
-    names = _distinct(runs)
+    names = distinct_names([run.name for run in runs], [run.path for run in runs])
     series = [
         Series(name, k, *_curve(run.metrics, "return_mean")) for k, (name, run) in enumerate(zip(names, runs, strict=True))
     ]
@@ -94,7 +95,7 @@ def compare_chart(folders: Sequence[str | Path], out: str | Path) -> Path:
         figures = _figures(run)
         env, agent = _dict(run.config.get("env")), _dict(run.config.get("agent"))
         row = [name, env.get("id", "-"), agent.get("name", "-"), run.config.get("seed", "-"), si(figures["steps"])]
-        row += [f"{show(figures['return'])}{interval(figures['ci'])}", percent(figures["share"])]
+        row += [f"{show(figures['return'])}{interval_text(figures['ci'])}", percent(figures["share"])]
         table.append([*row, clock(figures["seconds"]), si(figures["speed"])])
     page = {
         "title": " / ".join(names) if len(names) <= 3 else f"{len(names)} runs",
@@ -159,20 +160,12 @@ def _dict(value: Any) -> Row:
     return value if isinstance(value, dict) else {}
 
 
-def _number(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    if not abs(value) < 1e100:  # NaN, infinity, and what would overflow a sum
-        return None
-    return float(value) if abs(value) > 1e-100 else 0.0
-
-
 def _numbers(values: Any) -> list[float]:
-    return [x for x in map(_number, values) if x is not None] if isinstance(values, list) else []
+    return [x for x in map(finite, values) if x is not None] if isinstance(values, list) else []
 
 
 def _curve(rows: Iterable[Row], key: str) -> tuple[list[float], list[float]]:
-    pairs = [(_number(row.get("env_steps")), _number(row.get(key))) for row in rows]
+    pairs = [(finite(row.get("env_steps")), finite(row.get(key))) for row in rows]
     points = [(x, y) for x, y in pairs if x is not None and y is not None]
     if len(points) > POINTS:
         edges = [n * len(points) // POINTS for n in range(POINTS + 1)]
@@ -181,34 +174,34 @@ def _curve(rows: Iterable[Row], key: str) -> tuple[list[float], list[float]]:
     return [x for x, _ in points], [y for _, y in points]
 
 
-def _lines(run: Run) -> Lines | None:
+def _lines(run: Run) -> YardstickLines | None:
     yardstick, e = _dict(run.summary.get("yardstick")), run.evaluation
     optimal = _dict(e.get("optimal"))
     random = _first(yardstick.get("random"), _dict(e.get("random")).get("mean"))
     best = _first(yardstick.get("optimal"), optimal.get("mean"))
     meaning = yardstick.get("meaning") or optimal.get("meaning") or ""
-    return None if random is None and best is None else Lines(random, best, str(meaning))
+    return None if random is None and best is None else YardstickLines(random, best, str(meaning))
 
 
-def _evaluated_lines(run: Run) -> Lines | None:
+def _evaluated_lines(run: Run) -> YardstickLines | None:
     """The lines of the very episodes that were evaluated; `_lines` are means over another sample."""
     e, optimal = run.evaluation, _dict(run.evaluation.get("optimal"))
     random = _first(e.get("random_exact"), _dict(e.get("random")).get("mean"))
-    best = _number(optimal.get("mean"))
-    return None if random is None or best is None else Lines(random, best, str(optimal.get("meaning") or ""))
+    best = finite(optimal.get("mean"))
+    return None if random is None or best is None else YardstickLines(random, best, str(optimal.get("meaning") or ""))
 
 
 def _first(*values: Any) -> float | None:
-    return next((x for x in map(_number, values) if x is not None), None)
+    return next((x for x in map(finite, values) if x is not None), None)
 
 
 def _largest(summary: Any, rows: list[Row], key: str) -> float | None:
     """The summary of a run that goes on is older than its rows."""
-    found = [x for x in map(_number, (summary, *(row.get(key) for row in rows[-1:]))) if x is not None]
+    found = [x for x in map(finite, (summary, *(row.get(key) for row in rows[-1:]))) if x is not None]
     return max(found, default=None)
 
 
-def _common_lines(runs: list[Run]) -> Lines | None:
+def _common_lines(runs: list[Run]) -> YardstickLines | None:
     """The lines that all runs share, within 2 % of the distance between them: both are means over sampled episodes."""
     found = [_lines(run) for run in runs]
     lines = [x for x in found if x is not None and x.random is not None and x.optimal is not None]
@@ -220,13 +213,7 @@ def _common_lines(runs: list[Run]) -> Lines | None:
         if max(values) - min(values) > 0.02 * abs(lines[0].optimal - lines[0].random):  # type: ignore[operator]
             return None
     random, optimal = (math.fsum(getattr(x, f) for x in lines) / len(lines) for f in ("random", "optimal"))
-    return Lines(random, optimal, lines[0].meaning)
-
-
-def _distinct(runs: list[Run]) -> list[str]:
-    names = [run.name for run in runs]
-    names = [run.path if names.count(run.name) > 1 else run.name for run in runs]
-    return [f"{name} ({k + 1})" if names.count(name) > 1 else name for k, name in enumerate(names)]
+    return YardstickLines(random, optimal, lines[0].meaning)
 
 
 # ---- figures ----
@@ -237,10 +224,10 @@ def _figures(run: Run) -> Row:
     agent, evaluation = _dict(run.evaluation.get("agent")), run.evaluation
     steps = _largest(run.summary.get("env_steps"), run.metrics, "env_steps")
     seconds = _largest(run.summary.get("seconds"), run.timing, "seconds")
-    mean, ci = _number(agent.get("mean")), _numbers(agent.get("ci95"))
+    mean, ci = finite(agent.get("mean")), _numbers(agent.get("ci95"))
     lately = _curve(run.metrics, "return_mean")[1][-5:]
     lines = _evaluated_lines(run) or _lines(run)
-    share = _number(evaluation.get("share_of_optimal"))
+    share = finite(evaluation.get("share_of_optimal"))
     return_ = mean if mean is not None else (math.fsum(lately) / len(lately) if lately else None)
     place = random_share = None
     if lines and lines.random is not None and lines.optimal is not None and lines.optimal > lines.random:
@@ -250,16 +237,16 @@ def _figures(run: Run) -> Row:
         "return": return_,
         "evaluated": mean is not None,
         "ci": ci if len(ci) == 2 else None,
-        "episodes": _number(evaluation.get("episodes")),
+        "episodes": finite(evaluation.get("episodes")),
         "share": share,
         "random_share": random_share if share is not None else None,
         "place": place,
         "lines": lines,
         "steps": steps,
-        "planned": _number(run.config.get("steps")),
+        "planned": finite(run.config.get("steps")),
         "seconds": seconds,
         "speed": steps / seconds if steps and seconds else None,
-        "length": _number(evaluation.get("length_mean")),
+        "length": finite(evaluation.get("length_mean")),
     }
 
 
@@ -353,17 +340,17 @@ def _yaml_value(value: Any) -> str:
 
 def _distribution(evaluation: Row) -> Row | None:
     agent, random, optimal = (_dict(evaluation.get(key)) for key in ("agent", "random", "optimal"))
-    returns, mean = _numbers(agent.get("returns")), _number(agent.get("mean"))
+    returns, mean = _numbers(agent.get("returns")), finite(agent.get("mean"))
     if not returns:
         return None
     mean = math.fsum(returns) / len(returns) if mean is None else mean
-    means = {"agent": mean, "random": _number(random.get("mean")), "optimal": _number(optimal.get("mean"))}
+    means = {"agent": mean, "random": finite(random.get("mean")), "optimal": finite(optimal.get("mean"))}
     return histogram(returns, _numbers(random.get("returns")), means)
 
 
 def _split(timing: list[Row]) -> list[Row]:
     """Where the training seconds went: [{name, seconds, percent, color}]."""
-    parts = [(name, math.fsum(_number(row.get(key)) or 0.0 for row in timing)) for name, key in PARTS]
+    parts = [(name, math.fsum(finite(row.get(key)) or 0.0 for row in timing)) for name, key, _ in TIME_PARTS]
     known = math.fsum(seconds for _, seconds in parts)
     total = _first(*(row.get("seconds") for row in timing[-1:])) or 0.0
     if known <= 0:

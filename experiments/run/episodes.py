@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...agents.protocol import Agent, Mode, restart
+from ...agents.protocol import Agent, Carry, Mode, restart
 from ...agents.registry import make_agent
-from ...envs.batch import BatchEnv
+from ...envs.batch import BatchEnv, Step
 from ...envs.make import make
 from ...envs.rng import copy_seeds
 from ...store.arrays import Array
@@ -37,6 +37,33 @@ class Evaluation(NamedTuple):
     unfinished: int  # episodes that were cut at `LONGEST` steps
 
 
+class Moment(NamedTuple):
+    """One step of a batch that an agent plays."""
+
+    obs: Array  # (N, A, ...): what the agent saw, a copy; empty unless `play` was asked to keep it
+    action: Array  # (N, A, ...)
+    step: Step
+    carry: Carry  # the agent's memory after the step, with fresh rows where an episode ended
+
+
+def play(
+    agent: Agent, env: BatchEnv, obs: Array, carry: Carry, mode: Mode, steps: int, autoreset: bool = True,
+    keep_obs: bool = False,
+) -> Iterator[Moment]:  # fmt: skip
+    """The one loop in which an agent plays without learning: act, step, begin anew where an episode ended, `steps` times.
+
+    `obs` (N, A, ...) is what `env` shows now, `carry` what the agent remembers. Leave the loop to stop earlier.
+    """
+    for _ in range(steps):
+        seen = obs.copy() if keep_obs else obs[:0]  # the environment writes the next one into the same array
+        action, carry, _ = agent.act(obs, carry, mode, env.action_mask())
+        step = env.step(action, autoreset=autoreset)
+        if autoreset:
+            restart(agent, carry, step)
+        yield Moment(seen, action, step, carry)
+        obs = step.obs
+
+
 def run_episodes(
     agent: Agent | str,
     env_id: str,
@@ -61,8 +88,8 @@ def run_episodes(
     player = agent
     size = min(BATCH if _native(env_id) else EXTERNAL_BATCH, episodes)
 
-    def made(copies: int) -> BatchEnv:
-        env = make(env_id, options, num_envs=copies)
+    def made(num_envs: int) -> BatchEnv:
+        env = make(env_id, options, num_envs=num_envs)
         return wrap(env) if wrap else env
 
     env = made(size)
@@ -79,21 +106,16 @@ def run_episodes(
             randoms.append(line.random)
             optima.append(line.optimal)
             meaning = line.meaning
-        carry = player.initial(len(rows))
         running = np.ones(len(rows), np.bool_)
-        for _ in range(LONGEST):
-            action, carry, _ = player.act(obs, carry, mode)
-            step = env.step(action)
-            restart(player, carry, step)
-            obs = step.obs
-            returns[rows[running]] += step.reward[running].mean(1)
+        for moment in play(player, env, obs, player.initial(len(rows)), mode, LONGEST):
+            returns[rows[running]] += moment.step.reward[running].mean(1)
             lengths[rows[running]] += 1
             ended = env.episodes()
-            fresh = running[ended.env]  # a copy plays on after its episode; only the first one counts
-            copies = ended.env[fresh]
-            returns[rows[copies]] = ended.return_[fresh].mean(1)
-            lengths[rows[copies]] = ended.length[fresh]
-            running[copies] = False
+            first_end = running[ended.env]  # an environment plays on after its episode; only the first one counts
+            done = ended.env[first_end]
+            returns[rows[done]] = ended.return_[first_end].mean(1)
+            lengths[rows[done]] = ended.length[first_end]
+            running[done] = False
             if not running.any():
                 break
         unfinished += int(running.sum())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +12,14 @@ from ...envs.make import make
 from ...envs.rng import copy_seeds
 from ...store.arrays import Array
 from ...store.run_folder import RunFolder
+from ..statistics import mean_interval
 from .episodes import HELD_OUT, Evaluation, _native, run_episodes
 
 SAMPLE = 64  # episodes that the lines of the live view are computed from
 
 
-def interval(values: Array) -> list[float]:
-    """95 % confidence interval of the mean (normal approximation, over independent episodes)."""
-    half = 1.96 * float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else 0.0
-    return [float(values.mean()) - half, float(values.mean()) + half]
-
-
 def _figures(returns: Array) -> dict[str, Any]:
-    return {"mean": float(returns.mean()), "ci95": interval(returns), "returns": returns.tolist()}
+    return {"mean": float(returns.mean()), "ci95": mean_interval(returns), "returns": returns.tolist()}
 
 
 def report_of(result: Evaluation, random: Evaluation | None, seed: int, mode: Mode) -> dict[str, Any]:
@@ -46,7 +40,7 @@ def report_of(result: Evaluation, random: Evaluation | None, seed: int, mode: Mo
         document["random_exact"] = chance
         document["share_of_optimal"] = mean / best if best > 0 else None
         # Ratio of means over paired episodes, by the delta method (Cochran 1977, Sampling Techniques, section 6.3).
-        half = interval(result.returns - mean / best * result.optimal)[1] / best if best > 0 else 0.0
+        half = mean_interval(result.returns - mean / best * result.optimal)[1] / best if best > 0 else 0.0
         document["share_ci95"] = [mean / best - half, mean / best + half] if best > 0 else None
         document["normalised"] = (mean - chance) / (best - chance) if best > chance else None
     return document

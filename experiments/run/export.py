@@ -74,6 +74,8 @@ def export_run(folder: Path, to: str = "onnx", path: Path | None = None) -> Expo
     module = agent.policy_module()
     env = make(config.env_id, config.env_options, num_envs=STREAMS)
     try:
+        if env.action_mask() is not None:
+            raise ValueError(f"environment {config.env_id} has action masks: only policies without masks are exported")
         about = describe(module, env, config, folder)
         traced = _traced(module, config)
         temporary = path.with_name(f".{path.name}.tmp")

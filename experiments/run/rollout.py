@@ -15,7 +15,7 @@ from ...envs.make import make
 from ...envs.rng import copy_seeds
 from ...store.arrays import Array
 from ...store.run_folder import RunFolder
-from .episodes import HELD_OUT
+from .episodes import HELD_OUT, play
 
 LONGEST = 1_000  # frames of an episode that nothing ends
 FILM = 120  # frames, about, of an animation that nobody asked for by itself
@@ -46,13 +46,10 @@ def rollout(
     results = []
     for episode_seed in copy_seeds((seed ^ HELD_OUT) % 2**64, episodes):
         obs = env.reset(episode_seed[None])
-        carry = agent.initial(1)
         on_frame(env)
         total, length = 0.0, 0
-        while length < LONGEST:
-            action, carry, _ = agent.act(obs, carry, mode)
-            step = env.step(action, autoreset=False)
-            obs = step.obs
+        for moment in play(agent, env, obs, agent.initial(1), mode, LONGEST, autoreset=False):
+            step = moment.step
             total, length = total + float(step.reward.mean()), length + 1
             on_frame(env)
             if step.terminated[0] or step.truncated[0]:

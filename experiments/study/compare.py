@@ -10,8 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...configs.schema import RunConfig
+from ...store.numbers import finite
 from ...store.run_folder import RunFolder
 from .. import statistics
+from ..live.lines import distinct_names
 from ..statistics import Estimate
 
 ENDED_WELL = "finished"
@@ -101,8 +103,7 @@ def results(folders: Sequence[Path]) -> list[Result]:
                 "algorithms are compared in one world"
             )
     names = [c.name for c in found]
-    longer = [f"{c.folder.resolve().parent.name}/{c.name}" if names.count(c.name) > 1 else c.name for c in found]
-    distinct = [f"{name} ({k + 1})" if longer.count(name) > 1 else name for k, name in enumerate(longer)]
+    distinct = distinct_names(names, [f"{c.folder.resolve().parent.name}/{c.name}" for c in found])
     return [c._replace(name=name) for c, name in zip(found, distinct, strict=True)]
 
 
@@ -211,8 +212,3 @@ def row(folder: Path) -> dict[str, Any]:
         "return_last": returns[-1] if returns else None, "evaluated": agent.get("mean"), "ci95": agent.get("ci95"),
         "share_of_optimal": evaluation.get("share_of_optimal"), "yardstick": summary.get("yardstick"),
     }  # fmt: skip
-
-
-def finite(value: Any) -> float | None:
-    """`value` where it is a finite number, else None."""
-    return float(value) if type(value) in (int, float) and abs(value) < 1e300 else None

@@ -15,8 +15,9 @@ import yaml
 
 from gumdrop.configs.loader import dump_group
 from gumdrop.configs.schema import RunConfig
+from gumdrop.experiments.live.lines import YardstickLines
 from gumdrop.experiments.report import compare_page
-from gumdrop.experiments.report.charts import Bar, Lines, Series, chart, intervals
+from gumdrop.experiments.report.charts import Bar, Series, chart, intervals
 from gumdrop.experiments.report.compare_page import draw
 from gumdrop.experiments.report.results_page import headline, write_page
 from gumdrop.experiments.study.compare import judge, result_of, results
@@ -89,7 +90,7 @@ def test_no_share_without_an_optimum(tmp_path: Path) -> None:
     (row,) = judge([result_of(group)])["algorithms"]
     assert row["share_of_optimal"] is None and row["iqm"]["value"] == 6
     lines = compare_page.common_lines([result_of(group)])
-    assert lines == Lines(2.0, None, "optimum")
+    assert lines == YardstickLines(2.0, None, "optimum")
 
 
 def test_names_differ(tmp_path: Path) -> None:
@@ -197,7 +198,7 @@ def test_geometry_of_bands_and_intervals() -> None:
     assert drawn["y_ticks"][-1]["label"] == "10", "the band has room"
     negative = chart([Series("a", 0, [-5.0, 5.0], [0.0, 1.0])], None, x_name="score", x_from=None)
     assert negative["hover"][0]["x"] == [negative["left"], negative["right"]] and negative["x_name"] == "score"
-    bars = intervals([Bar("a", 0, 5.0, [4.0, 6.0]), Bar("b" * 99, 9, 2.0, None)], Lines(0.0, 10.0, ""))
+    bars = intervals([Bar("a", 0, 5.0, [4.0, 6.0]), Bar("b" * 99, 9, 2.0, None)], YardstickLines(0.0, 10.0, ""))
     a, b = bars["rows"]
     assert a["ends"][0] < a["x"] < a["ends"][1] and b["ends"] == [] and b["x"] < a["x"] and len(b["name"]) == 34
     assert bars["lines"][0]["x"] == bars["left"] and bars["lines"][1]["x"] == bars["right"]

@@ -139,6 +139,20 @@ def test_what_is_no_network_is_refused(agent: str, env: str, options: Any, messa
     assert message in str(found.value) and "\n" not in str(found.value)
 
 
+def test_masks_are_not_left_out_in_silence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = trained("fused", tmp_path)
+    real = runtime.make
+
+    def masked(*args: Any, **kwargs: Any) -> Any:
+        env = real(*args, **kwargs)
+        monkeypatch.setattr(type(env), "action_mask", lambda self: np.ones((self.num_envs, 1, 2), np.bool_))
+        return env
+
+    monkeypatch.setattr(runtime, "make", masked)
+    with pytest.raises(ValueError, match="environment cartpole has action masks: only policies without masks are exported"):
+        export_run(path)
+
+
 def test_formats_and_files_are_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = gd.load(trained("fused", tmp_path))
     for to, path, message in (

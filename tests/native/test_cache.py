@@ -11,7 +11,7 @@ CODE = """
 import sys
 import numba
 import numpy as np
-from gumdrop.native.cache import keep_on_disk, kept
+from gumdrop.native.cache import is_cached, keep_on_disk
 
 
 def doubled(a):  # allocates
@@ -25,7 +25,7 @@ def products(a):  # calls a BLAS
 
 
 kernels = [keep_on_disk(numba.njit(function), "key-of-this-test") for function in (doubled, products)]
-print([kept(kernel) for kernel in kernels])
+print([is_cached(kernel) for kernel in kernels])
 a = np.array([[2.0, 1.0], [0.0, 4.0]])
 print(kernels[0](a).tolist())
 print("numba.np.npyimpl" in sys.modules, "scipy.linalg" in sys.modules)

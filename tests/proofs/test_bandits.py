@@ -18,8 +18,8 @@ import pytest
 from gumdrop.agents.registry import make_agent
 from gumdrop.configs.schema import RunConfig
 from gumdrop.envs.make import make
-from gumdrop.experiments.run.evaluate import interval
 from gumdrop.experiments.run.train import train
+from gumdrop.experiments.statistics import mean_interval
 from gumdrop.store.arrays import Array
 
 pytestmark = pytest.mark.slow
@@ -63,7 +63,7 @@ def play(
 
 
 def figures(values: Array) -> dict[str, Any]:
-    return {"mean": float(values.mean()), "ci95": interval(values), "tasks": len(values)}
+    return {"mean": float(values.mean()), "ci95": mean_interval(values), "tasks": len(values)}
 
 
 # YARDSTICKS: 95 % half widths of exact rows are given there; the paper (RL^2, Duan et al. 2016) gives none and no number of
@@ -177,7 +177,7 @@ def test_late_regret_grows_as_slowly_as_any_can(proof: Proof) -> None:
             slopes = x @ regret[late] / (x @ x)  # of each copy's own curve, (copies,)
             curves[f"{label} {arms}"] = {
                 "agent": name, "options": options, "copies": copies, "lai_robbins": constant, "slope": float(slopes.mean()),
-                "ci95": interval(slopes), "ratio": float(slopes.mean() / constant), "asserted": asserted,
+                "ci95": mean_interval(slopes), "ratio": float(slopes.mean() / constant), "asserted": asserted,
                 "t": points.tolist(), "regret": regret.mean(1).tolist(),
             }  # fmt: skip
     proof("bandits-regret", {"seed": SEED, "slope_from": LATE, "slope_to": LAST, "curves": curves})

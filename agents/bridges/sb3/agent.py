@@ -22,8 +22,8 @@ import gymnasium
 import numpy as np
 from pydantic import Field, create_model
 
+from ....configs.suggest import suggest
 from ....envs.batch import BatchEnv
-from ....envs.names import suggest
 from ....store.arrays import Array, check_arrays
 from ...protocol import AgentConfig, Carry, Mode, NonFinite, Rollout, Spaces
 from ...registry import agent

@@ -6,7 +6,7 @@ import inspect
 import math
 from typing import Any, get_args, get_origin
 
-from ....envs.names import suggest
+from ....configs.suggest import suggest
 
 OURS = {  # arguments of their constructors that are not for `options`, and where they are set instead
     "policy": "agent.policy", "env": "env.id", "seed": "seed", "n_steps": "agent.num_steps",

@@ -42,7 +42,7 @@ def _torch_device(device: str) -> str:
 
 
 class Captured:
-    """Work that always reads and writes the same memory: on CUDA one graph from its third call on, on the CPU just called.
+    """Work that always reads and writes the same arrays: on CUDA one graph from its third call on, on the CPU a plain call.
 
     Its first two calls do the work without a graph, which warms up; capturing does not do the work, replaying does.
     """

@@ -135,6 +135,7 @@ class MazeConfig(WorldConfig):
     moves: Literal["four", "eight", "turn", "fall"] = Field("four", description="what the actions are")
     stay: bool = Field(False, description="one more action, the last: stay")
     scramble: bool = Field(False, description="moves=fall: maze_seed swaps left and right in half of the cells")
+    mask_walls: bool = Field(False, description="action masks: moves into walls and locked doors are illegal")
     slip: float = Field(0.0, ge=0, le=1, description="probability that a move goes to one of its two sides")
     sticky: float = Field(0.0, ge=0, le=1, description="probability that the action before is taken once more")
     view: int = Field(7, ge=0, le=201, description="side of the window around the agent, odd; 0 shows the whole board")
@@ -180,6 +181,8 @@ class MazeConfig(WorldConfig):
             raise ValueError("moves=fall has two actions and no memory: leave stay and sticky out")
         if self.moves != "fall" and (self.scramble or self.move_cost):
             raise ValueError("scramble and move_cost are for moves=fall: leave them out")
+        if self.moves == "fall" and self.mask_walls:
+            raise ValueError("moves=fall has no move that a wall stops: leave mask_walls out")
         if self.shaping == "distance" and ((self.layout in GENERATORS and self.is_fresh) or self.goal == "random"):
             raise ValueError("shaping=distance needs boards known beforehand: levels, fresh=false, or shaping=manhattan")
         return self
@@ -251,7 +254,8 @@ class MazeConfig(WorldConfig):
         sure = self.slip == 0 and self.sticky == 0 and self.shaping == "none" and not self.changes and not self.has("H")
         moves = self.stay and self.moves in ("four", "eight") and self.time_limit > 0
         height, width, _ = self.shape
-        return looking and sure and moves and not self.is_fresh and not self.levels and height * width <= MOST_CELLS
+        free = not self.is_fresh and not self.mask_walls
+        return looking and sure and moves and free and not self.levels and height * width <= MOST_CELLS
 
 
 PRESETS = {

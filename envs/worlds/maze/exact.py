@@ -13,7 +13,7 @@ from ...world import Model
 from .boards import Grow
 from .config import MODEL_STATES
 from .constants import Constants, constants
-from .moves import Sets, intended, manhattan, slide
+from .moves import COLUMN, ENTER, ROW, Sets, intended, manhattan, slide
 from .tiles import DOOR, FLOOR, GOAL, HOLE, KEY, WALL
 
 
@@ -78,7 +78,25 @@ def model_of(o: Any, c: Constants, board: Array, s: Any, i: int) -> Model | None
         start += int(s.heading[i]) * len(lasts) * each
     if o.sticky:
         start += (int(s.last[i]) + 1) * each
-    return Model(next_state, probability, reward, terminated, int(start), fields)
+    legal = None
+    if o.mask_walls:
+        legal = np.concatenate([
+            np.concatenate([np.tile(_legal(o, c, sets, at, cells, int(heading)), (len(lasts), 1)) for heading in headings])
+            for at in range(len(sets.boards))
+        ])  # fmt: skip
+    return Model(next_state, probability, reward, terminated, int(start), fields, legal)
+
+
+def _legal(o: Any, c: Constants, sets: Sets, at: int, cells: Array, heading: int) -> Array:
+    """What `Maze.legal` says in cells (S,) of board `at`, bool (S, actions)."""
+    tiles, held = sets.boards[at], sets.keys[at]
+    legal = np.ones((len(cells), o.num_actions), np.bool_)
+    for a in range(o.num_actions):
+        d = intended(c, cells, a, heading)[0][1]
+        tile = tiles[cells + np.where(d < 0, 0, ROW[d] * c.stride + COLUMN[d])]
+        legal[:, a] = (d < 0) | ((ENTER[tile] >> np.maximum(d, 0)) & 1 == 1) & ((tile != DOOR) | (held > 0))
+    legal[~legal.any(1)] = True
+    return legal
 
 
 def _land(o: Any, s: Any, i: int, c: Constants, sets: Sets, at: int, cells: Array, d: Array) -> tuple[Array, ...]:

@@ -74,6 +74,8 @@ class Maze(World):
     direction (with a diagonal move: or beside it). Entering a teleporter leads to the other of the pair. A key is taken
     by entering, a locked door takes a key to enter. Diagonal moves look at the cell they enter, not at its neighbours.
     A slipping move goes to one of its two sides: by 90 degrees, with eight moves by 45, in a fall to the other one.
+    With mask_walls an action that would run into a wall, a locked door or against a one-way tile is illegal, as far as another
+    one is left; what slips is not asked for.
     With occlusion a cell is seen where no wall or locked door lies on the straight line to it, rounded half away from 0.
     """
 
@@ -320,7 +322,38 @@ class Maze(World):
                     out[area + j] = PALETTE[code, 1]
                     out[2 * area + j] = PALETTE[code, 2]
 
+    @rule
+    def legal(s: Any, i: int, k: int, c: Any, out: Array) -> None:
+        cell = np.int64(s.cell[i])
+        found = False
+        for a in range(out.shape[0]):
+            out[a] = True
+            d, goes = np.int64(2 * a), True
+            if c.plain:
+                at = cell + DY[a] * c.span + DX[a]
+                tile = s.tiles[i, at] if c.mine else c.boards[s.level[i], at]
+                out[a] = tile != WALL
+            else:
+                goes = a != c.stay
+                if c.moves == EIGHT:
+                    d = np.int64(a)
+                elif c.moves == TURN:
+                    goes = a == 2
+                    d = np.int64(2 * s.heading[i])
+                if goes:
+                    tiles = s.tiles[i] if c.own else c.boards[s.level[i]]
+                    tile = tiles[cell + ROW[d] * c.stride + COLUMN[d]]
+                    out[a] = ((ENTER[tile] >> d) & 1) == 1 and (tile != DOOR or s.keys[i] > 0)
+            found = found or out[a]
+        if not found:
+            for a in range(out.shape[0]):
+                out[a] = True
+
     # --- what others ask
+
+    @property
+    def masked(self) -> bool:
+        return bool(self.config.mask_walls)
 
     def _flat(self, s: Any, i: int) -> Array:
         """The flat board of copy i, rim and spare bytes included."""

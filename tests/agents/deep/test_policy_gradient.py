@@ -185,7 +185,9 @@ def test_episodes_that_do_not_end_are_named() -> None:
     collector.begin(env.reset(0))
     for _ in range(2):
         assert agent.learn(collector.rollout(10), 0.0) == {"rows": 0.0}
-    with pytest.raises(ValueError, match="120 steps of episodes under way, and room for 100: raise agent.buffer_size") as error:
+    with pytest.raises(
+        ValueError, match="120 steps of unfinished episodes, and room for 100: raise agent.buffer_size"
+    ) as error:
         agent.learn(collector.rollout(10), 0.0)
     assert "\n" not in str(error.value)
 

@@ -86,5 +86,5 @@ def test_exploring_gives_the_bits_of_acting_and_stepping_in_turns(case: Any) -> 
             assert after[name].tobytes() == part.tobytes() and after[name].shape == part.shape, name
         assert np.concatenate(held).tobytes() == lost[np.repeat(kept.truncated, agents, 1)].tobytes()
         assert not start["h"].any()
-        again = net.collect_natively(native, kept, seeds, buffers, after, bounds=bounds, held=lost)[2]
+        again = net.collect_natively(native, kept, seeds, buffers, after, bounds=bounds, final_h=lost)[2]
         assert again is lost

@@ -155,10 +155,14 @@ BROKEN = [
     (
         Outside,
         checks.check_observations,
-        r"observation at copy \d+, step \d+, agent 0 has \d at \[0\], space says 0 to 1",
+        r"observation at environment \d+, step \d+, agent 0 has \d at \[0\], space says 0 to 1",
     ),
-    (NotFinite, checks.check_rewards_and_flags, r"reward at copy \d+, step \d+ is inf"),
-    (Neighbour, checks.check_alone, r"copy 17 of 64 against the same copy alone: obs differs at copy 0, step \d+"),
+    (NotFinite, checks.check_rewards_and_flags, r"reward at environment \d+, step \d+ is inf"),
+    (
+        Neighbour,
+        checks.check_alone,
+        r"environment 17 of 64 against the same copy alone: obs differs at environment 0, step \d+",
+    ),
     (Chance, checks.check_seeds, "draw random numbers from rng only"),
     (Hidden, checks.check_seeds, "keep what changes in State"),
     (Hidden, checks.check_state, "keep everything that the future depends on in State"),

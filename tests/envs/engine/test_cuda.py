@@ -57,8 +57,8 @@ def play(device: str, id: str, options: dict[str, Any], copies: int, steps: int)
         seen[t, :6] = [*(fingerprint(field) for field in step), fingerprint(*over)]
         if t % 16 == 12:  # ended copies were left as they ended
             ended = step.terminated | step.truncated
-            env.reseed_copies(ended, np.arange(ended.sum()))
-            env.reset_copies(ended)
+            env.reseed_some(ended, np.arange(ended.sum()))
+            env.reset_some(ended)
             assert not step.terminated.any() and not step.truncated.any()
         if t == steps // 2:
             env.set_state(saved)
@@ -144,7 +144,7 @@ def test_a_checkpoint_goes_on_on_the_other_device(tmp_path: Path) -> None:
     np.save(tmp_path / "actions.npy", actions[20:40])
     back = in_simulator({"resume": str(tmp_path)})
     assert back.pop("device_is_host").all()
-    assert "action [4] of copy 2 is outside" in str(back.pop("illegal"))
+    assert "action [4] of environment 2 is outside" in str(back.pop("illegal"))
     part.set_state(back)
     for action in actions[40:]:
         part.step(action)

@@ -94,7 +94,7 @@ def test_masked_reset_and_inactive_copies_leave_the_others_alone(variant: Varian
     actions = random_actions(env, 30)
     play(env, actions[:9])
     before, which = env.get_state(), np.array([True, False, True, False, False, False])
-    env.reset_copies(which)
+    env.reset_some(which)
     after = env.get_state()
     for name in before:
         assert before[name][~which].tobytes() == after[name][~which].tobytes(), name
@@ -112,7 +112,7 @@ def test_an_illegal_action_names_its_copy(variant: Variant) -> None:
     action = random_actions(env, 1)[0]
     if hasattr(env.action_space, "n"):  # numbers outside a Box are the rules' affair, which clip them
         action[1, -1] = int(env.action_space.n)
-        with pytest.raises(ValueError, match=r"copy 1 .*Discrete"):
+        with pytest.raises(ValueError, match=r"environment 1 .*Discrete"):
             env.step(action)
     with pytest.raises(ValueError, match="shape"):
         env.step(action[:2])

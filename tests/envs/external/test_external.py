@@ -154,7 +154,7 @@ def test_replay_resumes_bit_by_bit(id: str, options: dict[str, Any]) -> None:
 def test_an_environment_that_is_not_deterministic_is_named() -> None:
     a = probe(luck=True)
     play(a, random_actions(a, 3))
-    with pytest.warns(ReplayMismatch, match="not deterministic: 2 of 2 copies resume elsewhere"):
+    with pytest.warns(ReplayMismatch, match="not deterministic: 2 of 2 environments resume elsewhere"):
         a.set_state(a.get_state())
 
 
@@ -218,7 +218,7 @@ def test_spaces_and_protocol() -> None:
     assert isinstance(env, BatchEnv) and env.num_agents == 1 and env.obs.shape == (2, 1, 4)
     assert env.scene(0) is None and env.yardstick() is None and env.id == "CartPole-v1"
     out = env.step(np.zeros((2, 1), np.int64))
-    assert [x.dtype for x in out] == [np.float32, np.float32, np.bool_, np.bool_, np.float32]
+    assert out.final_mask is None and [x.dtype for x in out[:-1]] == [np.float32, np.float32, np.bool_, np.bool_, np.float32]
     assert ExternalBatch("CartPole-v1").time_limit == 500 and probe().time_limit == 0
     assert probe().observation_space.dtype == np.float32  # Probe's own is float64
 
@@ -302,7 +302,7 @@ def test_what_cannot_be_made_costs_one_line(id: str, options: dict[str, Any], er
 def test_illegal_actions_name_the_copy() -> None:
     env = probe(n=4)
     for bad in (-1, 3):
-        with pytest.raises(ValueError, match=rf"action \[{bad}\] of copy 2 is outside Discrete"):
+        with pytest.raises(ValueError, match=rf"action \[{bad}\] of environment 2 is outside Discrete"):
             env.step(np.array([[0], [1], [bad], [0]]))
     assert (env.elapsed == 0).all()
     with pytest.raises(ValueError, match="wants"):
@@ -311,7 +311,7 @@ def test_illegal_actions_name_the_copy() -> None:
 
 def test_pictures_come_from_a_second_environment_at_the_same_state() -> None:
     env = probe(n=2)
-    trained = env._loop._copies[0].env
+    trained = env._loop._envs[0].env
     actions = random_actions(env, 8)
     for k in range(8):
         env.step(actions[k])
@@ -335,9 +335,9 @@ def test_several_agents_in_the_order_of_possible_agents() -> None:
     out = env.step(np.array([[0, 1, 2], [3, 0, 3]]))
     assert out.reward.tolist() == [[11, 12, 13], [14, 11, 14]]
     assert out.obs[:, :, 1].tolist() == [[10, 11, 12], [13, 10, 13]] and not (out.terminated | out.truncated).any()
-    given = env._loop._copies[1].env.given
+    given = env._loop._envs[1].env.given
     assert given == [{"ann": 13, "bob": 10, "cyd": 13}]
-    with pytest.raises(ValueError, match=r"action \[0, 4, 0\] of copy 1 is outside"):
+    with pytest.raises(ValueError, match=r"action \[0, 4, 0\] of environment 1 is outside"):
         env.step(np.array([[0, 0, 0], [0, 4, 0]]))
     with pytest.raises(ValueError, match=r"wants \(2, 3\)"):
         env.step(np.zeros((2, 1), np.int64))
@@ -353,7 +353,7 @@ def test_agents_that_leave_are_padded_until_nobody_is_left() -> None:
     assert t.terminated[:, 0].tolist() == [False, False, False, True, False] and not t.truncated.any()
     assert t.ended_return[3, 0].tolist() == [6, 9, 12] and t.ended_length[3, 0] == 4
     # what those who left are told to do reaches nobody
-    assert [sorted(given) for given in env._loop._copies[0].env.given[2:4]] == [["bob", "cyd"], ["cyd"]]
+    assert [sorted(given) for given in env._loop._envs[0].env.given[2:4]] == [["bob", "cyd"], ["cyd"]]
 
 
 @pytest.mark.parametrize(
@@ -392,7 +392,7 @@ def test_a_mismatch_is_one_line_for_people() -> None:
         a.set_state(a.get_state())
     w = caught[0]
     shown = warnings.formatwarning(w.message, w.category, w.filename, w.lineno)  # as Python prints it
-    assert shown.count("\n") == 1 and "environment tests/Probe-v0 is not deterministic: 2 of 2 copies" in shown
+    assert shown.count("\n") == 1 and "environment tests/Probe-v0 is not deterministic: 2 of 2 environments" in shown
 
 
 def test_a_function_may_give_a_gymnasium_environment() -> None:
@@ -422,14 +422,14 @@ BROKEN = [
     ("WrongShape-v0", {}, "raw observation", r"at step 0 is float32 \(1,\), not in Box"),
     ("Outside-v0", {}, "observations", r"has 21.0 at \[1\], space says 0.0 to 20.0: clip it or correct the space"),
     ("Outside-v0", {}, "raw observation", r"is 21.0 at \[1\], not in Box"),
-    ("NotANumber-v0", {}, "rewards and flags", r"reward at copy \d+, step 2 is nan"),
+    ("NotANumber-v0", {}, "rewards and flags", r"reward at environment \d+, step 2 is nan"),
     ("RewardArray-v0", {}, "raw observation", r"reward at step 1 is float64 \(2,\): give one number"),
     ("Luck-v0", {}, "seeds", "reward differs at copy .*draw random numbers from self.np_random"),
     ("Luck-v0", {}, "state", "not deterministic: .* let everything follow from reset"),
-    ("Raises-v0", {}, "observations", r"copy \d+ failed in step 2 of episode \d: KeyError: .no.ndoor. \(strange.py"),
+    ("Raises-v0", {}, "observations", r"environment \d+ failed in step 2 of episode \d: KeyError: .no.ndoor. \(strange.py"),
     ("Raises-v0", {}, "raw observation", "KeyError"),
     ("ZooRaises", {}, "pettingzoo's own check", "RuntimeError: the zoo is closed .*: run pettingzoo.test.parallel_api_test"),
-    ("ZooRaises", {}, "seeds", "copy 0 failed in step 1 of episode 0: RuntimeError: the zoo is closed"),
+    ("ZooRaises", {}, "seeds", "environment 0 failed in step 1 of episode 0: RuntimeError: the zoo is closed"),
     ("ZooOutside", {}, "raw observation", r"at step 3 of agent (bob|cyd) is 1003.0 at \[0\]"),
     ("Together", {"luck": True}, "seeds", "obs differs"),
 ]
@@ -451,7 +451,7 @@ def test_environments_that_keep_their_promises_pass(id: str) -> None:
 
 def test_a_failing_copy_is_named_without_workers() -> None:
     env = ExternalBatch("strange:ZooRaises", num_envs=2)
-    with pytest.raises(EnvironmentFailed, match="copy 0 failed in step 1 of episode 0") as caught:
+    with pytest.raises(EnvironmentFailed, match="environment 0 failed in step 1 of episode 0") as caught:
         env.step(np.zeros((2, 3), np.int64))
     assert isinstance(caught.value.__cause__, RuntimeError)
 
@@ -460,4 +460,4 @@ def test_checks_survive_what_ends_a_process_where_workers_are_wanted() -> None:
     rows = {row.name: row for row in check_world("strange:Exits-v0", {"workers": 1})}
     assert rows["spaces"].ok and not rows["observations"].ok
     assert "ended the process it was in: exit status 7" in rows["raw observation"].detail
-    assert re.search(r"copy \d+ ended its process in step 2 of episode \d: exit status 7", rows["observations"].detail)
+    assert re.search(r"environment \d+ ended its process in step 2 of episode \d: exit status 7", rows["observations"].detail)

@@ -110,7 +110,9 @@ def fails(env: ExternalBatch, copy: int = 2, steps: int = 40) -> EnvironmentFail
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_exception_names_the_copy_the_step_and_the_line(workers: int, capfd: pytest.CaptureFixture[str]) -> None:
     error = fails(ExternalBatch("strange:Raises-v0", num_envs=5, workers=workers), copy=3)
-    want = r".* strange:Raises-v0: copy 3 failed in step 2 of episode 0: KeyError: .no.ndoor. \(strange.py:\d+ in strike\)"
+    want = (
+        r".* strange:Raises-v0: environment 3 failed in step 2 of episode 0: KeyError: .no.ndoor. \(strange.py:\d+ in strike\)"
+    )
     assert re.fullmatch(want, error.line), error.line
     assert 'raise KeyError("no\\ndoor")' in error.trace and "in step\n    self.strike()" in error.trace
     assert "foreign.py" not in error.trace and str(error) == f"{error.line}\n{error.trace}"
@@ -122,10 +124,20 @@ def test_an_exception_names_the_copy_the_step_and_the_line(workers: int, capfd: 
 @pytest.mark.parametrize(
     ("id", "timeout", "message", "trace"),
     [
-        ("Exits", 60, r"copy 2 ended its process in step 2 of episode 0: exit status 7", ""),
-        ("SaysGoodbye", 60, r"copy 2 failed in step 2 of episode 0: SystemExit: goodbye \(strange.py:\d+ in str", "sys.exit"),
-        ("Crashes", 60, r"copy 2 ended its process in step 2 of episode 0: SIGSEGV \(.*:\d+ in string_at\)", "in strike"),
-        ("Hangs", 1, r"copy 2 did not return within 1 s in step 2 of episode 0 \(strange.py:\d+ in strike\)", "in step"),
+        ("Exits", 60, r"environment 2 ended its process in step 2 of episode 0: exit status 7", ""),
+        (
+            "SaysGoodbye",
+            60,
+            r"environment 2 failed in step 2 of episode 0: SystemExit: goodbye \(strange.py:\d+ in str",
+            "sys.exit",
+        ),
+        (
+            "Crashes",
+            60,
+            r"environment 2 ended its process in step 2 of episode 0: SIGSEGV \(.*:\d+ in string_at\)",
+            "in strike",
+        ),
+        ("Hangs", 1, r"environment 2 did not return within 1 s in step 2 of episode 0 \(strange.py:\d+ in strike\)", "in step"),
     ],
 )
 def test_what_takes_a_process_down_is_named(id: str, timeout: float, message: str, trace: str) -> None:
@@ -153,9 +165,9 @@ def test_a_slow_copy_is_not_a_hanging_one() -> None:
 @pytest.mark.parametrize(
     ("id", "message"),
     [
-        ("HangsInReset", r"copy 1 did not return within 0.5 s in reset\(\) of episode 0 \(strange.py:\d+ in reset\)"),
-        ("HangsWhenMade", r"copy 1 did not return within 0.5 s while it was made \(strange.py:\d+ in __init__\)"),
-        ("ExitsWhenMade", r"copy 0 ended its process while it was made: exit status 3"),
+        ("HangsInReset", r"environment 1 did not return within 0.5 s in reset\(\) of episode 0 \(strange.py:\d+ in reset\)"),
+        ("HangsWhenMade", r"environment 1 did not return within 0.5 s while it was made \(strange.py:\d+ in __init__\)"),
+        ("ExitsWhenMade", r"environment 0 ended its process while it was made: exit status 3"),
     ],
 )
 def test_copies_that_never_begin(id: str, message: str) -> None:
@@ -166,7 +178,9 @@ def test_copies_that_never_begin(id: str, message: str) -> None:
 def test_a_killed_worker_is_noticed() -> None:
     env = ExternalBatch("CartPole-v1", num_envs=4, workers=2)
     os.kill(env._loop._workers[1].process.pid, signal.SIGKILL)
-    with pytest.raises(EnvironmentFailed, match=r"the worker of copies 2 to 3 ended its process between two calls: SIGKILL"):
+    with pytest.raises(
+        EnvironmentFailed, match=r"the worker of environments 2 to 3 ended its process between two calls: SIGKILL"
+    ):
         for action in random_actions(env, 5):
             env.step(action)
 

@@ -455,7 +455,7 @@ def test_index_of() -> None:
         engine.step(action, autoreset=False)
         assert solve.index_of(model, engine.state._asdict(), 1) == state
     assert state != model.start
-    with pytest.raises(ValueError, match="copy 0 is in no state of this model"):
+    with pytest.raises(ValueError, match="environment 0 is in no state of this model"):
         solve.index_of(model, engine.state._asdict(), 0)
     assert solve.StateIndex(model)(engine.state._asdict()).tolist() == [-1, state, -1, -1]
 

@@ -177,7 +177,7 @@ def test_make_vec_and_options_reach_the_world() -> None:
         (lambda: GymView("bandit", armz=3), "did you mean arms"),
         (lambda: GymView("bandit", render_mode="film"), "GymView knows ansi, rgb_array, human"),
         (lambda: VectorView("bandit", autoreset_mode="later"), "known are NEXT_STEP, SAME_STEP, DISABLED"),
-        (lambda: VectorView("bandit", num_envs=0), "at least 1 copy"),
+        (lambda: VectorView("bandit", num_envs=0), "at least 1 environment"),
         (lambda: GymView(clock(), time_limit=3), "made already"),
         (lambda: gymnasium.make("gumdrop/Candy-v0", agents=2), "use ParallelView"),
     ],
@@ -391,7 +391,7 @@ def test_vector_reset_and_actions_are_checked() -> None:
     env = VectorView(clock(), num_envs=3)
     with pytest.raises(ResetNeeded):
         env.step(np.zeros(3, np.int64))
-    with pytest.raises(ValueError, match="2 seeds for 3 copies"):
+    with pytest.raises(ValueError, match="2 seeds for 3 environments"):
         env.reset(seed=[1, 2])
     for mask in (np.zeros(3, np.bool_), np.ones(2, np.bool_), [True, False, False]):
         with pytest.raises(ValueError, match="reset_mask"):
@@ -401,7 +401,7 @@ def test_vector_reset_and_actions_are_checked() -> None:
         env.step(np.zeros((3, 1), np.int64))
     with pytest.raises(ValueError, match="whole numbers"):
         env.step(np.zeros(3))
-    with pytest.raises(ValueError, match="copy 2"):
+    with pytest.raises(ValueError, match="environment 2"):
         env.step(np.array([0, 0, 2]))
     unseeded = {VectorView("maze", num_envs=2).reset()[0].tobytes() for _ in range(4)}
     assert len(unseeded) == 4

@@ -1,7 +1,7 @@
 """The kernel of recurrent actor-critics: acting, and an epoch of PPO over sequences. Threads share groups of tiles of streams.
 
-As `kernels.py`, but that a tile is some streams with all their steps: forward through time, then backward. How streams fall
-into tiles and tiles into groups depends on their number alone: one thread and sixteen give the same bits.
+As `mlp/kernels.py`, but a tile holds all steps of some streams: forward through time, then backward. How streams fall into
+tiles and tiles into groups depends on their number alone: one thread and sixteen give the same bits.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from .....native.splitmix64 import GOLDEN
 from .....store.arrays import Array
 from ..mlp.kernels import (
     CLIP,
+    COLLECT,
     ENTROPY_WEIGHT,
-    EXPLORE,
     GRADIENT,
     MEAN,
     STATISTICS,
@@ -35,13 +35,14 @@ from ..mlp.plan import GROUPS, TILE, P
 from ..simd.cache import kernel
 from ..simd.threads import meet
 from ..simd.vectors import LANES, copy_bytes, float_raw, inner, load, put_raw, spread, store
-from .passes import gate_gradient, pack_gates, show, step, step_back, unpack_gates
+from .passes import gate_gradient, hidden_states, pack_gates, step, step_back, unpack_gates
 from .plan import STREAMS, U
 
 
 class Streams(NamedTuple):
-    """B streams of T steps. A record is an observation, float32 log-probability, advantage, target, value, the action's parts,
-    and 1 where an episode begins; a stream's records lie one after the other. To act, T is 1 and there is the observation."""
+    """B streams of T steps. A record is an observation, float32 log-probability, advantage, target, value, the action's
+    parts, and 1 where an episode begins; a stream's records lie one after the other. For acting T is 1, and a record is the
+    observation alone."""
 
     data: Array  # uint8 (B * T * stride,)
     stride: int  # bytes a record
@@ -51,9 +52,9 @@ class Streams(NamedTuple):
     selected: Array  # int64: the streams to take; not for acting
     advantage: Array  # float32 (B * T,), as in the records
     h: Array  # float32 (B * H,): before the first step
-    last: Array  # float32 (B * actions,): the action before the first step; empty where it is not remembered
-    after: Array  # float32 (B * H,): gets h after acting; to explore, `h` itself
-    held: Array  # float32 (T * B * H,), to explore: gets h after steps that cut an episode short
+    last: Array  # float32 (B * actions,): the action before the first step; empty where the GRU does not read it
+    after: Array  # float32 (B * H,): output, h after acting; `h` itself in COLLECT
+    final_h: Array  # float32 (T * B * H,): output of COLLECT, h after steps that truncated an episode
 
 
 @inner
@@ -72,7 +73,7 @@ def refresh(net: Any, gru: Any) -> None:
 
 @inner
 def facts_at(gru: Any, raw: bool) -> int:
-    """Where the facts begin in a record; the action follows them, and the flag follows it."""
+    """Where log-probability, advantage, target and value begin in a record; action and flag follow them."""
     place: int = gru[U.INPUTS] * 4 if raw else (gru[U.INPUTS] + 3) // 4 * 4
     return place
 
@@ -90,7 +91,7 @@ def copy_row(to: Any, to_at: int, source: Any, at: int, count: int) -> None:
 
 
 @inner
-def enter(whole: Any, gru: Any, work: Any, base: int, streams: Any, stream: int, row: int) -> None:
+def fetch_state(whole: Any, gru: Any, work: Any, base: int, streams: Any, stream: int, row: int) -> None:
     """h before the first step, and the action before it, into a row; numbers beyond H become zero."""
     h, at = gru[U.H], base + gru[U.ROW] + row * gru[U.ROW_STRIDE] + gru[U.X] + 1
     copy_row(work, at, streams.h, stream * h, h)
@@ -102,22 +103,22 @@ def enter(whole: Any, gru: Any, work: Any, base: int, streams: Any, stream: int,
 
 
 @inner
-def recall(whole: Any, gru: Any, work: Any, at: int, data: Any, action: int) -> None:
-    """The action at byte `action` of `data` as the GRU reads it: one-hot, or as it is."""
+def code_action(whole: Any, gru: Any, work: Any, at: int, data: Any, action: int) -> None:
+    """The action at byte `action` of `data` as the GRU reads it: one-hot, or the numbers of a gaussian."""
     if whole[P.GAUSSIAN]:
         for j in range(whole[P.PARTS]):
             work[at + j] = float_raw(data, action + 4 * j)
         return
     first = 0
     for part in range(whole[P.PARTS]):
-        taken = float_raw(data, action + 4 * part)
+        chosen = float_raw(data, action + 4 * part)
         for j in range(whole[P.SIZES + part]):
-            work[at + first + j] = np.float32(1.0) if np.float32(j) == taken else np.float32(0.0)
+            work[at + first + j] = np.float32(1.0) if np.float32(j) == chosen else np.float32(0.0)
         first += whole[P.SIZES + part]
 
 
 @inner
-def see(net: Any, gru: Any, base: int, streams: Any, low: int, count: int, t: int) -> None:
+def fetch_step(net: Any, gru: Any, base: int, streams: Any, low: int, count: int, t: int) -> None:
     """Step t of streams selected[low : low + count] into their rows; where an episode begins, h and last action become zero."""
     whole, work, data = net.whole, net.work, streams.data
     flag = facts_at(gru, streams.raw) + 16 + 4 * whole[P.PARTS]
@@ -127,9 +128,9 @@ def see(net: Any, gru: Any, base: int, streams: Any, low: int, count: int, t: in
         fetch_row(work, at, data, start, streams.raw, gru[U.INPUTS], streams.scale)
         work[at + gru[U.X]] = np.float32(1.0)
         if t == 0:
-            enter(whole, gru, work, base, streams, stream, row)
+            fetch_state(whole, gru, work, base, streams, stream, row)
         elif gru[U.READS_ACTION]:
-            recall(whole, gru, work, at + gru[U.INPUTS], data, start - streams.stride + flag - 4 * whole[P.PARTS])
+            code_action(whole, gru, work, at + gru[U.INPUTS], data, start - streams.stride + flag - 4 * whole[P.PARTS])
         first = float_raw(data, start + flag)
         work[base + gru[U.FIRST] + row] = first
         if first != np.float32(0.0):
@@ -140,8 +141,9 @@ def see(net: Any, gru: Any, base: int, streams: Any, low: int, count: int, t: in
 
 
 @inner
-def know(net: Any, gru: Any, base: int, streams: Any, low: int, count: int, first: int, last: int) -> None:
-    """The facts and actions of steps `first` .. `last` - 1 of streams selected[low : low + count]."""
+def fetch_facts(net: Any, gru: Any, base: int, streams: Any, low: int, count: int, first: int, last: int) -> None:
+    """Log-probability, advantage, target, value and action of steps `first` .. `last` - 1 of streams selected[low : low +
+    count]."""
     whole, work, data = net.whole, net.work, streams.data
     known, action, facts = base + whole[P.FACTS], base + whole[P.ACTION], facts_at(gru, streams.raw)
     mean, scale = net.scales[MEAN], net.scales[WEIGHT_SCALE]
@@ -158,8 +160,8 @@ def know(net: Any, gru: Any, base: int, streams: Any, low: int, count: int, firs
 
 
 @inner
-def call_for(streams: Any, low: int, high: int) -> int:
-    """Bring the memory of streams selected[low:high] near, as `kernels.call_for` does. Returns a sum."""
+def prefetch(streams: Any, low: int, high: int) -> int:
+    """Load the records of streams selected[low:high] into the cache, as `mlp.kernels.prefetch` does. Returns a sum."""
     size, total = streams.steps * streams.stride, 0
     for j in range(low, high):
         at = streams.selected[j] * size
@@ -176,9 +178,9 @@ def learn_tile(
     """Streams selected[low : low + count]: all steps forward, then backward; their gradient, of the mean over `rows` rows, is
     added to a group's."""
     whole, work, steps = net.whole, net.work, streams.steps
-    net.sums[sum_at + 7] = call_for(streams, low, low + count)
+    net.sums[sum_at + 7] = prefetch(streams, low, low + count)
     for t in range(steps):
-        see(net, gru, base, streams, low, count, t)
+        fetch_step(net, gru, base, streams, low, count, t)
         step(gru, net.packed, work, base, t * count, count, count)
     errors = base + gru[U.ERROR]
     for j in range(errors, errors + count * gru[U.ERROR_STRIDE]):
@@ -187,8 +189,8 @@ def learn_tile(
     for part in range((steps - 1) // together, -1, -1):
         first, last = part * together, min(steps, (part + 1) * together)
         many = (last - first) * count
-        show(gru, work, base, first * count, many)
-        know(net, gru, base, streams, low, count, first, last)
+        hidden_states(gru, work, base, first * count, many)
+        fetch_facts(net, gru, base, streams, low, count, first, last)
         forward(net.layers, whole, net.packed, work, base, many)
         loss(
             whole, net.packed, work, base, many, rows, coefs[CLIP], coefs[VALUE_CLIP], coefs[VALUE_WEIGHT],
@@ -213,9 +215,9 @@ def act_rows(
             row = base + gru[U.ROW] + s * gru[U.ROW_STRIDE]
             fetch_row(work, row, streams.data, (low + s) * streams.stride, streams.raw, gru[U.INPUTS], streams.scale)
             work[row + gru[U.X]] = np.float32(1.0)
-            enter(whole, gru, work, base, streams, low + s, s)
+            fetch_state(whole, gru, work, base, streams, low + s, s)
         step(gru, net.packed, work, base, first, last - first, TILE)
-    show(gru, work, base, 0, count)
+    hidden_states(gru, work, base, 0, count)
     for s in range(count):
         copy_row(streams.after, (low + s) * h, work, base + gru[U.HEAD] + s * gru[U.HEAD_STRIDE], h)
     forward(net.layers, whole, net.packed, work, base, count)
@@ -223,31 +225,31 @@ def act_rows(
 
 
 @inner
-def remember(whole: Any, work: Any, base: int, streams: Any, low: int, count: int) -> None:
-    """What was just done becomes the last action of streams `low` .. `low` + `count` - 1."""
+def store_last_action(whole: Any, work: Any, base: int, streams: Any, low: int, count: int) -> None:
+    """The actions just chosen become the last actions of streams `low` .. `low` + `count` - 1."""
     actions = whole[P.ACTIONS]
     for s in range(count):
         at, first = (low + s) * actions, 0
         for part in range(whole[P.PARTS]):
-            taken = work[base + whole[P.ACTION] + part * TILE + s]
+            chosen = work[base + whole[P.ACTION] + part * TILE + s]
             if whole[P.GAUSSIAN]:
-                streams.last[at + part] = taken
+                streams.last[at + part] = chosen
                 continue
             for j in range(whole[P.SIZES + part]):
-                streams.last[at + first + j] = np.float32(1.0) if np.float32(j) == taken else np.float32(0.0)
+                streams.last[at + first + j] = np.float32(1.0) if np.float32(j) == chosen else np.float32(0.0)
             first += whole[P.SIZES + part]
 
 
 @inner
-def begin_again(whole: Any, gru: Any, world: Any, streams: Any, low: int, count: int, at: int) -> None:
-    """Where an episode of streams `low` .. `low` + `count` - 1 has ended, all is forgotten; where it was cut, h is held."""
+def reset_ended(whole: Any, gru: Any, world: Any, streams: Any, low: int, count: int, at: int) -> None:
+    """Zero h and last action of streams `low` .. `low` + `count` - 1 whose episode ended; store h where it was truncated."""
     h, actions = gru[U.H], whole[P.ACTIONS]
     for s in range(count):
         row = low + s
-        copy = row // world.agents
-        if world.truncated[copy]:
-            copy_row(streams.held, (at + s) * h, streams.h, row * h, h)
-        if world.terminated[copy] or world.truncated[copy]:
+        env = row // world.agents
+        if world.truncated[env]:
+            copy_row(streams.final_h, (at + s) * h, streams.h, row * h, h)
+        if world.terminated[env] or world.truncated[env]:
             for k in range(row * h, (row + 1) * h):
                 streams.h[k] = np.float32(0.0)
             if gru[U.READS_ACTION]:
@@ -257,7 +259,7 @@ def begin_again(whole: Any, gru: Any, world: Any, streams: Any, low: int, count:
 
 @inner
 def advantage_sums(net: Any, streams: Any, g: int, start: int, first: int, last: int) -> None:
-    """Group g's sums of advantages and of their squares over streams selected[first:last]. All are taken less the first
+    """Group g's sums of advantages and of their squares over streams selected[first:last]. All are chosen less the first
     advantage of stream selected[start]: it is of the same size, so that squares lose no digits."""
     steps = streams.steps
     about = np.float64(
@@ -292,23 +294,23 @@ def gru_work(
     thread: int, threads: int, gate: Any, task: int, update: bool, net: Any, gru: Any, streams: Any, acting: Any,
     learning: Any, world: Any, total: int, size: int, width: int, seeds: Any, counter: int,
 ) -> int:  # fmt: skip
-    """`task` (OUTPUTS, SAMPLE, EXPLORE, GRADIENT, or STATISTICS and then GRADIENT) for `total` streams, `size` at a time.
+    """`task` (OUTPUTS, SAMPLE, COLLECT, GRADIENT, or STATISTICS and then GRADIENT) for `total` streams, `size` at a time.
 
-    A tile has `width` streams at most: TILE to act. With `update` a step of Adam after each part. To EXPLORE, `size` is the
-    agents of all copies, which act over and over. Part j of acting draws from stream seeds[j]. Returns how many parts were
+    A tile has `width` streams at most: TILE to act. With `update` a step of Adam after each part. In COLLECT `size` is N A, and
+    all agents act in every part. Part j of acting draws from stream seeds[j]. Returns how many parts were
     finished before a gradient was not finite. All `threads` threads call it with the same arguments but `thread`; the first
     of them does what cannot be shared.
     """
     whole, coefs = net.whole, learning.coefs
     base = thread * whole[P.WORK]
-    acts = task < STATISTICS or task == EXPLORE
+    acts = task < STATISTICS or task == COLLECT
     for low in range(0, total, size):
         high = min(low + size, total)
         tiles = (high - low + width - 1) // width
         groups = min(GROUPS, tiles)
         rows = (high - low) * streams.steps
         key = mix(seeds[low // size] + GOLDEN) if acts else GOLDEN
-        together = task != EXPLORE or low == 0  # exploring threads have copies of their own and need not wait
+        together = task != COLLECT or low == 0  # in COLLECT each thread has environments of its own and need not wait
         if thread == 0 and together:
             refresh(net, gru)
             net.scales[MEAN] = np.float32(0.0)
@@ -338,15 +340,15 @@ def gru_work(
                         continue
                     at = low + tile * width
                     count = min(width, high - at)
-                    stream = at - low if task == EXPLORE else at
-                    began = now(world) if task == EXPLORE and thread == 0 else 0
+                    stream = at - low if task == COLLECT else at
+                    began = now(world) if task == COLLECT and thread == 0 else 0
                     act_rows(net, gru, base, streams, acting, stream, count, at, task, key, counter + at - low)
-                    if task == EXPLORE:
+                    if task == COLLECT:
                         acted = now(world) if thread == 0 else 0
                         if gru[U.READS_ACTION]:
-                            remember(whole, net.work, base, streams, stream, count)
+                            store_last_action(whole, net.work, base, streams, stream, count)
                         step_tile(world, streams.stride, low // size, stream, count)
-                        begin_again(whole, gru, world, streams, stream, count, at)
+                        reset_ended(whole, gru, world, streams, stream, count, at)
                         if thread == 0:
                             ended = now(world)
                             world.clock[2] += ended - acted
@@ -397,7 +399,7 @@ def record_streams(
             put_raw(data, at + facts + 8, target[row])
             put_raw(data, at + facts + 12, value[row])
             for part in range(parts):
-                taken = move[row * parts + part] if move.shape[0] else np.float32(choice[row * parts + part])
-                put_raw(data, at + facts + 16 + 4 * part, taken)
+                chosen = move[row * parts + part] if move.shape[0] else np.float32(choice[row * parts + part])
+                put_raw(data, at + facts + 16 + 4 * part, chosen)
             put_raw(data, at + facts + 16 + 4 * parts, np.float32(1.0) if is_first[row] else np.float32(0.0))
             advantages[to] = advantage[row]

@@ -1,5 +1,5 @@
-"""A recurrent actor-critic whose work is done by the kernels of this package: `eager_memory.TorchRecurrent`'s methods for a
-GRU, without torch."""
+"""A recurrent actor-critic whose work is done by the kernels of this package: the methods of
+`torch_recurrent.TorchRecurrent` for a GRU, without torch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from .....native.cache import kept
+from .....native.cache import is_cached
 from .....store.arrays import Array
 from ....optim.parameters import Parameters, orthogonal
 from ...types import Acted, Coefs
@@ -31,11 +31,11 @@ from . import kernels as gru_kernels
 from .plan import GRUSpec, gru_plan, streams_of
 
 SHARED_FROM = 256  # rows of one pass; fewer are done sooner than a second thread is awake
-States = dict[str, Array]  # "h", float32 (B, 1, H), and where the last action is remembered "action", float32 (B, actions)
+States = dict[str, Array]  # "h", float32 (B, 1, H), and where the GRU reads the last action "action", float32 (B, actions)
 
 
 class PackedSequences(NamedTuple):
-    """B streams of T steps to learn from: what belongs to a stream lies together, because streams are taken in random order."""
+    """B streams of T steps to learn from: a stream's numbers lie together, because streams are read in random order."""
 
     data: Array  # uint8 (B * T * stride,): see `gru_kernels.Streams`
     stride: int
@@ -73,7 +73,7 @@ class FusedRecurrent:
     @property
     def compiles(self) -> bool:
         """Whether the first call will compile, for ten seconds and more."""
-        return not kept(gru_kernels.gru_work)
+        return not is_cached(gru_kernels.gru_work)
 
     def initialise(self, belief_seed: int, seed: int, span: int | None = None) -> None:
         """The parameters of `recurrent.Recurrent` with seed `belief_seed` and of `RecurrentActorCritic`'s heads with `seed`."""
@@ -92,15 +92,15 @@ class FusedRecurrent:
             part[...] = orthogonal(part.shape, gain, rng)
 
     def initial(self, n: int) -> States:
-        """States of n streams in which an episode begins."""
+        """States of n streams at the start of an episode."""
         last = {"action": np.zeros((n, self.spec.actions), np.float32)} if self.spec.reads_action else {}
         return {"h": np.zeros((n, 1, self.spec.hidden), np.float32)} | last
 
     def outputs(self, obs: Array, state: States, scale: Array | None = None) -> tuple[Array, Array, States]:
         """Logits or means float32 (B, actions), values float32 (B,), and states after B streams have seen `obs` (B, ...).
 
-        As if the likeliest action were taken now. `obs`: uint8 or float32. `scale`, float32 (2, D): what to subtract, then
-        what to multiply by; the result is cut at +-10. Changes no argument.
+        The new states assume that the likeliest action is taken now. `obs`: uint8 or float32. `scale`, float32 (2, D): what to
+        subtract, then what to multiply by; the result is clipped to +-10. Changes no argument.
         """
         outputs, value = np.empty((len(obs), self.spec.actions), np.float32), np.empty(len(obs), np.float32)
         acting = NO_ACTING._replace(value=value, outputs=outputs.reshape(-1))
@@ -113,8 +113,8 @@ class FusedRecurrent:
         """Actions of B streams that see `obs` (B, ...), sampled from the stream `seed`, or the likeliest ones; and new states.
 
         Where an episode begins, `state` must be that of `initial`. Stream i draws number `counter` + i of the stream `seed`
-        (as many draws as an action has parts): the same in any batch. Changes no argument. Of the likeliest ones nobody
-        asks for log-probability and entropy: they are not given (nan).
+        (as many draws as an action has parts): the same in any batch. Changes no argument. With `greedy`
+        log-probability and entropy are nan.
         """
         if greedy:
             outputs, value, after = self.outputs(obs, state, scale)
@@ -146,30 +146,30 @@ class FusedRecurrent:
         return min(self.threads, -(-rows // TILE), GROUPS) if rows >= SHARED_FROM else 1
 
     def buffers(self, rows: int) -> Acted:
-        """Memory for what `collect_natively` gives out."""
+        """Buffers for what `collect_natively` gives out."""
         return buffers_of(self.spec, rows)
 
     def can_collect_natively(self, agents: int) -> bool:
-        """Whether `collect_natively` can, with so many agents a copy: they must lie in one tile."""
+        """Whether `collect_natively` can, with so many agents an environment: they must lie in one tile."""
         return TILE % agents == 0
 
     def collect_natively(
         self, world: Any, buffer: Any, seeds: Array, acted: Acted, state: States, scale: Array | None = None,
-        bounds: Array | None = None, held: Array | None = None,
+        bounds: Array | None = None, final_h: Array | None = None,
     ) -> tuple[float, States, Array]:  # fmt: skip
-        """Act and step the copies of a world, over and over, as `FusedActorCritic.collect_natively` does, from `state` on.
+        """T steps of acting and of a world, as `FusedActorCritic.collect_natively`, from `state` on.
 
         Returns the world's share of the time, the states after the last step (those of `initial` where an episode begins), and
-        float32 (T, N * A, 1, H), in the memory of `held` if that fits: where a step cut an episode short, h after it, before
-        all was forgotten; elsewhere what was there. `act` and a step in turns, from Python, give the same bits.
+        float32 (T, N * A, 1, H), in `final_h` if that fits: h after the steps that truncated an episode; other entries mean
+        nothing. Calls of `act` and `step` in alternation give the same bits.
         """
-        steps, (copies, agents) = len(seeds), world.reward.shape
-        count, gaussian, native = copies * agents, self.spec.head == "gaussian", native_rollout(world, buffer, steps)
+        steps, (num_envs, agents) = len(seeds), world.reward.shape
+        count, gaussian, native = num_envs * agents, self.spec.head == "gaussian", native_rollout(world, buffer, steps)
         data, stride, raw = self._rows(world.obs.reshape(count, -1))
         check_buffers(acted, self.buffers(steps * count))
         h, last = (part.copy() for part in self._state(state, count))
-        if held is None or held.shape != (steps, count, 1, self.spec.hidden):
-            held = np.empty((steps, count, 1, self.spec.hidden), np.float32)
+        if final_h is None or final_h.shape != (steps, count, 1, self.spec.hidden):
+            final_h = np.empty((steps, count, 1, self.spec.hidden), np.float32)
         choice, move = self._actions(acted.action)
         actions = buffer.action.reshape(-1)
         acting = kernels.Acting(
@@ -178,16 +178,16 @@ class FusedRecurrent:
             outputs=NOTHING,
         )  # fmt: skip
         streams = gru_kernels.Streams(
-            data, stride, 1, raw, self._scale(scale), NO_INDEX, NOTHING, h, last, h, held.reshape(-1)
+            data, stride, 1, raw, self._scale(scale), NO_INDEX, NOTHING, h, last, h, final_h.reshape(-1)
         )  # fmt: skip
         self._work(
-            self._threads(count), kernels.EXPLORE, False, streams, acting, steps * count, count,
+            self._threads(count), kernels.COLLECT, False, streams, acting, steps * count, count,
             seeds=seeds.astype(np.uint64), world=native,
         )  # fmt: skip
         states: States = {"h": h.reshape(count, 1, -1)}
         if self.spec.reads_action:
             states["action"] = last.reshape(count, -1)
-        return share_of(native), states, held
+        return share_of(native), states, final_h
 
     def _likeliest(self, outputs: Array) -> Array:
         """Actions (B,), or (B, parts)."""

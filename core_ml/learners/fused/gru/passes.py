@@ -2,9 +2,9 @@
 
 r, z = sigma(W x_t + U h_{t-1} + b);  n = tanh(W x_t + b + r (U h_{t-1} + b'));  h_t = n + z (h_{t-1} - n)
 
-As in `passes.py` all products are register blocks over rows: a row is [x_t, 1, h_{t-1}], so that a bias is one more weight and
-x and h go through one product where their sum is wanted. Rows of all steps stay where they are until the way back, when the
-steps that make up a TILE of rows share one product for the gradient of the weights.
+As in `mlp/passes.py` all products are register blocks over rows: a row is [x_t, 1, h_{t-1}], so that a bias is one more weight
+and x and h go through one product where their sum is wanted. Rows of all steps stay in place until the backward pass, in which
+the steps that fill a TILE of rows share one product for the gradient of the weights.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ error_block = block(ROWS, COLUMNS, "add", "strided")
 
 @inner
 def pack_gates(gru: Any, flat: Any, packed: Any) -> None:
-    """Copy the GRU's parameters in the order in which blocks read them; what belongs to no unit is zero for good."""
+    """Copy the GRU's parameters in the order in which blocks read them; the padding stays zero."""
     x, h, wide = gru[U.X], gru[U.H], gru[U.WIDE]
     deep = x + 1 + h
     for unit in range(h):
@@ -107,7 +107,7 @@ def step(gru: Any, packed: Any, work: Any, base: int, first: int, count: int, ah
 
 
 @inner
-def show(gru: Any, work: Any, base: int, first: int, count: int) -> None:
+def hidden_states(gru: Any, work: Any, base: int, first: int, count: int) -> None:
     """h after `count` rows' steps, made of their gates, into the tile that the heads read, from its first row on."""
     wide, row, gate = gru[U.WIDE], base + gru[U.ROW] + gru[U.X] + 1, base + gru[U.GATE]
     for s in range(count):
@@ -121,8 +121,8 @@ def show(gru: Any, work: Any, base: int, first: int, count: int) -> None:
 def step_back(gru: Any, packed: Any, work: Any, base: int, first: int, count: int, at: int, last: bool) -> None:
     """The errors of `count` streams' gates in the step whose rows begin with `first`, and of h before it, to U.ERROR.
 
-    The heads' errors of h lie from row `at` of their tile on, those from the step after in U.ERROR. Of a first step (`last` on
-    the way back) nobody asks for the error of h before it.
+    The heads' errors of h lie from row `at` of their tile on, those from the step after in U.ERROR. A first step, which is
+    `last` in the backward pass, needs no error of h before it.
 
     dn = dh (1 - z) (1 - n^2);  dr = dn (U h + b') r (1 - r);  dz = dh (h - n) z (1 - z);  dh <- dh z + (dr, dz, dn r) U
     """

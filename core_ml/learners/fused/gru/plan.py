@@ -1,6 +1,7 @@
-"""What a recurrent actor-critic is made of, and where its arrays lie; the counterpart of `plan.py`.
+"""What a recurrent actor-critic is made of, and where its arrays lie; the counterpart of `mlp/plan.py`.
 
-The heads are a layer in plan.py's tables, with its own tile. The GRU has one more table. Offsets count float32 numbers.
+The heads are a layer in the tables of `mlp/plan.py`, with a tile of their own. The GRU has one more table. Offsets count
+float32 numbers.
 """
 
 from __future__ import annotations
@@ -16,14 +17,15 @@ from .....store.arrays import Array
 from ..mlp.plan import COLUMNS, HALF, ROWS, TILE, WIDE_ROWS, L, NetworkTables, P, _stride, _up
 
 STREAMS = 24  # streams of a tile, at most: a multiple of ROWS
-NEAR = 80_000  # numbers that a tile's rows may have, so that on the way back they are still in a core's second cache
+NEAR = 80_000  # numbers that a tile's rows may have: for the backward pass they are still in a core's second-level cache
 
 
 @dataclass(frozen=True)
 class GRUSpec:
     """An actor-critic whose two linear heads read a GRU that reads the observation, and with `reads_action` the last action.
 
-    It is `eager_memory.RecurrentActorCritic` over `recurrent.Recurrent` with cell "gru" and one layer. `sizes` as in MLPSpec.
+    It is `torch_recurrent.RecurrentActorCritic` over `recurrent.Recurrent` with cell "gru" and one layer. `sizes` as in
+    MLPSpec.
     """
 
     inputs: int

@@ -23,18 +23,18 @@ from .plan import GROUPS, TILE, P
 
 S32, S41 = np.uint64(32), np.uint64(41)
 TO_UNIT = np.float32(2.0**-23)
-OUTPUTS, SAMPLE, STATISTICS, GRADIENT, EXPLORE = 0, 1, 2, 3, 4  # what a group of tiles may be asked for
+OUTPUTS, SAMPLE, STATISTICS, GRADIENT, COLLECT = 0, 1, 2, 3, 4  # tasks of a kernel call
 MEAN, WEIGHT_SCALE = 0, 1  # of a minibatch's advantages
 CLIP, VALUE_CLIP, VALUE_WEIGHT, ENTROPY_WEIGHT, RATE, LARGEST, BETA_1, BETA_2, EPSILON = range(9)  # places in Learning.coefs
 
 
 class Net(NamedTuple):
-    """A network, its parameters and the memory of the kernels."""
+    """A network, its parameters and the work space of the kernels."""
 
     layers: Array  # the tables of plan.py
     whole: Array
     flat: Array  # the parameters
-    known: Array  # as they were packed last
+    known: Array  # the parameters that `packed` was made of
     packed: Array
     work: Array  # GROUPS * P.WORK: one for each thread, and there are no more threads than groups
     grads: Array  # GROUPS * P.GROUP
@@ -43,14 +43,15 @@ class Net(NamedTuple):
 
 
 class SampleRows(NamedTuple):
-    """B rows of observations, or of records: observation, four facts, action side by side."""
+    """B rows: observations for acting; for learning records of observation, log-probability, advantage, target, value,
+    action."""
 
     data: Array  # uint8 (B * stride,)
     stride: int  # bytes a row
     raw: bool  # an observation is float32 numbers, not bytes
     scale: Array  # float32 (2 D,): mean, 1 / deviation; or empty
     selected: Array  # int64: the rows to take; empty: all
-    advantage: Array  # float32 (B,), as in the records: to be averaged without reading all of them
+    advantage: Array  # float32 (B,), as in the records: for their mean and deviation
 
 
 class Acting(NamedTuple):
@@ -67,7 +68,7 @@ class Acting(NamedTuple):
 
 
 class NativeRollout(NamedTuple):
-    """N copies with A agents that a C function steps, and the memory for what happens to them in T steps. All arrays flat."""
+    """N environments with A agents that a C function steps, and the buffers of T steps. All arrays are flat."""
 
     step: int  # address of int64 (first, last, table, reals, actions, limit, autoreset), all of them int64
     table: int
@@ -83,14 +84,14 @@ class NativeRollout(NamedTuple):
     truncated: Array
     ended_return: Array  # float64 (N * A,)
     ended_length: Array  # int64 (N,)
-    buffer_obs: Array  # uint8 (T * N * A * stride,): what was seen before each step
+    buffer_obs: Array  # uint8 (T * N * A * stride,): observations before each step
     buffer_final_obs: Array  # where truncated
     buffer_reward: Array
     buffer_terminated: Array
     buffer_truncated: Array
     buffer_ended_return: Array  # where an episode ended
     buffer_ended_length: Array
-    clock: Array  # int64 (4,): memory for the clock, nanoseconds in the world, nanoseconds in all, of the first thread
+    clock: Array  # int64 (4,): two for reading the clock; nanoseconds in the world and in all, of the first thread
     clock_at: int  # its address
 
 
@@ -145,17 +146,17 @@ def sample(whole: Any, packed: Any, work: Any, base: int, s: int) -> None:
         total = spread(0.0)
         for j in range(first, first + size):
             total = total + exp(load(work, out + j * TILE) - top)
-        level, below, taken = load(work, drawn + head * TILE) * total, spread(0.0), spread(0.0)
+        level, below, chosen = load(work, drawn + head * TILE) * total, spread(0.0), spread(0.0)
         for j in range(first, first + size - 1):
             below = below + exp(load(work, out + j * TILE) - top)
-            taken = taken + where_less(level, below, 0.0, 1.0)
-        store(work, action + head * TILE, taken)
+            chosen = chosen + where_less(level, below, 0.0, 1.0)
+        store(work, action + head * TILE, chosen)
         first += size
 
 
 @inner
 def act_tile(net: Any, acting: Any, base: int, low: int, count: int, task: int, key: Any, counter: int) -> None:
-    """What `count` samples do, into rows `low`... of `acting`, with draws number `counter`... of the stream `key`."""
+    """Actions of `count` samples into rows `low`... of `acting`, with draws number `counter`... of the stream `key`."""
     whole, work = net.whole, net.work
     out, actions, parts = base + whole[P.OUT], whole[P.ACTIONS], whole[P.PARTS]
     for s in range(count):
@@ -178,13 +179,13 @@ def act_tile(net: Any, acting: Any, base: int, low: int, count: int, task: int, 
         acting.log_prob[low + s] = work[known + s]
         acting.entropy[low + s] = work[known + TILE + s]
         for part in range(parts):
-            taken = work[base + whole[P.ACTION] + part * TILE + s]
+            chosen = work[base + whole[P.ACTION] + part * TILE + s]
             if whole[P.GAUSSIAN]:
-                acting.move[(low + s) * parts + part] = taken
+                acting.move[(low + s) * parts + part] = chosen
                 if acting.legal.shape[0]:
-                    acting.legal[(low + s) * parts + part] = min(max(taken, acting.bounds[part]), acting.bounds[parts + part])
+                    acting.legal[(low + s) * parts + part] = min(max(chosen, acting.bounds[part]), acting.bounds[parts + part])
             else:
-                acting.choice[(low + s) * parts + part] = np.int64(taken)
+                acting.choice[(low + s) * parts + part] = np.int64(chosen)
 
 
 @inner
@@ -198,17 +199,17 @@ def now(world: Any) -> int:
 
 @inner
 def step_tile(world: Any, stride: int, t: int, first: int, count: int) -> None:
-    """Step number `t` of the copies whose agents are rows `first` .. `first` + `count` - 1, and what came of it."""
+    """Step `t` of the environments whose agents are rows `first` .. `first` + `count` - 1; its results go to the buffers."""
     agents = world.agents
-    copies, low, high = world.terminated.shape[0], first // agents, (first + count) // agents
-    rows = t * copies * agents  # of the steps before
+    num_envs, low, high = world.terminated.shape[0], first // agents, (first + count) // agents
+    rows = t * num_envs * agents  # of the steps before
     copy_bytes(world.buffer_obs, (rows + first) * stride, world.obs, first * stride, count * stride)
     actions = world.actions + rows * world.action_size
     call_at(world.step, low, high, world.table, world.reals, actions, world.limit, 1)
     for row in range(first, first + count):
         world.buffer_reward[rows + row] = world.reward[row]
     for i in range(low, high):
-        at = t * copies + i
+        at = t * num_envs + i
         terminated, truncated = world.terminated[i], world.truncated[i]
         world.buffer_terminated[at] = terminated
         world.buffer_truncated[at] = truncated
@@ -223,14 +224,14 @@ def step_tile(world: Any, stride: int, t: int, first: int, count: int) -> None:
 
 @inner
 def facts_at(whole: Any, raw: bool) -> int:
-    """Where the facts begin in a record; the action follows them."""
+    """Where log-probability, advantage, target and value begin in a record; the action follows them."""
     place: int = whole[P.INPUTS] * 4 if raw else (whole[P.INPUTS] + 3) // 4 * 4
     return place
 
 
 @inner
-def know(net: Any, rows: Any, base: int, low: int, count: int) -> None:
-    """The facts and actions in records selected[low : low + count]."""
+def fetch_facts(net: Any, rows: Any, base: int, low: int, count: int) -> None:
+    """Log-probability, advantage, target, value and action of records selected[low : low + count]."""
     whole, work = net.whole, net.work
     known, action = base + whole[P.FACTS], base + whole[P.ACTION]
     mean, scale, first = net.scales[MEAN], net.scales[WEIGHT_SCALE], facts_at(whole, rows.raw)
@@ -245,8 +246,8 @@ def know(net: Any, rows: Any, base: int, low: int, count: int) -> None:
 
 
 @inner
-def call_for(rows: Any, low: int, high: int) -> int:
-    """Bring the memory of records selected[low:high] near, by reading it in a loop that need not wait for any single one.
+def prefetch(rows: Any, low: int, high: int) -> int:
+    """Load records selected[low:high] into the cache, by reading them in a loop that need not wait for any single one.
 
     Prefetch instructions would be the better way, but many processors drop them where the page's address is not known yet.
     Returns a sum, so that the compiler keeps the reading.
@@ -262,7 +263,7 @@ def call_for(rows: Any, low: int, high: int) -> int:
 
 @inner
 def advantage_sums(net: Any, rows: Any, g: int, start: int, first: int, last: int) -> None:
-    """Group g's sums of advantages and of their squares over rows selected[first:last]. All are taken less the advantage of
+    """Group g's sums of advantages and of their squares over rows selected[first:last]. All are chosen less the advantage of
     row selected[start]: it is of the same size, so that squares lose no digits."""
     about = np.float64(rows.advantage[rows.selected[start]])
     total, squares = 0.0, 0.0
@@ -329,20 +330,19 @@ def work(
     thread: int, threads: int, gate: Any, task: int, update: bool, net: Any, rows: Any, acting: Any, learning: Any, world: Any,
     total: int, size: int, seeds: Any, counter: int,
 ) -> int:  # fmt: skip
-    """`task` (OUTPUTS, SAMPLE, EXPLORE, GRADIENT, or STATISTICS and then GRADIENT) for `total` rows, `size` at a time.
+    """`task` (OUTPUTS, SAMPLE, COLLECT, GRADIENT, or STATISTICS and then GRADIENT) for `total` rows, `size` at a time.
 
-    With `update` a step of Adam after each. To EXPLORE, `size` is the agents of all copies, and `rows` are what the world
-    shows now, over and over. Part j of acting draws from stream seeds[j]. Returns how many parts were finished before a
-    gradient was not finite. All `threads` threads call it with the same arguments but `thread`; the first of them does what
-    cannot be shared.
+    With `update` a step of Adam after each. In COLLECT `size` is N A, and `rows` are the world's present observations in every
+    part. Part j of acting draws from stream seeds[j]. Returns how many parts were finished before a gradient was not finite.
+    All `threads` threads call it with the same arguments but `thread`; the first of them does what cannot be shared.
     """
     whole, coefs = net.whole, learning.coefs
     base = thread * whole[P.WORK]  # nothing that is left in a work space changes a result
     for low in range(0, total, size):
         high = min(low + size, total)
         groups = min(GROUPS, (high - low + TILE - 1) // TILE)
-        key = mix(seeds[low // size] + GOLDEN) if task == SAMPLE or task == EXPLORE else GOLDEN
-        together = task != EXPLORE or low == 0  # exploring threads have copies of their own and need not wait
+        key = mix(seeds[low // size] + GOLDEN) if task == SAMPLE or task == COLLECT else GOLDEN
+        together = task != COLLECT or low == 0  # in COLLECT each thread has environments of its own and need not wait
         if thread == 0 and together:
             refresh(net.layers, whole, net.flat, net.known, net.packed)
             net.scales[MEAN] = np.float32(0.0)
@@ -366,12 +366,12 @@ def work(
                         net.sums[g * 8 + j] = 0.0
                 for at in range(first, last, TILE):
                     count = min(TILE, last - at)
-                    began = now(world) if part == EXPLORE and thread == 0 else 0
-                    row = at - low if part == EXPLORE else at
+                    began = now(world) if part == COLLECT and thread == 0 else 0
+                    row = at - low if part == COLLECT else at
                     fetch(whole, net.work, base, rows.data, rows.stride, rows.raw, rows.selected, row, count, rows.scale)
                     if part == GRADIENT:
-                        know(net, rows, base, at, count)
-                        net.sums[g * 8 + 7] = call_for(rows, at + count, min(at + count + TILE, last))
+                        fetch_facts(net, rows, base, at, count)
+                        net.sums[g * 8 + 7] = prefetch(rows, at + count, min(at + count + TILE, last))
                     forward(net.layers, whole, net.packed, net.work, base, count)
                     if part == GRADIENT:
                         loss(
@@ -381,7 +381,7 @@ def work(
                         backward(net.layers, whole, net.packed, net.work, base, count, net.grads, grad)
                     else:
                         act_tile(net, acting, base, at, count, part, key, counter + at - low)
-                    if part == EXPLORE:
+                    if part == COLLECT:
                         acted = now(world) if thread == 0 else 0
                         step_tile(world, rows.stride, low // size, row, count)
                         if thread == 0:
@@ -393,7 +393,7 @@ def work(
                     return -1
                 if thread == 0:
                     advantage_scale(net, rows, groups, low, high - low)
-        if task < STATISTICS or task == EXPLORE:
+        if task < STATISTICS or task == COLLECT:
             continue
         if not meet(gate, threads):
             return -1
@@ -424,7 +424,7 @@ def record(
 ) -> None:  # fmt: skip
     """PackedBatch `first` .. `last` - 1 from arrays that have a row each; `size` bytes of observation, `facts` behind them.
 
-    Rows are learned from in random order: what belongs to one row costs one trip to far memory, not six.
+    Samples are read in random order: a record costs one cache miss where six arrays would cost six.
     """
     for row in range(first, last):
         at = row * stride
@@ -434,8 +434,8 @@ def record(
         put_raw(data, at + facts + 8, target[row])
         put_raw(data, at + facts + 12, value[row])
         for part in range(parts):
-            taken = move[row * parts + part] if move.shape[0] else np.float32(choice[row * parts + part])
-            put_raw(data, at + facts + 16 + 4 * part, taken)
+            chosen = move[row * parts + part] if move.shape[0] else np.float32(choice[row * parts + part])
+            put_raw(data, at + facts + 16 + 4 * part, chosen)
 
 
 @kernel

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from .....native.cache import kept
+from .....native.cache import is_cached
 from .....store.arrays import Array
 from ....optim.parameters import Parameters, aligned
 from ...types import Acted, Coefs
@@ -29,7 +29,7 @@ FILLED = {
 
 
 class PackedBatch(NamedTuple):
-    """B rows to learn from: what belongs to one lies side by side, because rows are taken in random order."""
+    """B samples to learn from: the numbers of one lie side by side, because samples are read in random order."""
 
     data: Array  # uint8 (B * stride,): observation, float32 log-probability, advantage, target, value, and the action's parts
     stride: int
@@ -97,12 +97,12 @@ NO_ROLLOUT = _no_rollout()
 
 
 def share_of(world: kernels.NativeRollout) -> float:
-    """The world's share of the time that exploring took."""
+    """The world's share of the time of a rollout."""
     return float(world.clock[2] / world.clock[3]) if world.clock[3] else 0.0
 
 
 def buffers_of(spec: Any, rows: int) -> Acted:
-    """Memory for what acting with an MLPSpec or a GRUSpec gives out."""
+    """Buffers for what acting with an MLPSpec or a GRUSpec gives out."""
     gaussian, parts = spec.head == "gaussian", spec.parts
     action = np.empty((rows, parts) if gaussian or parts > 1 else rows, np.float32 if gaussian else np.int64)
     log_prob, entropy, value = (np.empty(rows, np.float32) for _ in range(3))
@@ -116,7 +116,7 @@ def check_buffers(out: Acted, wanted: Acted) -> None:
 
 
 def limits_of(spec: Any, bounds: Array | None) -> Array:
-    """What a gaussian's actions are cut to, flat."""
+    """Bounds that a gaussian's actions are clipped to, flat. Raises ValueError where they are missing or do not fit."""
     if spec.head == "gaussian" and (bounds is None or bounds.shape != (2, spec.parts) or bounds.dtype != np.float32):
         raise ValueError(f"bounds must be float32 (2, {spec.parts})")
     return NOTHING if bounds is None else np.ascontiguousarray(bounds).reshape(-1)
@@ -145,12 +145,13 @@ class FusedActorCritic:
     @property
     def compiles(self) -> bool:
         """Whether the first call will compile, for ten seconds and more."""
-        return not kept(kernels.work)
+        return not is_cached(kernels.work)
 
     def outputs(self, obs: Array, scale: Array | None = None) -> tuple[Array, Array]:
         """Logits or means float32 (B, actions), and values float32 (B,), of observations (B, ...).
 
-        `obs`: uint8 or float32. `scale`, float32 (2, D): what to subtract, then what to multiply by; the result is cut at +-10.
+        `obs`: uint8 or float32. `scale`, float32 (2, D): what to subtract, then what to multiply by; the result is clipped to
+        +-10.
         """
         outputs, value = np.empty((len(obs), self.spec.actions), np.float32), np.empty(len(obs), np.float32)
         acting = NO_ACTING._replace(value=value, outputs=outputs.reshape(-1))
@@ -158,7 +159,7 @@ class FusedActorCritic:
         return outputs, value
 
     def buffers(self, rows: int) -> Acted:
-        """Memory for what `act` gives out."""
+        """Buffers for what `act` gives out."""
         return buffers_of(self.spec, rows)
 
     def act(self, obs: Array, seed: int, counter: int = 0, scale: Array | None = None, out: Acted | None = None) -> Acted:
@@ -180,22 +181,22 @@ class FusedActorCritic:
         return out
 
     def can_collect_natively(self, agents: int) -> bool:
-        """Whether `collect_natively` can, with so many agents a copy: they must lie in one tile."""
+        """Whether `collect_natively` can, with so many agents an environment: they must lie in one tile."""
         return TILE % agents == 0
 
     def collect_natively(
         self, world: Any, buffer: Any, seeds: Array, acted: Acted, scale: Array | None = None, bounds: Array | None = None
     ) -> float:
-        """Act and step the copies of a world, over and over, without coming back to Python; each thread has its own copies.
+        """T steps of acting and of a world in one call; each thread has its own environments.
 
-        `world` is an `envs.core.Native`; what happens goes into `buffer`, an object with arrays `obs`, `action`, `reward`,
+        `world` is an `envs.batch.Native`; the rollout goes into `buffer`, an object with arrays `obs`, `action`, `reward`,
         `terminated`, `truncated`, `final_obs` (where truncated), `ended_return` and `ended_length` (where an episode ended),
         whose first axis is T steps and whose others are those of the world's; and into `acted`, from `buffers(T * N * A)`.
-        Step t draws from seeds[t] as `act` does: `act` and a step in turns, from Python, give the same bits. `bounds`,
-        float32 (2, D): a gaussian's actions are cut to these for the world. Returns the world's share of the time.
+        Step t draws from seeds[t] as `act` does: calls of `act` and `step` in alternation give the same bits. `bounds`,
+        float32 (2, D): a gaussian's actions are clipped to these for the world. Returns the world's share of the time.
         """
-        steps, (copies, agents) = len(seeds), world.reward.shape
-        rows = self._rows(world.obs.reshape(copies * agents, -1), scale)
+        steps, (num_envs, agents) = len(seeds), world.reward.shape
+        rows = self._rows(world.obs.reshape(num_envs * agents, -1), scale)
         choice, move = self._actions(acted.action)
         gaussian = self.spec.head == "gaussian"
         native, actions = native_rollout(world, buffer, steps), buffer.action
@@ -203,13 +204,13 @@ class FusedActorCritic:
         if not gaussian:
             choice = actions.reshape(-1)
         limits = limits_of(self.spec, bounds)
-        check_buffers(acted, self.buffers(steps * copies * agents))
+        check_buffers(acted, self.buffers(steps * num_envs * agents))
         acting = kernels.Acting(
             choice=choice, move=move, legal=legal, bounds=limits, log_prob=acted.log_prob, entropy=acted.entropy,
             value=acted.value, outputs=NOTHING,
         )  # fmt: skip
-        count = copies * agents
-        self._work(kernels.EXPLORE, rows, acting, steps * count, seeds=seeds.astype(np.uint64), size=count, world=native)
+        count = num_envs * agents
+        self._work(kernels.COLLECT, rows, acting, steps * count, seeds=seeds.astype(np.uint64), size=count, world=native)
         return share_of(native)
 
     def batch(

@@ -217,14 +217,14 @@ def distribution(whole: Any, packed: Any, work: Any, base: int, s: int) -> Any:
             store(work, keep + j * TILE, p)
             total = total + p
         log_total = log(total)
-        taken = load(work, action + head * TILE)
+        action_taken = load(work, action + head * TILE)
         for j in range(first, first + size):
             log_p = load(work, out + j * TILE) - top - log_total
             p = load(work, keep + j * TILE) / total
             store(work, out + j * TILE, log_p)
             store(work, keep + j * TILE, p)
             entropy = entropy - p * log_p
-            log_prob = log_prob + where_equal(taken, np.float32(j - first), log_p, 0.0)
+            log_prob = log_prob + where_equal(action_taken, np.float32(j - first), log_p, 0.0)
         first += size
     return log_prob, entropy
 
@@ -246,15 +246,15 @@ def loss(
         weight = load(work, facts + TILE)
         free = ratio * weight
         near = where_less(ratio, 1.0 - clip, 1.0 - clip, where_less(1.0 + clip, ratio, 1.0 + clip, ratio))
-        held = near * weight
-        store(work, parts, where_less(held, free, 0.0 - held, 0.0 - free))
+        final_h = near * weight
+        store(work, parts, where_less(final_h, free, 0.0 - final_h, 0.0 - free))
         store(work, parts + 2 * TILE, entropy)
         store(work, parts + 3 * TILE, ratio - 1.0 - log_ratio)
         away = where_less(ratio - 1.0, 0.0, 1.0 - ratio, ratio - 1.0)
         store(work, parts + 4 * TILE, where_less(clip, away, 1.0, 0.0))
         # d loss / d log-probability: ratio A where it is the minimum, and within the range, where both are the same
         slope = 0.0 - free
-        outside = where_less(free, held, slope, 0.0)
+        outside = where_less(free, final_h, slope, 0.0)
         slope = where_less(ratio, 1.0 - clip, outside, where_less(1.0 + clip, ratio, outside, slope)) * share
 
         value, target, old_value = load(work, out + actions * TILE), load(work, facts + 2 * TILE), load(work, facts + 3 * TILE)
@@ -280,13 +280,13 @@ def loss(
             first = 0
             for head in range(whole[P.PARTS]):
                 size = whole[P.SIZES + head]
-                taken = load(work, at + whole[P.ACTION] + head * TILE)
+                action_taken = load(work, at + whole[P.ACTION] + head * TILE)
                 entropy = spread(0.0)
                 for j in range(first, first + size):
                     entropy = entropy - load(work, keep + j * TILE) * load(work, out + j * TILE)
                 for j in range(first, first + size):
                     p, log_p = load(work, keep + j * TILE), load(work, out + j * TILE)
-                    chosen = where_equal(taken, np.float32(j - first), 1.0, 0.0)
+                    chosen = where_equal(action_taken, np.float32(j - first), 1.0, 0.0)
                     push = p * (log_p + entropy) * (entropy_weight * share)
                     store(work, out + j * TILE, madd(slope, chosen - p, push))
                 first += size

@@ -1,4 +1,4 @@
-"""What a network is made of, and where each of its arrays lies in a kernel's memory.
+"""What a network is made of, and where each of its arrays lies in a kernel's work space.
 
 Kernels are compiled once for all networks. What differs between networks is numbers in two small tables: one row a layer, and
 one row for the whole. Offsets count float32 numbers.
@@ -19,7 +19,7 @@ from ....optim.parameters import mlp_shapes, q_shapes
 TILE = 96  # samples whose activations are worked on at a time: they stay in the cache; a multiple of ROWS, WIDE_ROWS and LANES
 ROWS, COLUMNS = 6, 16  # of the register block; the last panel of a narrow layer is half as wide and has twice the rows
 WIDE_ROWS, HALF = 12, 8
-GROUPS = 16  # gradients that are summed apart, then added in order: what threads share, whatever their number
+GROUPS = 16  # gradients that are summed separately, then added in order; threads share the groups
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class L(IntEnum):
     TARGET_STRIDE = 6
     PANELS = 7  # of COLUMNS outputs
     TAIL = 8  # 1: and one of HALF outputs
-    BACK_PANELS = 9  # of COLUMNS inputs; 0 in a first layer, whose input needs no gradient
+    BACK_PANELS = 9  # of COLUMNS inputs; 0 in a first layer: its input needs no gradient
     WEIGHT = 10  # in the parameters: the first SPLIT outputs
     BIAS = 11
     SPLIT = 12
@@ -102,7 +102,7 @@ class P(IntEnum):
 
     INPUTS = 0
     INPUT_STRIDE = 1
-    RELU = 2  # 0: tanh; 1: relu; 2: neither, for heads whose input other passes made
+    RELU = 2  # 0: tanh; 1: relu; 2: neither, for heads above a GRU
     GAUSSIAN = 3
     ACTIONS = 4
     PARTS = 5

@@ -1,6 +1,7 @@
 """The kernel of Q-learning: values of actions, rollouts, and steps of gradient descent on temporal differences.
 
-The passes are PPO's (`passes.py`). One kernel for all tasks, as in `kernels.py`; minibatches are small, so one thread does all.
+The passes are those of `mlp/passes.py`. One kernel for all tasks, as in `mlp/kernels.py`; minibatches are small, so one
+thread does all.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from ..mlp.plan import TILE, P
 from ..simd.cache import kernel
 from ..simd.vectors import LANES, inner, spread, store
 
-OUTPUTS, EXPLORE, LEARN = 0, 1, 2
+OUTPUTS, COLLECT, LEARN = 0, 1, 2
 
 
 class Frozen(NamedTuple):
-    """The parameters that targets are computed with; the network's own arrays where there is no target network."""
+    """The target network's parameters; the network's own arrays where there is no target network."""
 
     flat: Array
     known: Array
@@ -39,13 +40,13 @@ class ObsRows(NamedTuple):
 
 
 class TransitionBatch(NamedTuple):
-    """What is known of B transitions."""
+    """B transitions, without their observations."""
 
     action: Array  # int64 (B,)
     return_: Array  # float32 (B,)
     discount: Array  # float32 (B,)
     weight: Array  # float32 (B,)
-    error: Array  # float32 (B,): gets the temporal differences
+    error: Array  # float32 (B,): output, the temporal differences
 
 
 @inner
@@ -67,7 +68,16 @@ def best(whole: Any, work: Any, s: int) -> int:
 
 @inner
 def learn_tile(
-    net: Any, frozen: Any, now_rows: Any, then_rows: Any, facts: Any, low: int, count: int, double: bool, share: Any, total: Any
+    net: Any,
+    frozen: Any,
+    now_rows: Any,
+    then_rows: Any,
+    transitions: Any,
+    low: int,
+    count: int,
+    double: bool,
+    share: Any,
+    total: Any,
 ) -> None:
     """Transitions low .. low + count - 1 of a minibatch of 1 / `share`: targets, errors, and their gradient, which is added."""
     whole, work = net.whole, net.work
@@ -81,14 +91,14 @@ def learn_tile(
         forward(net.layers, whole, net.packed, work, 0, count)  # the observations are still there
     for s in range(count):
         worth = work[keep + best(whole, work, s) * TILE + s]
-        work[goal + s] = facts.return_[low + s] + facts.discount[low + s] * worth
+        work[goal + s] = transitions.return_[low + s] + transitions.discount[low + s] * worth
     # Huber's loss of y - Q(s, a)
     q_values(net, net.packed, now_rows, low, count)
     for s in range(count):
-        taken = out + facts.action[low + s] * TILE + s
-        value, weight = work[taken], facts.weight[low + s]
+        chosen = out + transitions.action[low + s] * TILE + s
+        value, weight = work[chosen], transitions.weight[low + s]
         error = work[goal + s] - value
-        facts.error[low + s] = error
+        transitions.error[low + s] = error
         size = abs(error)
         total[0] += weight * (np.float32(0.5) * error * error if size <= 1 else size - np.float32(0.5))
         total[1] += value
@@ -96,19 +106,19 @@ def learn_tile(
         slope = error if size <= 1 else np.float32(math.copysign(1.0, error))
         for j in range(whole[P.ACTIONS]):
             work[out + j * TILE + s] = np.float32(0.0)
-        work[taken] = -slope * weight * share if error == error else error
+        work[chosen] = -slope * weight * share if error == error else error
     backward(net.layers, whole, net.packed, work, 0, count, net.grads, 0)
 
 
 @kernel
 def q_work(
-    task: int, net: Any, frozen: Any, now_rows: Any, then_rows: Any, facts: Any, double: bool, learning: Any, forced: Any,
+    task: int, net: Any, frozen: Any, now_rows: Any, then_rows: Any, transitions: Any, double: bool, learning: Any, forced: Any,
     action: Any, outputs: Any, world: Any, total: int, size: int,
 ) -> int:  # fmt: skip
     """`task` for `total` rows, `size` at a time.
 
-    OUTPUTS: values of observations `now_rows` to `outputs`. EXPLORE: `size` is the agents of all copies, `now_rows` what the
-    world shows; row j takes action forced[j], or where that is negative the best one, which goes to action[j]. LEARN: a step
+    OUTPUTS: values of observations `now_rows` to `outputs`. COLLECT: `size` is N A, `now_rows` are the world's present
+    observations; row j takes action forced[j], or where that is negative the best one, which goes to action[j]. LEARN: a step
     of Adam after each `size` transitions. Returns how many parts were finished before a gradient was not finite.
     """
     whole, work = net.whole, net.work
@@ -125,10 +135,10 @@ def q_work(
             count = min(TILE, high - at)
             if task == LEARN:
                 share = np.float32(1.0 / (high - low))
-                learn_tile(net, frozen, now_rows, then_rows, facts, at, count, double, share, learning.total)
+                learn_tile(net, frozen, now_rows, then_rows, transitions, at, count, double, share, learning.total)
                 continue
-            row = at - low if task == EXPLORE else at
-            began = now(world) if task == EXPLORE else 0
+            row = at - low if task == COLLECT else at
+            began = now(world) if task == COLLECT else 0
             q_values(net, net.packed, now_rows, row, count)
             if task == OUTPUTS:
                 for s in range(count):

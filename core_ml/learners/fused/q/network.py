@@ -1,4 +1,4 @@
-"""A Q-network whose work is done by the kernels of this package: `eager_q.TorchQ`'s methods, without torch."""
+"""A Q-network whose work is done by the kernels of this package: the methods of `torch_q.TorchQ`, without torch."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from .....native.cache import kept
+from .....native.cache import is_cached
 from .....store.arrays import Array
 from ....data.transitions import Learned, Replay, Sample
 from ....optim.parameters import Parameters, aligned
@@ -36,7 +36,7 @@ class FusedQ:
     @property
     def compiles(self) -> bool:
         """Whether the first call will compile, for ten seconds and more."""
-        return not kept(q_kernels.q_work)
+        return not is_cached(q_kernels.q_work)
 
     def initialise(self, rng: np.random.Generator) -> None:
         self.parameters.initialise_uniform(rng)
@@ -53,11 +53,11 @@ class FusedQ:
         return values
 
     def can_collect_natively(self, agents: int) -> bool:
-        """Whether `collect_natively` can, with so many agents a copy: they must lie in one tile."""
+        """Whether `collect_natively` can, with so many agents an environment: they must lie in one tile."""
         return TILE % agents == 0
 
     def collect_natively(self, world: Any, buffer: Any, forced: Array) -> float:
-        """Act and step the copies of a world as often as `forced` says, int64 (T, N * A): the actions to take, -1 for the best.
+        """T steps of acting and of a world. `forced`, int64 (T, N * A): the actions to take, -1 for that of the highest value.
 
         `world` and `buffer` as in `FusedActorCritic.collect_natively`. Returns the world's share of the time.
         """
@@ -65,7 +65,7 @@ class FusedQ:
         native = native_rollout(world, buffer, steps)
         rows = self._seen(world.obs.reshape(count, -1))
         action = buffer.action.reshape(-1)
-        self._work(q_kernels.EXPLORE, rows, steps * count, size=count, world=native, forced=forced.reshape(-1), action=action)
+        self._work(q_kernels.COLLECT, rows, steps * count, size=count, world=native, forced=forced.reshape(-1), action=action)
         return share_of(native)
 
     def learn(
@@ -87,7 +87,7 @@ class FusedQ:
         learning.steps[0] = self.parameters.steps
         seen, then = self._seen(replay.obs, flat["row"]), self._seen(replay.next_obs, flat["next_row"])
         done = self._work(
-            q_kernels.LEARN, seen, parts * size, size=size, then=then, facts=transitions, double=double, learning=learning
+            q_kernels.LEARN, seen, parts * size, size=size, then=then, transitions=transitions, double=double, learning=learning
         )
         self.parameters.steps = int(learning.steps[0])
         return Learned(error.reshape(parts, size), learning.total[:3] / (parts * size), learning.norms[: done + 1])
@@ -100,11 +100,11 @@ class FusedQ:
         return q_kernels.ObsRows(data, inputs * obs.itemsize, obs.dtype == np.float32, NOTHING, index)
 
     def _work(
-        self, task: int, rows: q_kernels.ObsRows, total: int, size: int = 0, then: Any = None, facts: Any = NO_TRANSITIONS,
-        double: bool = False, learning: Any = None, forced: Array = NO_INDEX, action: Array = NO_INDEX,
-        outputs: Array = NOTHING, world: Any = NO_ROLLOUT,
+        self, task: int, rows: q_kernels.ObsRows, total: int, size: int = 0, then: Any = None,
+        transitions: Any = NO_TRANSITIONS, double: bool = False, learning: Any = None, forced: Array = NO_INDEX,
+        action: Array = NO_INDEX, outputs: Array = NOTHING, world: Any = NO_ROLLOUT,
     ) -> int:  # fmt: skip
         return int(q_kernels.q_work(
-            task, self._net, self._frozen, rows, then or rows, facts, double, learning or self._learning, forced, action,
+            task, self._net, self._frozen, rows, then or rows, transitions, double, learning or self._learning, forced, action,
             outputs, world, total, size or max(total, 1),
         ))  # fmt: skip

@@ -1,4 +1,4 @@
-"""The fused kernels, on disk as long as its sources stay what they are."""
+"""The fused kernels on disk: valid as long as their sources do not change."""
 
 from __future__ import annotations
 
