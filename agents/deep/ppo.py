@@ -193,6 +193,11 @@ class PPO:
         self.learner.begin(self.actor.rng.draw())
         return self.learner.reserve(steps, obs)
 
+    def policy_module(self) -> Any:
+        from .exported import actor_module
+
+        return actor_module(self.actor)
+
     def parts(self) -> list[PartRow]:
         return self.actor.outline()
 

@@ -47,7 +47,8 @@ class Flat(NamedTuple):
 
     def mean(self, q: Array) -> Array:
         """Mean of action values (A, S) over the legal actions, (S,)."""
-        return q.mean(0) if self.legal is None else np.einsum("as,sa->s", q, uniform(self.legal))
+        mean: Array = q.mean(0) if self.legal is None else np.einsum("as,sa->s", q, uniform(self.legal))
+        return mean
 
 
 def flatten(model: Model) -> Flat:
