@@ -2,8 +2,8 @@
 
     env = ObservationTransform(make("maze", {"view": 0, "observe": "rgb"}, num_envs=16), zoom(2), blank(0.3))
 
-Each change is a function (obs, rng) -> obs of observations (N, A, *shape), copy by copy; they follow one another in the order
-in which they are named. The world behind them stays the same.
+Each change is a function (obs, rng) -> obs of observations (N, A, *shape), environment by environment; they follow one another
+in the order in which they are named. The world behind them stays the same.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def blank(share: float) -> Change:
 
 
 def recolour(angles: Sequence[float], strength: float = 1.0) -> Change:
-    """Colours (..., 3, H, W), uint8, with their hues turned by degrees: copy i by the angle i modulo how many there are.
+    """Colours (..., 3, H, W), uint8, with their hues turned by degrees: environment i by the angle i modulo how many there are.
 
     A turn about the axis of greys, the distance from it times `strength`: less than 1 is pale, 0 is grey. Greys stay, and so
     does the sum of red, green and blue, but where a channel would leave 0 to 255. At 120 degrees red is shown as green, green

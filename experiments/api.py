@@ -185,7 +185,7 @@ def compare(*runs: Run | PathLike, directory: PathLike = RUNS) -> dict[str, Any]
     >>> [row["run"] for row in gd.compare("lake", run)["runs"]]
     ['lake', 'chance']
     """
-    from .study.compare import judge, results, row
+    from .study.compare import compare_results, results, row
 
     if len(runs) < 2:
         raise ValueError("compare what with what? name at least two runs")
@@ -196,7 +196,7 @@ def compare(*runs: Run | PathLike, directory: PathLike = RUNS) -> dict[str, Any]
             group = run.path if isinstance(run, Run) else load(run, directory=directory).path
         folders.append(group)
     if any(RunFolder(folder).is_group for folder in folders):
-        return judge(results(folders))
+        return compare_results(results(folders))
     note = "one training seed each: no interval over seeds; those shown are over episodes"
     return {"runs": [row(folder) for folder in folders], "notes": [note]}
 

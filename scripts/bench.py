@@ -14,7 +14,7 @@ def env(
         list[str] | None,
         typer.Argument(metavar="ID", help="Worlds; all of them without.", show_default=False),
     ] = None,
-    copies: Annotated[int, typer.Option("--copies", min=1, max=2**20, help="Copies that step together.")] = 4096,
+    num_envs: Annotated[int, typer.Option("--num-envs", min=1, max=2**20, help="Environments that step together.")] = 4096,
     threads: Annotated[list[int] | None, typer.Option("--threads", min=1, max=1024, help="Thread counts to measure.")] = None,
     seconds: Annotated[float, typer.Option("--seconds", min=0.01, max=600, help="For each figure.")] = 1.0,
     vs: Annotated[
@@ -31,7 +31,7 @@ def env(
 
     packages = _packages(vs, [*BASELINES])
     with only_json(json):
-        result = bench_env(ids, copies, threads or [1, 2], seconds, packages, device)
+        result = bench_env(ids, num_envs, threads or [1, 2], seconds, packages, device)
     if json:
         emit(result)
         return
@@ -41,7 +41,7 @@ def env(
         print()
         rows = [[f"view of {id}, 1 copy", figure(v, 0), "", ""] for id, v in result["single_copy_view"].items()]
         for other in result["baselines"]:
-            what = f"{other['package']} {other['environment']}, {other['copies']} environment{'s' * (other['copies'] > 1)}"
+            what = f"{other['package']} {other['environment']}, {other['num_envs']} environment{'s' * (other['num_envs'] > 1)}"
             rows.append([what, figure(other["steps_per_second"], 0), f"{other['times_faster']:.1f}x", other["ours"]])
         table(rows, ("in turns with them", "steps/s", "ours is faster", "ours"))
         for name, reason in result["not_measured"].items():

@@ -35,10 +35,10 @@ def compare(
 
 
 def _algorithms(folders: list[Path], out: Path | None, json: bool) -> None:
-    from ..experiments.study.compare import judge, results
+    from ..experiments.study.compare import compare_results, results
 
     found = results(folders)
-    judged = judge(found)
+    judged = compare_results(found)
     if out is not None:
         from ..experiments.report.compare_page import draw
 

@@ -16,7 +16,7 @@ PLUGIN = ROOT / "examples" / "plugin"
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the plugin installed by pip, from a copy: builds leave files behind."""
+    """A folder with the plugin installed by pip, from an environment: builds leave files behind."""
     folder = tmp_path_factory.mktemp("plugin")
     shutil.copytree(PLUGIN, folder / "source")
     pip = [

@@ -80,7 +80,8 @@ def noise_of(world: Bandit) -> float:
 
 
 def last_pull(obs: Array, arms: int) -> tuple[Array, Array, Array]:
-    """obs (N, 1, D) of observation `last` -> copies with a pull in this episode (M,), its arm (M,), its reward float64 (M,)."""
+    """obs (N, 1, D) of observation `last` -> environments with a pull in this episode (M,), its arm (M,), its reward float64
+    (M,)."""
     seen = obs[:, 0]
     rows = np.flatnonzero(seen[:, arms + 1] > 0)  # the share of pulls done
     return rows, seen[rows, :arms].argmax(1), seen[rows, arms].astype(np.float64)

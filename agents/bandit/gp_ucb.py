@@ -21,7 +21,8 @@ class GPUCB:
 
     beta_t = 2 ln(k t^2 pi^2 / (6 delta)) (their theorem 1; like their section 6, `scale` divides it by 5). The kernel is the
     world's: RBF with its length scale and spread, around 0.5. model sequential: conditioned on one pull after the other, all
-    copies at once; scikit-learn: a GaussianProcessRegressor for each copy and pull, which can also `fit` the length scale.
+    environments at once; scikit-learn: a GaussianProcessRegressor for each environment and pull, which can also `fit` the
+    length scale.
     """
 
     masks: ClassVar[bool] = True

@@ -21,7 +21,7 @@ class NeuralLinear:
     """Thompson sampling on a Bayesian last layer (Riquelme, Tucker & Snoek 2018, "Deep Bayesian bandits showdown").
 
     Within an episode the last layer alone learns, exactly. `learn` trains the features below it after each episode, on the
-    marginal likelihood of all copies' rewards, so that they serve tasks that were never seen (Harrison et al. 2018).
+    marginal likelihood of all environments' rewards, so that they serve tasks that were never seen (Harrison et al. 2018).
     """
 
     masks: ClassVar[bool] = True
@@ -34,7 +34,7 @@ class NeuralLinear:
         noise: float | None = Field(None, gt=0, le=1e6, description="sd of a reward; null: as the world says, or 0.5")
         learning_rate: float = Field(3e-3, ge=0, le=10, description="0: features stay random")
         update_epochs: int = Field(4, ge=1, le=100)
-        num_minibatches: int = Field(4, ge=1, le=10_000, description="parts of the copies, each a step of Adam")
+        num_minibatches: int = Field(4, ge=1, le=10_000, description="parts of the environments, each a step of Adam")
         max_grad_norm: float = Field(1.0, ge=0, le=1e6, description="0: no clipping")
 
     def __init__(self, config: Config, spaces: Spaces, seed: int, threads: int = 1) -> None:

@@ -177,7 +177,7 @@ Parts = Sequence[tuple[str, Stateful | None]]  # each with the prefix of its arr
 
 
 def state_of(parts: Parts) -> dict[str, Array]:
-    """Copies of all parts' arrays, named by the part's prefix and the name in the part's own `state`."""
+    """Environments of all parts' arrays, named by the part's prefix and the name in the part's own `state`."""
     return {
         f"{prefix}{name}": np.array(array) for prefix, part in parts if part is not None for name, array in part.state().items()
     }

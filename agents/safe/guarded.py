@@ -82,7 +82,7 @@ class Guarded:
             action = np.where(alarm.reshape(-1, *[1] * (action.ndim - 1)), other, action)
         watched = guard.acted(obs, action, watched)
         carry = carry | {f"guard.{name}": array for name, array in watched.items()}
-        # Copies: where an episode ends, its rows of the carry begin anew before the step is stored.
+        # Environments: where an episode ends, its rows of the carry begin anew before the step is stored.
         extras = {"score": score, "peak": watched["peak"].copy(), "version": watched["version"].copy(), "alarm": alarm}
         return action, carry, extras
 

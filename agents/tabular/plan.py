@@ -22,7 +22,7 @@ class StateObservations(NamedTuple):
     model: Model
     start: Array  # int64 (K,): states in which episodes begin, of K resets
     obs: Array  # (S, *observation)
-    state: Any  # the world's arrays of one copy, at the beginning of the model's episode
+    state: Any  # the world's arrays of one environment, at the beginning of the model's episode
 
 
 def see(world: World, seed: int = 0, resets: int = 64) -> StateObservations:

@@ -20,8 +20,9 @@ class Sarsa:
     """On-policy control: action values of the policy that explores; n steps ahead, or by eligibility traces.
 
     An update needs the action n steps later. The last n transitions of a stream are held until the next rollout shows it,
-    so that with one copy and num_steps=1 every update and every choice comes in the order of the textbook. Where an episode
-    is truncated there is no next action: then the expectation over the policy's, sum_a pi(a | S') Q(S', a), stands for it.
+    so that with one environment and num_steps=1 every update and every choice comes in the order of the textbook. Where an
+    episode is truncated there is no next action: then the expectation over the policy's, sum_a pi(a | S') Q(S', a), stands for
+    it.
     """
 
     masks: ClassVar[bool] = True

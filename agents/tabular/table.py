@@ -22,7 +22,7 @@ S32, S29 = np.uint64(32), np.uint64(29)
 
 
 class Moves(NamedTuple):
-    """A rollout as transitions between rows of a table: T steps of B streams, a stream for each agent of each copy."""
+    """A rollout as transitions between rows of a table: T steps of B streams, a stream for each agent of each environment."""
 
     row: Array  # int64 (T, B)
     action: Array  # int64 (T, B)

@@ -185,7 +185,7 @@ class ICM:
         }
 
     def state_dict(self) -> dict[str, Array]:
-        """Networks, optimiser, statistics and counts; copies."""
+        """Networks, optimiser, statistics and counts; the arrays are copied."""
         return {name: array.copy() for name, array in self._state().items()}
 
     def load_state_dict(self, state: dict[str, Array]) -> None:

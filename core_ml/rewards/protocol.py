@@ -27,7 +27,7 @@ class Bonus(Protocol):
         ...
 
     def state_dict(self) -> dict[str, Array]:
-        """Everything that later bonuses and updates depend on, as copies."""
+        """Everything that later bonuses and updates depend on; the arrays are copied."""
         ...
 
     def load_state_dict(self, state: dict[str, Array]) -> None:

@@ -128,7 +128,7 @@ class RND:
         return state | {"target": self.target_parameters.flat, "bonuses.count": self.count, "bonuses.square": self.square}
 
     def state_dict(self) -> dict[str, Array]:
-        """Predictor, optimiser, target and statistics; copies."""
+        """Predictor, optimiser, target and statistics; the arrays are copied."""
         return {name: array.copy() for name, array in self._state().items()}
 
     def load_state_dict(self, state: dict[str, Array]) -> None:

@@ -55,7 +55,7 @@ class Fault(ValueError):
 
 
 class Trace(NamedTuple):
-    """What T steps of N copies with A agents gave."""
+    """What T steps of N environments with A agents gave."""
 
     obs: Array  # (T + 1, N, A, ...)
     reward: Array  # float32 (T, N, A)
@@ -67,7 +67,7 @@ class Trace(NamedTuple):
     mask: Array  # bool (T + 1, N, A, actions); (T + 1, N, 0) where the environment has no masks
 
 
-Make = Callable[[int], BatchEnv]  # copies -> environment
+Make = Callable[[int], BatchEnv]  # environments -> environment
 
 
 def random_actions(env: BatchEnv, steps: int, seed: int = 0) -> Array:
@@ -114,8 +114,8 @@ def play(env: BatchEnv, actions: Array, seeds: Array | None = None) -> Trace:
         )
         ended = out.terminated | out.truncated
         t.final_obs[k, ended] = out.final_obs[ended]
-        copies, returns, lengths = env.episodes()
-        t.ended_return[k, copies], t.ended_length[k, copies] = returns, lengths
+        environments, returns, lengths = env.episodes()
+        t.ended_return[k, environments], t.ended_length[k, environments] = returns, lengths
     return t
 
 
@@ -178,7 +178,7 @@ def require_same(a: Trace, b: Trace, what: str, way_out: str) -> None:
     for name, x, y in zip(Trace._fields, a, b, strict=True):
         if x.tobytes() != y.tobytes():
             places = np.argwhere(x != y)
-            where = f"copy {places[0][1]}, step {places[0][0]}" if len(places) else "a sign of zero or a NaN"
+            where = f"environment {places[0][1]}, step {places[0][0]}" if len(places) else "a sign of zero or a NaN"
             raise Fault(f"{what}: {name} differs at {where}: {way_out}")
 
 
@@ -187,8 +187,8 @@ def _way_out(env: BatchEnv, ours: str, theirs: str) -> str:
     return theirs if isinstance(env, ExternalBatch) else ours
 
 
-def _part(t: Trace, copies: slice) -> Trace:
-    return Trace(*(x[:, copies] for x in t))
+def _part(t: Trace, chosen: slice) -> Trace:
+    return Trace(*(x[:, chosen] for x in t))
 
 
 def check_spaces(make: Make) -> str:
@@ -204,9 +204,9 @@ def check_spaces(make: Make) -> str:
     obs = env.reset(0)
     want = (2, env.num_agents, *space.shape)
     if obs.shape != want:
-        raise Fault(f"observations have shape {obs.shape}, the space says {want}: (copies, agents, ...)")
+        raise Fault(f"observations have shape {obs.shape}, the space says {want}: (environments, agents, ...)")
     if obs.dtype != space.dtype:
-        raise Fault(f"observation at copy 0 is {obs.dtype}, space says {space.dtype}: cast in observe()")
+        raise Fault(f"observation at environment 0 is {obs.dtype}, space says {space.dtype}: cast in observe()")
     return f"observation {space.dtype} {space.shape}, action {action}, agents {env.num_agents}"
 
 
@@ -222,7 +222,7 @@ def check_observations(make: Make) -> str:
         if wrong.any():
             at = tuple(int(k) for k in np.argwhere(wrong)[0])
             low, high = space.low[at[3:]], space.high[at[3:]]
-            place = f"copy {at[1]}, step {at[0]}" if name == "observation" else f"end of episode {at[1]}"
+            place = f"environment {at[1]}, step {at[0]}" if name == "observation" else f"end of episode {at[1]}"
             raise Fault(
                 f"{name} at {place}, agent {at[2]} has {obs[at]} at {list(at[3:])}, "
                 f"space says {low} to {high}: {_way_out(env, 'correct observe() or the space', 'clip it or correct the space')}"
@@ -239,10 +239,10 @@ def check_rewards_and_flags(make: Make) -> str:
             raise Fault(f"{name} is {array.dtype}{array.shape}: core.Step names dtype and shape")
     if not np.isfinite(t.reward).all():
         at = np.argwhere(~np.isfinite(t.reward))[0]
-        raise Fault(f"reward at copy {at[1]}, step {at[0]} is {t.reward[tuple(at)]}: rewards are finite")
+        raise Fault(f"reward at environment {at[1]}, step {at[0]} is {t.reward[tuple(at)]}: rewards are finite")
     if (t.terminated & t.truncated).any():
         copy = np.argwhere(t.terminated & t.truncated)[0][1]
-        raise Fault(f"copy {copy} is terminated and truncated at once: terminated wins")
+        raise Fault(f"environment {copy} is terminated and truncated at once: terminated wins")
     return f"rewards {t.reward.min():g} to {t.reward.max():g}, no step both terminated and truncated"
 
 
@@ -256,7 +256,7 @@ def check_statistics(make: Make) -> str:
             if t.terminated[k, i] or t.truncated[k, i]:
                 if (total != t.ended_return[k, i]).any() or length != t.ended_length[k, i]:
                     seen = f"{t.ended_return[k, i].tolist()} in {t.ended_length[k, i]} steps"
-                    raise Fault(f"copy {i}: episode gave {total.tolist()} in {length} steps, episodes() says {seen}")
+                    raise Fault(f"environment {i}: episode gave {total.tolist()} in {length} steps, episodes() says {seen}")
                 total, length = np.zeros(env.num_agents), 0
     return f"returns and lengths of {int((t.terminated | t.truncated).sum())} episodes add up"
 
@@ -280,8 +280,8 @@ def check_alone(make: Make) -> str:
         alone = play(one, actions[:, i : i + 1], seeds[i : i + 1])
         ours = "a rule may touch only index i of State, and nothing of c"
         hint = _way_out(many, ours, "keep everything in self, nothing in the class or the module")
-        require_same(_part(together, slice(i, i + 1)), alone, f"copy {i} of 64 against the same copy alone", hint)
-    return "copies 0, 17 and 63 of 64 play as they do alone"
+        require_same(_part(together, slice(i, i + 1)), alone, f"environment {i} of 64 against the same environment alone", hint)
+    return "environments 0, 17 and 63 of 64 play as they do alone"
 
 
 def check_state(make: Make) -> str:
@@ -372,7 +372,7 @@ def check_time_limit(world: World) -> str:
         want = (elapsed == limit) & ~t.terminated[k] & (limit > 0)
         if (t.truncated[k] != want).any():
             i = int((t.truncated[k] != want).argmax())
-            raise Fault(f"copy {i}: truncated is {t.truncated[k, i]} at step {elapsed[i]}, time_limit is {limit}")
+            raise Fault(f"environment {i}: truncated is {t.truncated[k, i]} at step {elapsed[i]}, time_limit is {limit}")
         elapsed[t.terminated[k] | t.truncated[k]] = 0
     if limit and not t.truncated.any():
         return f"no random episode lasted {limit} steps, so none was cut"
@@ -471,7 +471,7 @@ def check_model_agrees(world: World) -> str:
     if model is None:
         return "there is none"
     if world.solver == "Bayes":
-        return "a model of beliefs: one copy's episode cannot be held against it"
+        return "a model of beliefs: one environment's episode cannot be held against it"
     seen = model_check.run(world, one, model, repeats=100)
     if world.masked != (model.legal is not None):
         raise Fault("legal() and the model disagree whether there are action masks: fill Model.legal where World.masked")

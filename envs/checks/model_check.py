@@ -1,6 +1,6 @@
 """Do a world's rules and its exact model tell of the same world? One engine step from known states, counted and compared.
 
-Copies are put into sampled states of the model and play every action; outcomes that the model excludes, frequencies (by
+Environments are put into sampled states of the model and play every action; outcomes that the model excludes, frequencies (by
 chi-square) and rewards that differ are the faults.
 """
 
@@ -16,12 +16,12 @@ from ..engine.engine import Engine
 from ..examine import solution as solve
 from ..world import Model, World
 
-STATES, REPEATS = 40, 600  # at most so many states of a model, and copies for each state and action
+STATES, REPEATS = 40, 600  # at most so many states of a model, and environments for each state and action
 ALPHA = 1e-3  # chance that faults are named although rules and model agree; seeds are fixed
 
 
 class Transitions(NamedTuple):
-    """What `repeats` copies did in each (state, action): flat arrays (states * actions * repeats,)."""
+    """What `repeats` environments did in each (state, action): flat arrays (states * actions * repeats,)."""
 
     state: Array
     action: Array
@@ -32,7 +32,8 @@ class Transitions(NamedTuple):
 
 
 def run(world: World, one: Engine, model: Model, repeats: int = REPEATS) -> Transitions:
-    """Put copies of `one`, copy 0's episode, into sampled states of its `model`, all actions in each, and step once.
+    """Put environments of `one`, environment 0's episode, into sampled states of its `model`, all actions in each, and step
+    once.
 
     Raises ValueError where the model is none, or does not name the arrays of State that tell its states apart.
     """

@@ -123,7 +123,7 @@ def _ascii(line: str) -> str:
 def _numbers(env: BatchEnv, i: int) -> str:
     obs = getattr(env, "obs", None)
     if obs is None:
-        return f"{env.id}, copy {i}: it has neither a scene nor an observation to print"
+        return f"{env.id}, environment {i}: it has neither a scene nor an observation to print"
     lines = []
     for k, mine in enumerate(np.asarray(obs[i])):
         if env.num_agents > 1:
@@ -133,7 +133,7 @@ def _numbers(env: BatchEnv, i: int) -> str:
 
 
 def rgb(env: BatchEnv, i: int, cell: int = 48) -> Array:
-    """A picture of copy `i`, uint8 (H, W, 3).
+    """A picture of environment `i`, uint8 (H, W, 3).
 
     A scene is drawn with `cell` pixels per grid cell (fewer where the grid would exceed LARGEST).
     Without a scene it is the environment's own picture, or else the observation's numbers.

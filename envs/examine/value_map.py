@@ -66,7 +66,8 @@ def rows_of(model: Model, solution: Solution) -> StateTable:
 
 
 def map_of(world: World, state: Any, model: Model, solution: Solution, q: Array) -> Map | None:
-    """The states that differ from the start only in where the agent stands, on the board that `world.scene` shows of copy 0.
+    """The states that differ from the start only in where the agent stands, on the board that `world.scene` shows of
+    environment 0.
 
     `q`: float (A, S), the action values that `solution` is greedy for. None: the states are no places on a board.
     """

@@ -96,7 +96,7 @@ class Workers:
                 for w in range(count):
                     self._workers.append(_Worker(context, w, range(bounds[w], bounds[w + 1]), args))
             self._answers(max(START, timeout))  # imported
-            self.spaces: ExternalSpaces = self._answers(timeout)[0]  # the first copy of each is made
+            self.spaces: ExternalSpaces = self._answers(timeout)[0]  # the first environment of each is made
             places = layout(self.spaces, num_envs, count)
             memory, file = _shared(_size(places))
             self.buffers = self._buffers = _arrays(memory, places)

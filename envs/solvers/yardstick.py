@@ -39,7 +39,7 @@ def _both(model: Model, horizon: int) -> tuple[Array, Array]:
 
 
 def _tables(world: World, state: Any, i: int) -> Model | Game | None:
-    """What can be solved of copy `i`: a decision process, or else a zero-sum game of two that ends."""
+    """What can be solved of environment `i`: a decision process, or else a zero-sum game of two that ends."""
     model = world.model(state, i)
     if model is not None or world.num_agents != 2:
         return model
@@ -48,9 +48,9 @@ def _tables(world: World, state: Any, i: int) -> Model | Game | None:
 
 
 def yardstick(world: World, state: Any) -> Yardstick | None:
-    """Exact return of random and optimal play for each copy of `state`, a State at the start of episodes.
+    """Exact return of random and optimal play for each environment of `state`, a State at the start of episodes.
 
-    The world's own `yardstick` goes first; else each copy's `model` is solved, or its `game` where two players are
+    The world's own `yardstick` goes first; else each environment's `model` is solved, or its `game` where two players are
     opposed (then the figures are player 0's), equal ones once; else None.
     """
     own = world.yardstick(state)
@@ -89,7 +89,7 @@ def yardstick(world: World, state: Any) -> Yardstick | None:
 
 
 class StateIndex:
-    """Finds the model's state of a real copy, by the contents of `model.fields`."""
+    """Finds the model's state of a real environment, by the contents of `model.fields`."""
 
     def __init__(self, model: Model) -> None:
         self._dtypes = {name: field.dtype for name, field in model.fields.items()}
@@ -113,11 +113,11 @@ class StateIndex:
 
 
 def index_of(model: Model, arrays: Mapping[str, Array], i: int) -> int:
-    """Which state of `model` copy `i` is in; `arrays`: name -> (N, ...), as a State's `_asdict()`.
+    """Which state of `model` environment `i` is in; `arrays`: name -> (N, ...), as a State's `_asdict()`.
 
     Raises ValueError where it is in none. For many look-ups in one model, keep a `StateIndex`.
     """
     found = int(StateIndex(model)({name: arrays[name][i : i + 1] for name in model.fields})[0])
     if found < 0:
-        raise ValueError(f"copy {i} is in no state of this model: build the model from that copy's own episode")
+        raise ValueError(f"environment {i} is in no state of this model: build the model from that environment's own episode")
     return found

@@ -140,7 +140,7 @@ def inside_unit(x: float) -> float:
 
 @helper
 def draw_task(s: Any, i: int, c: Any, rng: Array) -> None:
-    """A new task into copy `i`: means of the arms, or weights, or where in the adversary's sequence each arm stands."""
+    """A new task into environment `i`: means of the arms, or weights, or where in the adversary's sequence each arm stands."""
     if c.context != NO_CONTEXT:
         for w in range(1 if c.shared else c.arms):
             direction(rng, i, s.weights, w * c.features, c.features)
@@ -358,7 +358,7 @@ class Bandit(World):
         return low - noise, high + noise
 
     def _widths(self) -> tuple[int, int]:
-        """How many numbers a copy's weights and its context have."""
+        """How many numbers an environment's weights and its context have."""
         o = self.config
         if o.context == "none":
             return 0, 0
@@ -634,7 +634,7 @@ class Bandit(World):
     def yardstick(self, s: Any) -> Yardstick | None:
         """Before the arms are drawn, so the same for all copies: an optimum that has to explore, where it is known.
 
-        Else what an agent gets that knows at each pull which arm is best. For arms on a line that is each copy's own,
+        Else what an agent gets that knows at each pull which arm is best. For arms on a line that is each environment's own,
         because the largest of correlated normals has no closed form.
         """
         how = self.solver

@@ -127,7 +127,7 @@ class Matrix(World):
     and player 0's last action; they begin with action 0, which is to cooperate, and to defect is the last action:
     always-cooperate, always-defect; tit-for-tat: player 0's last action; grim: cooperates while both always did; pavlov:
     cooperates if both did the same (win-stay, lose-shift); random; best-response: to player 0's last action;
-    copycat-beater: to its own last action, which beats a player that copies it. With probability `tremble` a scripted
+    copycat-beater: to its own last action, which beats a player that imitates it. With probability `tremble` a scripted
     player plays uniformly at random instead.
     """
 

@@ -68,8 +68,8 @@ def predict(
 
 
 def record(agent: Agent, env: BatchEnv, seed: int, steps: int) -> Any:
-    """`steps` steps of held-out episodes in each copy, agents as streams of their own, as a `core_ml.sequences.SequenceReplay`.
-    The agent acts as it does when it learns."""
+    """`steps` steps of held-out episodes in each environment, agents as streams of their own, as a
+    `core_ml.sequences.SequenceReplay`. The agent acts as it does when it learns."""
     replay = _replay(agent, env, steps)
     obs, carry = env.reset(copy_seeds((seed ^ HELD_OUT) % 2**64, env.num_envs)), agent.initial(env.num_envs)
     _play(agent, env, obs, carry, steps, replay)
@@ -80,8 +80,8 @@ def wandering(agent: Agent, env: BatchEnv, seed: int, context: int, horizon: int
     """`count` `Sequences` of `context` steps of held-out episodes that the agent plays, and `horizon` steps of random actions
     from there.
 
-    A policy reacts to what chance did. Its actions do not suit a dream in which chance did something else: dreams of an exact
-    model would seem to end too early. Random actions suit every dream equally.
+    A policy reacts to what chance did. Its actions do not suit an imagined trajectory in which chance did something else:
+    imagined trajectories of an exact model would seem to end too early. Random actions suit every imagined trajectory equally.
     """
     from ...core_ml.data.sequences import Sequences
 

@@ -18,7 +18,7 @@ BURST = 64  # steps of a single environment, or of a batch, between two looks at
 class Baseline(NamedTuple):
     package: str
     what: str  # environment, and how it is stepped
-    copies: int
+    num_envs: int
     burst: Callable[[], int]  # does some steps, returns how many environment steps
 
 
@@ -40,22 +40,22 @@ def single(env: Any) -> Callable[[], int]:
     return burst
 
 
-def _batch(step: Callable[[Any], Any], actions: int, copies: int, dtype: Any) -> Callable[[], int]:
+def _batch(step: Callable[[Any], Any], actions: int, num_envs: int, dtype: Any) -> Callable[[], int]:
     """Random actions, drawn beforehand, in a batch that resets itself."""
     rng = np.random.Generator(np.random.PCG64(0))
-    drawn = [rng.integers(actions, size=copies).astype(dtype) for _ in range(BURST)]
+    drawn = [rng.integers(actions, size=num_envs).astype(dtype) for _ in range(BURST)]
     at = [0]
 
     def burst() -> int:
         for _ in range(4):
             step(drawn[at[0] % BURST])
             at[0] += 1
-        return 4 * copies
+        return 4 * num_envs
 
     return burst
 
 
-def minigrid(copies: int) -> Iterator[Baseline]:
+def minigrid(num_envs: int) -> Iterator[Baseline]:
     import gymnasium
     import minigrid  # noqa: F401  # registers its ids
 
@@ -63,40 +63,40 @@ def minigrid(copies: int) -> Iterator[Baseline]:
         yield Baseline("minigrid", id, 1, single(gymnasium.make(id, disable_env_checker=True).unwrapped))
 
 
-def gymnasium(copies: int) -> Iterator[Baseline]:
+def gymnasium(num_envs: int) -> Iterator[Baseline]:
     import gymnasium as theirs
 
     lake = theirs.make("FrozenLake-v1", is_slippery=True, disable_env_checker=True)
     yield Baseline("gymnasium", "FrozenLake-v1", 1, single(lake))
-    pole = theirs.make_vec("CartPole-v1", num_envs=copies, vectorization_mode="vector_entry_point")
+    pole = theirs.make_vec("CartPole-v1", num_envs=num_envs, vectorization_mode="vector_entry_point")
     pole.reset(seed=0)
-    yield Baseline("gymnasium", "CartPole-v1, vector entry point", copies, _batch(pole.step, 2, copies, np.int64))
+    yield Baseline("gymnasium", "CartPole-v1, vector entry point", num_envs, _batch(pole.step, 2, num_envs, np.int64))
 
 
-def envpool(copies: int) -> Iterator[Baseline]:
+def envpool(num_envs: int) -> Iterator[Baseline]:
     import envpool as theirs
 
     for id in ("MiniGrid-Empty-8x8-v0", "CartPole-v1"):
-        env = theirs.make(id, env_type="gymnasium", num_envs=copies)
+        env = theirs.make(id, env_type="gymnasium", num_envs=num_envs)
         env.reset()
-        yield Baseline("envpool", id, copies, _batch(env.step, int(env.action_space.n), copies, np.int32))
+        yield Baseline("envpool", id, num_envs, _batch(env.step, int(env.action_space.n), num_envs, np.int32))
 
 
-def pufferlib(copies: int) -> Iterator[Baseline]:
+def pufferlib(num_envs: int) -> Iterator[Baseline]:
     from pufferlib.ocean.squared.squared import Squared
 
-    env = Squared(num_envs=copies)
+    env = Squared(num_envs=num_envs)
     env.reset()
-    yield Baseline("pufferlib", "Squared 11x11", copies, _batch(env.step, 5, copies, np.int32))
+    yield Baseline("pufferlib", "Squared 11x11", num_envs, _batch(env.step, 5, num_envs, np.int32))
 
 
-def gymnax(copies: int) -> Iterator[Baseline]:
+def gymnax(num_envs: int) -> Iterator[Baseline]:
     import gymnax as theirs
     import jax
 
     for id in ("FourRooms-misc", "CartPole-v1"):
         env, params = theirs.make(id)
-        keys = jax.random.split(jax.random.key(0), copies)
+        keys = jax.random.split(jax.random.key(0), num_envs)
         state = [jax.vmap(env.reset, in_axes=(0, None))(keys, params)[1], jax.random.key(1)]
 
         def loop(state: Any, key: Any, env: Any = env, params: Any = params) -> Any:
@@ -105,8 +105,8 @@ def gymnax(copies: int) -> Iterator[Baseline]:
             def one(carry: Any, _: Any) -> Any:
                 state, key = carry
                 key, draw, move = jax.random.split(key, 3)
-                actions = jax.random.randint(draw, (copies,), 0, env.num_actions)
-                result = jax.vmap(env.step, in_axes=(0, 0, 0, None))(jax.random.split(move, copies), state, actions, params)
+                actions = jax.random.randint(draw, (num_envs,), 0, env.num_actions)
+                result = jax.vmap(env.step, in_axes=(0, 0, 0, None))(jax.random.split(move, num_envs), state, actions, params)
                 return (result[1], key), (result[0].sum(), result[2].sum())  # observations are made, not kept
 
             return jax.lax.scan(one, (state, key), None, BURST)
@@ -116,9 +116,9 @@ def gymnax(copies: int) -> Iterator[Baseline]:
         def burst(state: list[Any] = state, many: Any = many) -> int:
             (state[0], state[1]), seen = many(state[0], state[1])
             jax.block_until_ready(seen)
-            return BURST * copies
+            return BURST * num_envs
 
-        yield Baseline("gymnax", f"{id}, scan of {BURST} steps", copies, burst)
+        yield Baseline("gymnax", f"{id}, scan of {BURST} steps", num_envs, burst)
 
 
 BASELINES: dict[str, Callable[[int], Iterator[Baseline]]] = {

@@ -1,7 +1,7 @@
 """Other people's PPO, for `gumdrop bench train`: what is compared, and how it learns.
 
-Those of `BASELINES` collect from our engine, through their own environment interface, as many copies and steps as ours, and
-learn with as many epochs, minibatches and units; all else is as they come. None is a dependency.
+Those of `BASELINES` collect from our engine, through their own environment interface, as many environments and steps as ours,
+and learn with as many epochs, minibatches and units; all else is as they come. None is a dependency.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Task(NamedTuple):
 
     world: str
     options: dict[str, Any]
-    copies: int
+    num_envs: int
     ppo: dict[str, Any]
 
 
@@ -41,11 +41,11 @@ class Baseline(NamedTuple):
     burst: Callable[[], int]  # rollout and update; returns how many environment steps that were
 
 
-class _Copies:
+class _Environments:
     """Our engine for code that wants torch: observations as float32 (N, D), actions as any (N, 1)."""
 
     def __init__(self, task: Task) -> None:
-        self.env: Any = make(task.world, task.options, num_envs=task.copies)
+        self.env: Any = make(task.world, task.options, num_envs=task.num_envs)
         self.width = flat_size(self.env.observation_space)
         self.obs = self._rows(self.env.reset(0))
 
@@ -73,16 +73,16 @@ def skrl(task: Task) -> Iterator[Baseline]:
     from skrl.models.torch import CategoricalMixin, DeterministicMixin, Model
     from skrl.trainers.torch import SequentialTrainer
 
-    copies, o = _Copies(task), task.ppo
-    spaces = {"observation_space": copies.env.observation_space, "action_space": copies.env.action_space, "device": "cpu"}
+    num_envs, o = _Environments(task), task.ppo
+    spaces = {"observation_space": num_envs.env.observation_space, "action_space": num_envs.env.action_space, "device": "cpu"}
 
     class Env(Wrapper):  # type: ignore[misc]
         def reset(self) -> tuple[Tensor, dict[str, Any]]:
-            return copies.obs, {}  # episodes go on from one call of its trainer to the next
+            return num_envs.obs, {}  # episodes go on from one call of its trainer to the next
 
         def step(self, actions: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, dict[str, Any]]:
-            reward, terminated, truncated = (x[:, None] for x in copies.step(actions))
-            return copies.obs, reward, terminated, truncated, {}
+            reward, terminated, truncated = (x[:, None] for x in num_envs.step(actions))
+            return num_envs.obs, reward, terminated, truncated, {}
 
         def state(self) -> None:
             return None
@@ -98,8 +98,8 @@ def skrl(task: Task) -> Iterator[Baseline]:
             Model.__init__(self, **spaces)
             CategoricalMixin.__init__(self, role="policy")
             DeterministicMixin.__init__(self, role="value")
-            self.trunk = _trunk(copies.width, o["hidden"])
-            self.policy_head = torch.nn.Linear(o["hidden"][-1], int(copies.env.action_space.n))
+            self.trunk = _trunk(num_envs.width, o["hidden"])
+            self.policy_head = torch.nn.Linear(o["hidden"][-1], int(num_envs.env.action_space.n))
             self.value_head = torch.nn.Linear(o["hidden"][-1], 1)
             self.features: Tensor | None = None  # of the policy, for the value that is asked for right after it
 
@@ -117,7 +117,7 @@ def skrl(task: Task) -> Iterator[Baseline]:
     network = Network()
     agent = PPO(
         models={"policy": network, "value": network},
-        memory=RandomMemory(memory_size=o["num_steps"], num_envs=task.copies, device="cpu"),
+        memory=RandomMemory(memory_size=o["num_steps"], num_envs=task.num_envs, device="cpu"),
         **spaces,
         cfg={
             "rollouts": o["num_steps"], "learning_epochs": o["update_epochs"], "mini_batches": o["num_minibatches"],
@@ -125,7 +125,7 @@ def skrl(task: Task) -> Iterator[Baseline]:
         },
     )  # fmt: skip
     quiet = {"timesteps": o["num_steps"], "disable_progressbar": True, "headless": True, "close_environment_at_exit": False}
-    trainer = SequentialTrainer(env=Env(copies.env), agents=agent, cfg=quiet)
+    trainer = SequentialTrainer(env=Env(num_envs.env), agents=agent, cfg=quiet)
     what = "PPO, one trunk, SequentialTrainer, RandomMemory"
     yield _warm(Baseline("skrl", version("skrl"), what, FUSED, _either(), _updates(trainer.train, task)))
 
@@ -138,18 +138,18 @@ def rsl_rl(task: Task) -> Iterator[Baseline]:
     from rsl_rl.runners import OnPolicyRunner
     from tensordict import TensorDict
 
-    copies, o = _Copies(task), task.ppo
-    choices = int(copies.env.action_space.n)
+    num_envs, o = _Environments(task), task.ppo
+    choices = int(num_envs.env.action_space.n)
 
     class Env(VecEnv):  # type: ignore[misc]
-        num_envs, num_actions, device = task.copies, 1, "cpu"
+        num_envs, num_actions, device = task.num_envs, 1, "cpu"
         cfg: dict[str, Any] = {}
 
         def get_observations(self) -> Any:
-            return TensorDict({"policy": copies.obs}, batch_size=[task.copies])
+            return TensorDict({"policy": num_envs.obs}, batch_size=[task.num_envs])
 
         def step(self, actions: Tensor) -> tuple[Any, Tensor, Tensor, dict[str, Any]]:
-            reward, terminated, truncated = copies.step(actions)
+            reward, terminated, truncated = num_envs.step(actions)
             return self.get_observations(), reward, terminated | truncated, {"time_outs": truncated}
 
     class Categorical(Distribution):  # type: ignore[misc]
@@ -195,7 +195,7 @@ def rsl_rl(task: Task) -> Iterator[Baseline]:
 
 
 def stable_baselines3(task: Task, steps: int = 16_384) -> Baseline:
-    """As most people use it: 8 copies through our Gymnasium view, its own defaults throughout. Batches are too small for
+    """As most people use it: 8 environments through our Gymnasium view, its own defaults throughout. Batches are too small for
     a second thread."""
     import gymnasium
     from stable_baselines3 import PPO
@@ -210,7 +210,7 @@ def stable_baselines3(task: Task, steps: int = 16_384) -> Baseline:
         model.learn(steps, reset_num_timesteps=False)
         return steps
 
-    what = "PPO, 8 copies through the Gymnasium view, its defaults"
+    what = "PPO, 8 environments through the Gymnasium view, its defaults"
     return Baseline("stable_baselines3", version("stable_baselines3"), what, FUSED, (1,), burst)
 
 
@@ -234,7 +234,7 @@ def _either() -> tuple[int, ...]:
 def _updates(update: Callable[[], Any], task: Task) -> Callable[[], int]:
     def burst() -> int:
         update()
-        return task.copies * int(task.ppo["num_steps"])
+        return task.num_envs * int(task.ppo["num_steps"])
 
     return burst
 

@@ -30,11 +30,11 @@ PPO: dict[str, Any] = {
     "activation": "tanh",
     "shared_trunk": True,
 }
-COPIES = 4096
+NUM_ENVS = 4096
 ROUNDS = 5
 LAUNCHED = int(numba.config.NUMBA_NUM_THREADS)  # threads that numba has, at most
 GPU_WAYS = ("cuda, results brought to the host", "cuda, results left on the device")
-SINGLE = ("maze", "bandit")  # whose single-copy Gymnasium views are measured beside the baselines
+SINGLE = ("maze", "bandit")  # whose single-environment Gymnasium views are measured beside the baselines
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("maze", MAZE),
     ("maze", MAZE | {"fresh": False}),
@@ -63,7 +63,7 @@ def in_turns(results: dict[str, Callable[[], int]], seconds: float) -> dict[str,
 
 def bench_env(
     ids: list[str] | None = None,
-    copies: int = COPIES,
+    num_envs: int = NUM_ENVS,
     threads: list[int] | None = None,
     seconds: float = 2.0,
     vs: list[str] | None = None,
@@ -73,7 +73,7 @@ def bench_env(
 
     One row for each of `ids` (without: every family and the settings in CASES) with a figure for each number of threads;
     several agents are counted in agent steps too. `vs` names packages of `baselines.py`: their environments and our own
-    single-copy views take turns with the rows, and `times_faster` is the median over rounds of ours by theirs.
+    single-environment views take turns with the rows, and `times_faster` is the median over rounds of ours by theirs.
     On `device` "cuda" the figures are those of GPU_WAYS instead of threads. Raises ValueError where there is no GPU.
     """
     ways = (
@@ -84,12 +84,12 @@ def bench_env(
     results: dict[str, Callable[[], int]] = {}
     envs = []
     for id, options in cases:
-        env: Any = make(id, options, num_envs=copies, device=device)
+        env: Any = make(id, options, num_envs=num_envs, device=device)
         envs.append(env)
         own = ways if hasattr(env, "threads") else ["1"]  # a stranger's environment knows no threads of ours
         results |= {f"{len(rows)} {way}": _burst(env, way) for way in own}
-        rows.append({"world": id, "options": options, "copies": copies, "agents": env.num_agents})
-    baselines, missing = find(BASELINES, vs or [], copies)
+        rows.append({"world": id, "options": options, "num_envs": num_envs, "agents": env.num_agents})
+    baselines, missing = find(BASELINES, vs or [], num_envs)
     results |= {f"baseline {k}": other.burst for k, other in enumerate(baselines)}
     if vs:
         views = {id: single(GymView(id, **_options(id))) for id in SINGLE}
@@ -106,11 +106,15 @@ def bench_env(
         first = next((k for k, row in enumerate(rows) if row["world"] == "maze"), 0)
         theirs, widest = [], [*rows[first]["steps_per_second"]][-1]
         for k, other in enumerate(baselines):
-            ours = f"view {SINGLE[0]}" if other.copies == 1 else f"{first} {widest}"
+            ours = f"view {SINGLE[0]}" if other.num_envs == 1 else f"{first} {widest}"
             ratio = float(np.median(seen[ours] / seen[f"baseline {k}"]))
-            name = f"single-copy view of {SINGLE[0]}" if other.copies == 1 else f"{rows[first]['world']}, {way_name(widest)}"
+            name = (
+                f"single-environment view of {SINGLE[0]}"
+                if other.num_envs == 1
+                else f"{rows[first]['world']}, {way_name(widest)}"
+            )
             theirs.append({
-                "package": other.package, "environment": other.what, "copies": other.copies,
+                "package": other.package, "environment": other.what, "num_envs": other.num_envs,
                 "steps_per_second": float(np.median(seen[f"baseline {k}"])), "ours": name, "times_faster": ratio,
             })  # fmt: skip
         single_rates = {id: float(np.median(seen[f"view {id}"])) for id in SINGLE}
@@ -199,12 +203,12 @@ def useful_flops(inputs: int, hidden: tuple[int, ...], actions: int, epochs: int
 
 
 class _Trainee:
-    """PPO on copies of a world, updated for a while at a time."""
+    """PPO on environments of a world, updated for a while at a time."""
 
     def __init__(
-        self, world: str, options: dict[str, Any], copies: int, threads: int, ppo: dict[str, Any], device: str = "cpu"
+        self, world: str, options: dict[str, Any], num_envs: int, threads: int, ppo: dict[str, Any], device: str = "cpu"
     ) -> None:
-        self.env = make(world, options, num_envs=copies, device=device)
+        self.env = make(world, options, num_envs=num_envs, device=device)
         self.agent = make_agent("ppo", ppo, self.env, 0, threads, device)
         self.collector = collector_of(self.env, self.agent, device)
         self.collector.begin(self.env.reset(0))
@@ -238,7 +242,7 @@ def _best_rate(other: baselines_train.Baseline, seconds: float) -> tuple[float, 
 
 def bench_train(
     world: str = "maze",
-    copies: int = COPIES,
+    num_envs: int = NUM_ENVS,
     seconds: float = 20.0,
     rounds: int = 5,
     baseline: bool = True,
@@ -256,9 +260,9 @@ def bench_train(
 
     from ...core_ml.optim.parallel import one_thread_each
 
-    threads = choose_threads(copies)
+    threads = choose_threads(num_envs)
     options: dict[str, Any] = dict(MAZE) if world == "maze" else {}
-    task = baselines_train.Task(world, options, copies, PPO)
+    task = baselines_train.Task(world, options, num_envs, PPO)
     baselines, missing = find(baselines_train.BASELINES, vs or [], task)
     if baseline:
         baselines.insert(0, baselines_train.stable_baselines3(task))
@@ -266,7 +270,7 @@ def bench_train(
     cases["fused, one epoch"] = cases[FUSED] | {"update_epochs": 1}
     if any(other.ours == TWO_TRUNKS for other in baselines):
         cases[TWO_TRUNKS] = cases[FUSED] | {"shared_trunk": False}
-    ours = {name: _Trainee(world, options, copies, threads, ppo) for name, ppo in cases.items()}
+    ours = {name: _Trainee(world, options, num_envs, threads, ppo) for name, ppo in cases.items()}
     for one in ours.values():
         one.run(min(1.0, seconds))  # warm up
     seen: dict[str, list[dict[str, float]]] = {name: [] for name in ours}
@@ -299,7 +303,7 @@ def bench_train(
         return float(np.median([x / y for x, y in zip(learners[name]["rounds"], theirs, strict=True)]))
 
     result: dict[str, Any] = {
-        "world": world, "options": options, "copies": copies, "ppo": dict(PPO), "threads": threads, "learners": learners,
+        "world": world, "options": options, "num_envs": num_envs, "ppo": dict(PPO), "threads": threads, "learners": learners,
         "fused_to_torch": times(FUSED, learners["torch"]["rounds"]), "matrix_product_flops": float(np.median(peaks)),
         "device": processor(), "versions": versions(), "git_commit": git_commit(),
     }  # fmt: skip
@@ -320,20 +324,20 @@ def bench_train(
     return result
 
 
-def bench_device(copies: int = 65_536, seconds: float = 20.0, rounds: int = 5, device: str = "cuda") -> dict[str, Any]:
+def bench_device(num_envs: int = 65_536, seconds: float = 20.0, rounds: int = 5, device: str = "cuda") -> dict[str, Any]:
     """Environment steps per second of PPO on the maze of the tables with world and learner on `device`, learning included.
 
     The median over `rounds`. World and policy are one CUDA graph there, so the split of time knows only acting and learning.
     Raises ValueError where there is no GPU.
     """
-    one = _Trainee("maze", dict(MAZE), copies, 1, PPO, device)
+    one = _Trainee("maze", dict(MAZE), num_envs, 1, PPO, device)
     for _ in range(4):  # updates: two that warm up, the one that captures, the first that only replays
         one.run(1e-9)
     found = [one.run(seconds / rounds) for _ in range(rounds)]
     one.env.close()
     split = {name: float(np.median([m[name] for m in found])) for name in ("policy", "learn")}
     return {
-        "world": "maze", "options": dict(MAZE), "copies": copies, "ppo": dict(PPO),
+        "world": "maze", "options": dict(MAZE), "num_envs": num_envs, "ppo": dict(PPO),
         "steps_per_second": float(np.median([m["steps_per_second"] for m in found])),
         "rounds": [m["steps_per_second"] for m in found],
         "time_split": {"act": split["policy"], "learn": split["learn"]},

@@ -23,7 +23,7 @@ HEADER = ("algorithm", "seeds", "IQM", "P(better than the first)", "of optimal",
 
 
 def draw(found: Sequence[Result], judged: dict[str, Any], out: Path, title: str = "", seed: int = 0) -> Path:
-    """Draw what `compare.judge` found of `found`, in this order, into `out`, an .html page or a .png picture."""
+    """Draw what `compare.compare_results` found of `found`, in this order, into `out`, an .html page or a .png picture."""
     rng = np.random.Generator(np.random.PCG64(seed))
     rows, notes = judged["algorithms"], list(judged["notes"])
     series = []

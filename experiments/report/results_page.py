@@ -18,7 +18,7 @@ Written by `make proofs` alone: each file holds the figures of one slow test wit
 are in `tests/proofs/`. This page is made from the files whenever one of them is written; `+` behind a commit: files differed.
 """
 SCENERY = {  # keys that say how it was measured, not what came out
-    "git_commit", "device", "versions", "headline", "seeds", "episodes", "options", "copies", "rounds", "threads", "cores",
+    "git_commit", "device", "versions", "headline", "seeds", "episodes", "options", "environments", "rounds", "threads", "cores",
     "solved", "threads_of_one_seed", "seed", "slope_from", "slope_to", "paper_tasks_assumed", "pulls", "env_steps",
     "run", "agent", "env", "config",
 }  # fmt: skip

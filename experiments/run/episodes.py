@@ -27,7 +27,7 @@ LONGEST = 100_000  # steps of an episode that nothing ends; what it got until th
 
 
 class Evaluation(NamedTuple):
-    """One evaluation: E episodes, each from its own seed; a return is the mean over the agents of a copy."""
+    """One evaluation: E episodes, each from its own seed; a return is the mean over the agents of an environment."""
 
     returns: Array  # float64 (E,)
     lengths: Array  # int64 (E,)

@@ -1,4 +1,4 @@
-"""Watching: whole episodes of one copy, frame by frame."""
+"""Watching: whole episodes of one environment, frame by frame."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def rollout(
 ) -> list[dict[str, Any]]:
     """Play `episodes` held-out episodes of a run or of an agent (a name, with `env_id` and its options).
 
-    `on_frame(env)` is called for every state, the last one of an episode included; copy 0 is the one that plays.
+    `on_frame(env)` is called for every state, the last one of an episode included; environment 0 is the one that plays.
     Returns {"return", "length", "terminated"} of each episode.
     """
     if isinstance(source, RunFolder):

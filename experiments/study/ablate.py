@@ -11,7 +11,7 @@ from ...agents.slots.spec import Part
 from ...configs.schema import RunConfig
 from ...store.run_folder import RunFolder
 from ..run.machine import git_commit, processor, versions
-from .compare import Result, judge
+from .compare import Result, compare_results
 from .groups import check_arms, say_on_stderr, train_arms
 
 ARMS = ("trained", "untrained", "none")
@@ -72,7 +72,7 @@ def ablate(
     check_arms(arms, seeds, study)
     with study.alone():
         found = train_arms(arms, seeds, study, live, say)
-    document = {"steps": next(iter(arms.values())).steps, **judge(found), "device": processor()}
+    document = {"steps": next(iter(arms.values())).steps, **compare_results(found), "device": processor()}
     document |= {"versions": versions(), "git_commit": git_commit()}
     study.write_ablation(document)
     return document, found

@@ -126,7 +126,7 @@ def _shown(config: RunConfig) -> str:
 # ---- judging ----
 
 
-def judge(found: Sequence[Result], seed: int = 0) -> dict[str, Any]:
+def compare_results(found: Sequence[Result], seed: int = 0) -> dict[str, Any]:
     """Interquartile means over training seeds with intervals, each beside the first one. All resampling comes from `seed`."""
     rng = np.random.Generator(np.random.PCG64(seed))
     return {

@@ -13,7 +13,7 @@ from ...store.run_folder import RunFolder
 from .. import statistics
 from ..run.group import check_seeds
 from ..run.machine import git_commit, processor, versions
-from .compare import Result, judge
+from .compare import Result, compare_results
 from .groups import check_arms, say_on_stderr, train_arms
 
 
@@ -110,7 +110,7 @@ def _play(
     }  # fmt: skip
     found.sort(key=lambda c: -float(statistics.iqm(c.scores)))
     if found:
-        document |= judge(found)
+        document |= compare_results(found)
         for place, row in enumerate(document["algorithms"]):
             row |= {"rank": place + 1, "overlaps_best": overlaps(row, document["algorithms"][0])}
     study.write_leaderboard(document)

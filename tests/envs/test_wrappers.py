@@ -31,7 +31,7 @@ def test_blank_pixels_are_black_in_all_planes_and_as_many_as_told() -> None:
     assert set(np.unique(shown)) == {0, 9} and shown.dtype == np.uint8
     assert (shown == shown[:, :, :1]).all()
     assert abs((shown == 0).mean() - 0.3) < 0.03  # 6 deviations
-    assert len(np.unique(shown.reshape(4, -1), axis=0)) == 4  # each copy has its own
+    assert len(np.unique(shown.reshape(4, -1), axis=0)) == 4  # each environment has its own
     with pytest.raises(ValueError, match="between 0 and 1"):
         blank(1.5)
 

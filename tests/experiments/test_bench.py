@@ -42,7 +42,7 @@ def turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, in
     def candyfloss(task: Task) -> Iterator[Baseline]:
         def burst() -> int:
             theirs.learn()
-            return task.copies * 1000 ** torch.get_num_threads()  # two threads are better
+            return task.num_envs * 1000 ** torch.get_num_threads()  # two threads are better
 
         for ours in (FUSED, TWO_TRUNKS):
             yield Baseline("candyfloss", theirs.__version__, "sweet", ours, (1, 2), burst)
@@ -69,7 +69,7 @@ def turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, in
 
 
 def test_peers_take_turns_with_ours(turns: list[tuple[str, int]]) -> None:
-    result = bench.bench_train(copies=16, seconds=0.02, rounds=2, baseline=False, vs=["absent", "candyfloss", "broken"])
+    result = bench.bench_train(num_envs=16, seconds=0.02, rounds=2, baseline=False, vs=["absent", "candyfloss", "broken"])
     assert torch.get_num_threads() == 1  # put back
 
     mine = [("fused", 1), ("torch", 1), ("fused", 1), ("fused", 1)]  # the third has one epoch, the fourth two trunks
@@ -94,7 +94,7 @@ def test_peers_take_turns_with_ours(turns: list[tuple[str, int]]) -> None:
 
 
 def test_without_peers_there_is_nothing_about_them(turns: list[tuple[str, int]]) -> None:
-    result = bench.bench_train(copies=16, seconds=0.01, rounds=1, baseline=False)
+    result = bench.bench_train(num_envs=16, seconds=0.01, rounds=1, baseline=False)
     assert [*result["learners"]] == OURS
     assert not {"baselines", "not_measured", "sb3_steps_per_second", "fused_to_sb3"} & result.keys()
 
@@ -102,7 +102,7 @@ def test_without_peers_there_is_nothing_about_them(turns: list[tuple[str, int]])
 def test_the_baseline_is_a_peer_like_others(turns: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch) -> None:
     sb3 = next(BASELINES["candyfloss"](Task("maze", {}, 16, {})))
     monkeypatch.setattr(baselines_train, "stable_baselines3", lambda task: sb3._replace(package="stable_baselines3"))
-    result = bench.bench_train(copies=16, seconds=0.01, rounds=1)
+    result = bench.bench_train(num_envs=16, seconds=0.01, rounds=1)
     (baseline,) = result["baselines"]
     assert baseline["package"] == "stable_baselines3"
     assert result["sb3_steps_per_second"] == baseline["steps_per_second"] and result["fused_to_sb3"] == baseline["times_slower"]
@@ -129,34 +129,34 @@ def test_the_command_passes_names_on(monkeypatch: pytest.MonkeyPatch, capsys: py
 def test_what_a_peer_is_shown_is_the_engine(world: str, options: dict[str, Any]) -> None:
     """The same numbers as the engine's, bytes or floats, in torch; observations stay as they were when the engine goes on."""
     task = Task(world, options | {"time_limit": 20}, 32, {})
-    copies, env = baselines_train._Copies(task), make(task.world, task.options, num_envs=32)
+    num_envs, env = baselines_train._Environments(task), make(task.world, task.options, num_envs=32)
     obs, rng = env.reset(0), np.random.default_rng(0)
-    shown, kept = copies.obs, torch.from_numpy(obs.reshape(32, -1).astype(np.float32))
+    shown, kept = num_envs.obs, torch.from_numpy(obs.reshape(32, -1).astype(np.float32))
     ended = np.zeros(2)
     for _ in range(60):
         action = rng.integers(2, size=(32, 1))
         assert shown.dtype == torch.float32 and shown.equal(kept)
         step = env.step(action)
-        reward, terminated, truncated = copies.step(torch.from_numpy(action).float())
+        reward, terminated, truncated = num_envs.step(torch.from_numpy(action).float())
         assert shown.equal(kept)
         assert reward.dtype == torch.float32 and reward.tolist() == step.reward[:, 0].tolist()
         assert terminated.tolist() == step.terminated.tolist() and truncated.tolist() == step.truncated.tolist()
         ended += terminated.sum().item(), truncated.sum().item()
-        shown, kept = copies.obs, torch.from_numpy(step.obs.reshape(32, -1).astype(np.float32))
+        shown, kept = num_envs.obs, torch.from_numpy(step.obs.reshape(32, -1).astype(np.float32))
     assert ended.all()  # both kinds of end were seen
 
 
 @pytest.mark.parametrize("name", [*BASELINES])
 def test_peers_that_are_installed_learn(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """They reach the goal of a small maze more often: they are shown the right things at the right time."""
-    step, rewards = baselines_train._Copies.step, []
+    step, rewards = baselines_train._Environments.step, []
 
     def told(self: Any, actions: Any) -> Any:
         seen = step(self, actions)
         rewards.append(float(seen[0].sum()))
         return seen
 
-    monkeypatch.setattr(baselines_train._Copies, "step", told)
+    monkeypatch.setattr(baselines_train._Environments, "step", told)
     torch.manual_seed(0)
     found, missing = find(BASELINES, [name], Task("maze", {"size": 5, "view": 3}, 256, bench.PPO))
     if missing.get(name, "").startswith("not installed"):

@@ -20,7 +20,7 @@ from gumdrop.experiments.report import compare_page
 from gumdrop.experiments.report.charts import Bar, Series, chart, intervals
 from gumdrop.experiments.report.compare_page import draw
 from gumdrop.experiments.report.results_page import headline, write_page
-from gumdrop.experiments.study.compare import judge, result_of, results
+from gumdrop.experiments.study.compare import compare_results, result_of, results
 
 
 def make_group(
@@ -54,7 +54,7 @@ def change(path: Path, **changes: Any) -> None:
 def test_figures_by_hand(tmp_path: Path) -> None:
     a = make_group(tmp_path / "a", [1.0, 2, 3, 4, 90])
     b = make_group(tmp_path / "b", [5.0, 6, 7, 8, 9, 3])
-    judged = judge(results([a, b]))
+    judged = compare_results(results([a, b]))
     first, second = judged["algorithms"]
     assert (first["iqm"]["value"], second["iqm"]["value"]) == (3.0, 6.5)
     assert first["mean"]["value"] == 20 and first["scores"] == [1, 2, 3, 4, 90]
@@ -64,13 +64,13 @@ def test_figures_by_hand(tmp_path: Path) -> None:
     assert second["share_of_optimal"]["value"] == pytest.approx(0.65) and first["seconds"] == 3.0
     low, high = second["iqm"]["ci95"]
     assert 3 <= low < 6.5 < high <= 9 and judged["notes"] == []
-    assert judge(results([a, b])) == judged and judge(results([a, b]), seed=1) != judged
+    assert compare_results(results([a, b])) == judged and compare_results(results([a, b]), seed=1) != judged
 
 
 def test_what_a_reader_must_know_is_said(tmp_path: Path) -> None:
     failed = make_group(tmp_path / "failed", [5.0, None, 6, 7, 8, 9])
     short = make_group(tmp_path / "short", [5.0, 6, 7], steps=500)
-    judged = judge(results([failed, short, short / "seed-1"]))
+    judged = compare_results(results([failed, short, short / "seed-1"]))
     assert judged["algorithms"][0]["left_out"] == [{"seed": 1, "why": "failed"}]
     assert [len(row["seeds"]) for row in judged["algorithms"]] == [5, 3, 1]
     said = "\n".join(judged["notes"])
@@ -81,13 +81,13 @@ def test_what_a_reader_must_know_is_said(tmp_path: Path) -> None:
         assert words in said
     assert judged["algorithms"][2]["iqm"] == {"value": 6.0, "ci95": None}
     change(short / "seed-0" / "evaluation.json", episodes=5)
-    assert "not all seeds were evaluated on the same episodes" in "\n".join(judge(results([failed, short]))["notes"])
+    assert "not all seeds were evaluated on the same episodes" in "\n".join(compare_results(results([failed, short]))["notes"])
 
 
 def test_no_share_without_an_optimum(tmp_path: Path) -> None:
     group = make_group(tmp_path / "a", [5.0, 6, 7])
     change(group / "seed-1" / "evaluation.json", share_of_optimal=None, optimal=None)
-    (row,) = judge([result_of(group)])["algorithms"]
+    (row,) = compare_results([result_of(group)])["algorithms"]
     assert row["share_of_optimal"] is None and row["iqm"]["value"] == 6
     lines = compare_page.common_lines([result_of(group)])
     assert lines == YardstickLines(2.0, None, "optimum")
@@ -152,7 +152,7 @@ def test_a_group_of_which_nothing_is_finished(tmp_path: Path) -> None:
 def test_curves_with_bands_between_the_lines(tmp_path: Path) -> None:
     groups = [make_group(tmp_path / "a", [4.0, 5, 6, 7, 8]), make_group(tmp_path / "b", [9.0, 9.2, 9.4, 9.6, 9.8])]
     found = results(groups)
-    page = draw(found, judge(found), tmp_path / "c.html").read_text()
+    page = draw(found, compare_results(found), tmp_path / "c.html").read_text()
     assert not re.search(r"""(src|href)=["']?(?!data:)""", page), "it loads nothing"
     curves, profiles = (json.loads(html.unescape(data)) for data in re.findall(r'data-hover="([^"]*)"', page))
     assert [s["name"] for s in curves] == [s["name"] for s in profiles] == ["a", "b"]
@@ -166,7 +166,7 @@ def test_png_has_every_colour(tmp_path: Path) -> None:
     from PIL import Image
 
     found = results([make_group(tmp_path / name, [4.0, 5, 6]) for name in ("$x_{1", "_hidden")])
-    with Image.open(draw(found, judge(found), tmp_path / "c.png")) as image:
+    with Image.open(draw(found, compare_results(found), tmp_path / "c.png")) as image:
         colors = np.asarray(image.convert("RGB")).reshape(-1, 3)
     for color in ((0x00, 0x72, 0xB2), (0xD5, 0x5E, 0x00)):
         assert (colors == color).all(axis=1).any()
@@ -181,13 +181,13 @@ def test_charts_of_odd_seeds(tmp_path: Path) -> None:
     (equal / "seed-1" / "metrics.jsonl").unlink()
     for suffix in ("html", "png"):
         found = results([one, equal])
-        text = draw(found, judge(found), tmp_path / f"c.{suffix}").read_bytes()
+        text = draw(found, compare_results(found), tmp_path / f"c.{suffix}").read_bytes()
         if suffix == "html":
             assert b"equal: 1 seeds have no curve" in text and b"no curve: curves: they share no env_steps" in text
     (one / "seed-0" / "metrics.jsonl").write_text("")
     found = results([one, one])
-    assert b"no curve to draw" in draw(found, judge(found), tmp_path / "d.html").read_bytes()
-    draw(found, judge(found), tmp_path / "d.png")
+    assert b"no curve to draw" in draw(found, compare_results(found), tmp_path / "d.html").read_bytes()
+    draw(found, compare_results(found), tmp_path / "d.png")
 
 
 def test_geometry_of_bands_and_intervals() -> None:

@@ -140,8 +140,8 @@ def test_a_bad_number_stops_the_run_and_is_named(what: str, tmp_path: Path, monk
 
     monkeypatch.setattr(train, "build", broken)
     named = {
-        "observation": "update 3: observation of copy 2 in CartPole-v1 is nan, 8 steps",
-        "reward": "update 3: reward of copy 1 in CartPole-v1 is inf, 7 steps",
+        "observation": "update 3: observation of environment 2 in CartPole-v1 is nan, 8 steps",
+        "reward": "update 3: reward of environment 1 in CartPole-v1 is inf, 7 steps",
         "gradient": "update 3: gradient of policy_head.weight is not finite",
         "loss": "update 3: policy loss is nan",
     }
@@ -152,7 +152,8 @@ def test_a_bad_number_stops_the_run_and_is_named(what: str, tmp_path: Path, monk
 
 
 def test_the_curve_of_random_actions_is_the_random_line() -> None:
-    """Oracle: policy evaluation. Copies begin together, and the first episodes to end are the lucky ones: not their mean."""
+    """Oracle: policy evaluation. Environments begin together, and the first episodes to end are the lucky ones: not their
+    mean."""
     options = {"fresh": False, "slip": 0.1, "step_reward": -0.01}
     env = make("maze", options, num_envs=256, seed=3)
     collector = Collector(env, make_agent("random", {}, env, 1))

@@ -151,7 +151,7 @@ def test_gaussian_arms(proof: Proof) -> None:
 
 
 LATE, LAST = 10_000, 100_000
-RIVALS: dict[str, tuple[str, dict[str, Any], int, bool]] = {  # copies, and whether the slope is asserted
+RIVALS: dict[str, tuple[str, dict[str, Any], int, bool]] = {  # environments, and whether the slope is asserted
     "thompson": ("thompson", {}, 2000, True),
     "kl-ucb plus c=1": ("kl-ucb", {"plus": True, "c": 1.0}, 600, True),
     "kl-ucb": ("kl-ucb", {}, 200, False),
@@ -172,11 +172,11 @@ def test_late_regret_grows_as_slowly_as_any_can(proof: Proof) -> None:
     for arms in ((0.5, 0.6), (0.9, 0.8)):
         low, high = sorted(arms)
         constant = (high - low) / (low * math.log(low / high) + (1 - low) * math.log((1 - low) / (1 - high)))
-        for label, (name, options, copies, asserted) in RIVALS.items():
-            _, regret = play("bandit", {"arms": 2, "pulls": LAST}, name, options, copies, arms, points)
-            slopes = x @ regret[late] / (x @ x)  # of each copy's own curve, (copies,)
+        for label, (name, options, environments, asserted) in RIVALS.items():
+            _, regret = play("bandit", {"arms": 2, "pulls": LAST}, name, options, environments, arms, points)
+            slopes = x @ regret[late] / (x @ x)  # of each environment's own curve, (environments,)
             curves[f"{label} {arms}"] = {
-                "agent": name, "options": options, "copies": copies, "lai_robbins": constant, "slope": float(slopes.mean()),
+                "agent": name, "options": options, "environments": environments, "lai_robbins": constant, "slope": float(slopes.mean()),
                 "ci95": mean_interval(slopes), "ratio": float(slopes.mean() / constant), "asserted": asserted,
                 "t": points.tolist(), "regret": regret.mean(1).tolist(),
             }  # fmt: skip

@@ -84,7 +84,7 @@ def codes(job: tuple[str, int]) -> dict[str, Any]:
 
 
 def test_what_codes_tell_and_chains_foresee(proof: Proof) -> None:
-    """Mean total variation between next places that are dreamt and those of the rules, where the episode goes on."""
+    """Mean total variation between next places that are imagined and those of the rules, where the episode goes on."""
     jobs = [(name, seed) for name in CODES for seed in SEEDS]
     with ProcessPoolExecutor(os.cpu_count() or 1, multiprocessing.get_context("spawn")) as pool:
         runs = list(pool.map(codes, jobs))
@@ -94,7 +94,7 @@ def test_what_codes_tell_and_chains_foresee(proof: Proof) -> None:
     proof("world-model-codes", {
         "codes": CODES, "env_steps": 60_000, "updates": 1800, "seeds": list(SEEDS), "distance": found, "runs": runs,
         "headline": [
-            [f"{name}: places told apart, mean distance of dreams from the rules",
+            [f"{name}: places told apart, mean distance of imagined from the rules",
              f"{min(told[name])} to {max(told[name])} of {of[0]['of']}, {found[name]['mean']:.2f}"]
             for name, of in mine.items()
         ],

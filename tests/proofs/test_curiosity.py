@@ -18,7 +18,7 @@ from gumdrop.experiments.run.train import train
 pytestmark = pytest.mark.slow
 Proof = Callable[[str, dict[str, Any]], None]
 
-EPISODES = 10_000  # at most, over all copies
+EPISODES = 10_000  # at most, over all environments
 # Settings were found with seeds 0 to 7 in the deep sea; in mazes with seeds 100 to 108, on boards of maze_seed 100 to 180.
 DEEP_SEA: dict[str, Any] = {  # 10,000 episodes of 20 steps
     "env": {"id": "deep-sea", "observe": "codes", "view": 0}, "num_envs": 8, "steps": 200_000, "eval_episodes": 20,

@@ -37,7 +37,7 @@ ARMS: dict[str, Any] = {
     "none": None,
 }
 # The settings below, and those of the vq-vae, were chosen with seeds 100 to 102.
-PALE = {"angles": (0, 120, 240), "strength": 0.4}  # three palettes in training, a copy has one of them
+PALE = {"angles": (0, 120, 240), "strength": 0.4}  # three palettes in training, an environment has one of them
 VIVID = {"angles": (60, 180, 300), "strength": 1.0}  # never seen before
 # Seeds 0 to 4 with these settings: beta 40 lost 6 points, beta 1 lost 14, 8 more (-2 to 18). Five were too few to tell.
 PALETTE_SEEDS = range(5, 15)

@@ -43,7 +43,7 @@ class Task(NamedTuple):
     # One after the other; the last is the world that counts. Where there are several, an agent is kept as it was after the one
     # update of the last lesson with the best return there, on episodes for that alone.
     lessons: tuple[Lesson, ...]
-    copies: int
+    environments: int
     num_steps: int  # longer than an episode of who knows the way
     ppo: dict[str, Any]
 
@@ -109,13 +109,13 @@ def success(task: Task, options: dict[str, Any], seed: int) -> dict[str, Any]:
             "step_reward": -lesson.cost,
         }  # fmt: skip
         lessons.append((shaped, lesson.steps))
-    agent, seconds = trained("t-maze", lessons, ppo, task.copies, seed)
+    agent, seconds = trained("t-maze", lessons, ppo, task.environments, seed)
     found = run_episodes(agent, "t-maze", world, EPISODES, HELD_OUT, lines=False).returns.mean()
     return {"seed": seed, "success": float(found), "seconds": round(seconds, 1)}
 
 
 def trained(
-    id: str, lessons: list[tuple[dict[str, Any], int]], ppo: dict[str, Any], copies: int, seed: int
+    id: str, lessons: list[tuple[dict[str, Any], int]], ppo: dict[str, Any], environments: int, seed: int
 ) -> tuple[Any, float]:
     """An agent that has been in one world after the other for so many steps, and the seconds of its training."""
     agent, began, done, budget = None, time.perf_counter(), 0, sum(steps for _, steps in lessons)
@@ -128,10 +128,10 @@ def trained(
             best, kept = found, copy.deepcopy(agent.state_dict())
 
     for k, (world, steps) in enumerate(lessons):
-        env = make(id, world, num_envs=copies, seed=seed)
+        env = make(id, world, num_envs=environments, seed=seed)
         agent = agent or make_agent("ppo", ppo, env, seed)
         progress, last = (done / budget, (done + steps) / budget), 0 < k == len(lessons) - 1
-        fit(agent, env, steps // (copies * agent.num_steps), say=look if last else None, progress=progress)
+        fit(agent, env, steps // (environments * agent.num_steps), say=look if last else None, progress=progress)
         done += steps
     if kept:
         agent.load_state_dict(kept)
@@ -232,17 +232,17 @@ class Walks(NamedTuple):
     own: Any  # bool (B, T): the walk had not ended before
 
 
-def walked(copies: int, steps: int, seed: int) -> Walks:
+def walked(environments: int, steps: int, seed: int) -> Walks:
     """Left or right for some ten steps at a time; one step in twenty goes up or down."""
     import numpy as np
 
-    env: Any = make("maze", {**CHUTES, "time_limit": 0}, num_envs=copies, seed=seed)
-    rng, obs, own = np.random.default_rng(seed), env.reset(seed), np.ones(copies, np.bool_)
-    action, right, seen = np.zeros(copies, np.int64), rng.integers(2, size=copies), []
+    env: Any = make("maze", {**CHUTES, "time_limit": 0}, num_envs=environments, seed=seed)
+    rng, obs, own = np.random.default_rng(seed), env.reset(seed), np.ones(environments, np.bool_)
+    action, right, seen = np.zeros(environments, np.int64), rng.integers(2, size=environments), []
     for _ in range(steps):
-        seen.append((obs.reshape(copies, 9).copy(), action, env.state.cell.copy(), own))
-        right = np.where(rng.random(copies) < 0.1, 1 - right, right)
-        action = np.where(rng.random(copies) < 0.05, 1 + 2 * rng.integers(2, size=copies), 2 * right)
+        seen.append((obs.reshape(environments, 9).copy(), action, env.state.cell.copy(), own))
+        right = np.where(rng.random(environments) < 0.1, 1 - right, right)
+        action = np.where(rng.random(environments) < 0.05, 1 + 2 * rng.integers(2, size=environments), 2 * right)
         step = env.step(action[:, None])
         obs, own = step.obs, own & ~step.terminated
     return Walks(*(np.stack(part, 1) for part in zip(*seen, strict=True)))

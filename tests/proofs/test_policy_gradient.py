@@ -76,7 +76,7 @@ def test_each_rung_of_the_ladder_is_higher(tmp_path: Path, proof: Proof) -> None
     }  # fmt: skip
     lines = yardstick_sample(config)
     proof("policy-gradient", {
-        "world": WORLD, "options": OPTIONS, "env_steps": STEPS, "copies": COPIES, "agent": AGENT, "episodes": EPISODES,
+        "world": WORLD, "options": OPTIONS, "env_steps": STEPS, "environments": COPIES, "agent": AGENT, "episodes": EPISODES,
         "seeds": list(range(SEEDS)), "lines": lines, "rungs": table, "steps_up": steps, "final_returns": final,
         "returns_while_learning": while_learning,
     })  # fmt: skip

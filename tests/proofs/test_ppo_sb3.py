@@ -1,4 +1,4 @@
-"""Our PPO beside stable-baselines3's: the same hyperparameters, worlds and copies, in turns on the same core."""
+"""Our PPO beside stable-baselines3's: the same hyperparameters, worlds and environments, in turns on the same core."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Course:
 
 
 def ours(task: Task, seed: int, updates: int) -> tuple[Course, float]:
-    env = make(task.world, task.options, num_envs=task.copies, seed=seed)
+    env = make(task.world, task.options, num_envs=task.environments, seed=seed)
     course = Course(task)
     agent = make_agent("ppo", task.ppo, env, seed)
     collector = Collector(env, agent)
@@ -93,9 +93,9 @@ def theirs(task: Task, seed: int, updates: int) -> tuple[Course, float]:
     from stable_baselines3.common.callbacks import BaseCallback
 
     o, course = task.ppo, Course(task)
-    steps = task.copies * o["num_steps"]
+    steps = task.environments * o["num_steps"]
     width = list(o["hidden"])
-    env = make(task.world, task.options, num_envs=task.copies, seed=seed)
+    env = make(task.world, task.options, num_envs=task.environments, seed=seed)
     env.reset(seed)
 
     class Player:
@@ -117,7 +117,7 @@ def theirs(task: Task, seed: int, updates: int) -> tuple[Course, float]:
             return True
 
     model = PPO(
-        "MlpPolicy", vec_env(env, Spaces.of(env), task.copies), n_steps=o["num_steps"],
+        "MlpPolicy", vec_env(env, Spaces.of(env), task.environments), n_steps=o["num_steps"],
         batch_size=steps // o["num_minibatches"], n_epochs=o["update_epochs"],
         learning_rate=lambda left: (left + 1 / task.updates) * o["learning_rate"], gamma=o["gamma"], gae_lambda=o["gae_lambda"],
         clip_range=o["clip_coef"], ent_coef=o["ent_coef"], vf_coef=o["vf_coef"] / 2, max_grad_norm=o["max_grad_norm"],
@@ -153,7 +153,7 @@ def test_beside_stable_baselines3(proof: Proof) -> None:
         # A run that never got there counts with all of its time, which is too little: in favour of whoever failed.
         spent = {side: [x["seconds_to_threshold"] or x["seconds"] for x in found] for side, found in runs.items()}
         figures[name] = {
-            "task": task._asdict(), "env_steps": task.updates * task.copies * task.ppo["num_steps"],
+            "task": task._asdict(), "env_steps": task.updates * task.environments * task.ppo["num_steps"],
             "final": {side: statistics.mean(run["final"] for run in found) for side, found in runs.items()},
             "difference_ci95": [float(low), float(high)],
             "solved": {side: len(found) - found.count(None) for side, found in to.items()},

@@ -1,6 +1,6 @@
 """What memory costs: PPO with a GRU of 64 units beside PPO with two layers of 64, both in fused kernels, in turns.
 
-The case is that of `gumdrop bench train`: the maze of the tables, 4,096 copies x 32 steps, 4 epochs of 4 minibatches.
+The case is that of `gumdrop bench train`: the maze of the tables, 4,096 environments x 32 steps, 4 epochs of 4 minibatches.
 Arithmetic alone says 2.9 times the work a step. Nothing is asserted about time: a shared machine decides that, not the code.
 """
 
@@ -24,7 +24,7 @@ ROUNDS, SECONDS = 5, 5.0
 
 
 class Trainee:
-    """An agent on copies of the maze."""
+    """An agent on environments of the maze."""
 
     def __init__(self, kind: str, threads: int, hidden: int) -> None:
         self.env: Any = make("maze", dict(MAZE), num_envs=COPIES)
@@ -69,7 +69,7 @@ def test_a_gru_beside_full_layers(proof: Callable[[str, dict[str, Any]], None]) 
     }
     middle = {key: statistics.median(values) for key, values in share.items()}
     proof("recurrent-speed", {
-        "world": "maze", "copies": COPIES, "ppo": dict(PPO), "hidden": hidden, "threads": threads, "median": found,
+        "world": "maze", "environments": COPIES, "ppo": dict(PPO), "hidden": hidden, "threads": threads, "median": found,
         "rounds": seen, "gru_to_mlp": share, "gru_to_mlp_median": middle,
         "headline": [
             ["PPO with a GRU of 64 units, fused, of PPO's steps/s with 2 x 64, fused", f"{middle['steps_per_second']:.2f}"],

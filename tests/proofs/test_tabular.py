@@ -33,7 +33,7 @@ RESULTS = Path(__file__).parents[2] / "docs" / "results"
 SEEDS = range(10)
 EPSILON = 0.1
 
-# Observations identify the state. Budgets are environment steps of all copies together.
+# Observations identify the state. Budgets are environment steps of all environments together.
 WORLDS: dict[str, dict[str, Any]] = {
     "frozenlake": {"env": {}, "gamma": 0.99, "steps": 400_000},
     "four-rooms": {"env": {"observe": "coordinates"}, "gamma": 0.99, "steps": 1_000_000},
@@ -58,13 +58,13 @@ STEPS = {("cliffwalking", "sarsa"): 20_000_000}
 
 
 def trained(
-    name: str, options: dict[str, Any], env: str, env_options: dict[str, Any], copies: int, steps: int, seed: int
+    name: str, options: dict[str, Any], env: str, env_options: dict[str, Any], environments: int, steps: int, seed: int
 ) -> Any:
-    batch = make(env, env_options, num_envs=copies, seed=seed, threads=1)
+    batch = make(env, env_options, num_envs=environments, seed=seed, threads=1)
     agent = make_agent(name, options, batch, seed)
     collector = Collector(batch, agent)
     collector.begin(batch.obs)
-    updates = steps // (copies * agent.num_steps)
+    updates = steps // (environments * agent.num_steps)
     for update in range(updates):
         agent.learn(collector.rollout(agent.num_steps), update / updates)
     return agent
@@ -152,7 +152,7 @@ PLAIN = {"num_steps": 1, "learning_rate": 1.0, "visit_decay": 0.0, "gamma": 0.95
 
 
 def steps_until_optimal(name: str, options: dict[str, Any], seed: int, seen: Seen, optimum: float, most: int) -> int:
-    """Steps of one copy until the greedy policy first takes a shortest way; looked at after every 10."""
+    """Steps of one environment until the greedy policy first takes a shortest way; looked at after every 10."""
     batch = make("maze", MAZE, num_envs=1, seed=seed, threads=1)
     agent = make_agent(name, PLAIN | options, batch, seed)
     collector = Collector(batch, agent)

@@ -1,4 +1,5 @@
-"""The world model: how fast it dreams, and what a controller that learned in dreams alone is worth in the world.
+"""The world model: how fast it imagined trajectories, and what a controller that learned in imagination alone is worth in the
+world.
 
 Oracles: FrozenLake's optimum, .7442 of episodes; in the maze every start can reach the goal in time, so 1 is possible; in candy
 and in the maze the controller of the same world trained outside, with five times as many real steps. Settings were found with
@@ -45,7 +46,7 @@ MEMORY = {"encoder": "symbols", "belief": {"name": "gru", "hidden": 32}, "hidden
 class Task(NamedTuple):
     id: str
     world: dict[str, Any]
-    steps: int  # in the world, of who dreams; of the others five times as many
+    steps: int  # in the world, of who imagined trajectories; of the others five times as many
     dreamer: dict[str, Any]
     ppo: dict[str, Any]  # what learns in the world itself
     longest: int  # steps of an episode
@@ -117,13 +118,16 @@ def test_imagination_is_fast(proof: Proof) -> None:
         best = wall = 0.0
         for _ in range(8):
             began, clock = time.thread_time(), time.perf_counter()
-            dream = model.imagine(model.initial(rows), lambda seen, a=action: a, 20, generator)  # type: ignore[misc]
+            imagined = model.imagine(model.initial(rows), lambda seen, a=action: a, 20, generator)  # type: ignore[misc]
             best = max(best, 20 * rows / (time.thread_time() - began))
             wall = max(wall, 20 * rows / (time.perf_counter() - clock))
         speeds[rows], walls[rows] = round(best), round(wall)
-        # Nothing is asserted of time; what was timed must have been whole dreams.
-        assert dream.features.shape == (21, rows, model.size) and dream.reward.shape == dream.continue_.shape == (20, rows)
-        assert all(part.isfinite().all() for part in dream)
+        # Nothing is asserted of time; what was timed must have been whole imagined trajectories.
+        assert imagined.features.shape == (21, rows, model.size) and imagined.reward.shape == imagined.continue_.shape == (
+            20,
+            rows,
+        )
+        assert all(part.isfinite().all() for part in imagined)
     o = model.config
     width = f"h of {o.deter}, {o.groups} numbers of {o.classes} levels, heads of {o.width}"
     proof("imagination", {
@@ -137,17 +141,17 @@ def test_imagination_is_fast(proof: Proof) -> None:
 
 
 def test_collecting_costs_what_acting_costs(proof: Proof) -> None:
-    """Real steps of who dreams: rollouts by the collector, with all that is kept for learning and the replay, beside the bare
-    loop of acting and stepping the engine, in turns."""
+    """Real steps of who imagined trajectories: rollouts by the collector, with all that is kept for learning and the replay,
+    beside the bare loop of acting and stepping the engine, in turns."""
     from gumdrop.agents.protocol import restart
 
     found: dict[str, dict[str, float]] = {}
-    for copies in (64, 1024):
-        env = make("maze", {"fresh": False}, num_envs=copies, seed=0)
+    for environments in (64, 1024):
+        env = make("maze", {"fresh": False}, num_envs=environments, seed=0)
         agent: Any = make_agent("dreamer", {"learning_starts": 10**9}, env, 0)
         collector = Collector(env, agent)
         collector.begin(env.reset(0))
-        obs, carry, rounds = env.obs, agent.initial(copies), []
+        obs, carry, rounds = env.obs, agent.initial(environments), []
         for _ in range(15):
             began = time.perf_counter()
             agent.learn(collector.rollout(16), 0.0)
@@ -159,13 +163,13 @@ def test_collecting_costs_what_acting_costs(proof: Proof) -> None:
                 obs = step.obs
             rounds.append((middle - began, time.perf_counter() - middle))
         ratios = [bare / whole for whole, bare in rounds[2:]]
-        speed = 16 * copies / statistics.median(whole for whole, _ in rounds[2:])
-        found[str(copies)] = {"share_of_the_bare_loop": statistics.median(ratios), "steps_per_second": round(speed)}
-        assert agent.replay.head == 15 * 16 * copies and agent.replay.streams == copies  # all of it is kept
+        speed = 16 * environments / statistics.median(whole for whole, _ in rounds[2:])
+        found[str(environments)] = {"share_of_the_bare_loop": statistics.median(ratios), "steps_per_second": round(speed)}
+        assert agent.replay.head == 15 * 16 * environments and agent.replay.streams == environments  # all of it is kept
     proof("collection", {
-        "copies": found,
+        "environments": found,
         "headline": [
-            [f"collecting beside the bare loop of acting and stepping, {n} copies", f"{x['share_of_the_bare_loop']:.2f}"]
+            [f"collecting beside the bare loop of acting and stepping, {n} environments", f"{x['share_of_the_bare_loop']:.2f}"]
             for n, x in found.items()
         ],
     })  # fmt: skip
@@ -189,7 +193,7 @@ def begins(agent: Any, seed: int, steps: int = 4) -> dict[str, Any]:
 
 
 def dreamt(task: Task, agent: Any, seed: int) -> float:
-    """Mean return of the greedy policy in dreams that begin as real episodes did."""
+    """Mean return of the greedy policy in imagination that begin as real episodes did."""
     env = WorldModelEnv(
         agent.model, agent.spaces.action, begins(agent, seed), num_envs=EPISODES, seed=seed, horizon=task.longest
     )  # fmt: skip
@@ -216,7 +220,7 @@ def arm(job: tuple[str, str, int]) -> dict[str, Any]:
         options = task.dreamer | {"model": {**task.dreamer["model"], "untrained": name == "untrained"}}
         agent = trained(task, "dreamer", options, task.steps, seed)
         found |= {"return": real(task, agent), "env_steps": task.steps}
-        if name == "dreams":
+        if name == "imagined":
             found["imagined_return"] = dreamt(task, agent, seed)
             blind = wandering(agent, make(task.id, task.world, num_envs=COPIES), seed, context=4, horizon=10, count=2000)
             found["calibration"] = calibration(agent.model, blind, 10, torch.Generator().manual_seed(seed))
@@ -227,7 +231,7 @@ def states(agent: Any, seed: int) -> dict[str, Any]:
     return dict(agent.model.posterior(agent.replay.draw(np.random.default_rng(seed), 1000, 4)))
 
 
-ARMS = ("dreams", "untrained", "world", "world, 5 x steps")
+ARMS = ("imagined", "untrained", "world", "world, 5 x steps")
 
 
 @pytest.mark.parametrize("which", TASKS)
@@ -237,41 +241,41 @@ def test_a_controller_from_dreams_alone(which: str, proof: Proof) -> None:
     with ProcessPoolExecutor(min(len(jobs), os.cpu_count() or 1), multiprocessing.get_context("spawn")) as pool:
         runs = list(pool.map(arm, jobs))
     values = {name: [run["return"] for run in runs if run["arm"] == name] for name in ARMS}
-    table, more = {name: over_seeds(found) for name, found in values.items()}, welch(values["dreams"], values["untrained"])
-    awake = [run for run in runs if run["arm"] == "dreams"]
+    table, more = {name: over_seeds(found) for name, found in values.items()}, welch(values["imagined"], values["untrained"])
+    awake = [run for run in runs if run["arm"] == "imagined"]
     ratios = [run["imagined_return"] / max(run["return"], 1e-9) for run in awake]
-    ratio = statistics.mean(run["imagined_return"] for run in awake) / table["dreams"]["mean"]
-    share = table["dreams"]["mean"] / table["world, 5 x steps"]["mean"]
+    ratio = statistics.mean(run["imagined_return"] for run in awake) / table["imagined"]["mean"]
+    share = table["imagined"]["mean"] / table["world, 5 x steps"]["mean"]
     lines = run_episodes(make_agent("random", {}, make(task.id, task.world), 0), task.id, task.world, EPISODES, HELD_OUT)
     proof(f"world-model-{which}", {
-        "world": {"id": task.id, **task.world}, "env_steps": task.steps, "copies": COPIES, "dreamer": task.dreamer,
+        "world": {"id": task.id, **task.world}, "env_steps": task.steps, "environments": COPIES, "dreamer": task.dreamer,
         "ppo": task.ppo, "seeds": list(SEEDS), "episodes": EPISODES, "random": float(lines.returns.mean()), "arms": table,
         "dreams_minus_untrained": more, "dream_over_real": ratio, "by_seed": ratios,
         "of_five_times_the_steps": share, "runs": runs,
         "headline": [
-            [f"{which}: return from dreams alone, {task.steps:,} real steps", f"{table['dreams']['mean']:.3f}"],
-            ["dreams of an untrained model", f"{table['untrained']['mean']:.3f}"],
+            [f"{which}: return from imagined alone, {task.steps:,} real steps", f"{table['imagined']['mean']:.3f}"],
+            ["imagined of an untrained model", f"{table['untrained']['mean']:.3f}"],
             [f"PPO in the world, {task.steps:,} steps", f"{table['world']['mean']:.3f}"],
             [f"PPO in the world, {5 * task.steps:,} steps", f"{table['world, 5 x steps']['mean']:.3f}"],
-            ["dream return / real return", f"{ratio:.2f}"],
+            ["imagined return / real return", f"{ratio:.2f}"],
         ],
     })  # fmt: skip
     assert more["ci95"][0] > 0
     assert 0.9 <= ratio <= 1.1
     assert share >= 0.9
     if which == "frozenlake":
-        assert min(values["dreams"]) >= 0.7
+        assert min(values["imagined"]) >= 0.7
 
 
 def controllers(seed: int) -> dict[str, float]:
-    """The actor-critic of a model, and other controllers in dreams of the same model, each then awake."""
+    """The actor-critic of a model, and other controllers in imagination of the same model, each then awake."""
     torch.set_num_threads(1)
     task = LAKE
     agent = trained(task, "dreamer", task.dreamer, task.steps, seed)
     model, starts = agent.model, {name: part.flatten(0, 1).numpy() for name, part in states(agent, seed).items()}
-    dreams = WorldModelEnv(model, agent.spaces.action, starts, num_envs=64, seed=seed, horizon=task.longest)
-    ppo = make_agent("ppo", {"ent_coef": 0.01, "learning_rate": 2e-3, "num_steps": 64, "hidden": [64]}, dreams, seed)
-    fit(ppo, dreams, updates=150)
+    imagined = WorldModelEnv(model, agent.spaces.action, starts, num_envs=64, seed=seed, horizon=task.longest)
+    ppo = make_agent("ppo", {"ent_coef": 0.01, "learning_rate": 2e-3, "num_steps": 64, "hidden": [64]}, imagined, seed)
+    fit(ppo, imagined, updates=150)
     evolved = CmaController(CmaController.Config(horizon=30, episodes=32), model.size, agent.actions)
     generator = torch.Generator().manual_seed(seed)
     for _ in range(200):
@@ -288,12 +292,13 @@ def controllers(seed: int) -> dict[str, float]:
 
 
 def test_controllers_of_one_model(proof: Proof) -> None:
-    """What each finds in dreams of a model that the actor-critic gathered the steps for; no bound is asked of the others."""
+    """What each finds in imagination of a model that the actor-critic gathered the steps for; no bound is asked of the
+    others."""
     with ProcessPoolExecutor(os.cpu_count() or 1, multiprocessing.get_context("spawn")) as pool:
         runs = list(pool.map(controllers, SEEDS))
     means = {name: statistics.mean(run[name] for run in runs) for name in runs[0]}
     proof("world-model-controllers", {
         "world": LAKE.id, "env_steps": LAKE.steps, "dreamer": LAKE.dreamer, "seeds": list(SEEDS), "runs": runs,
-        "headline": [[f"frozenlake, {name} in dreams of one model", f"{mean:.3f}"] for name, mean in means.items()],
+        "headline": [[f"frozenlake, {name} in imagined of one model", f"{mean:.3f}"] for name, mean in means.items()],
     })  # fmt: skip
     assert all(found > 0.02 for run in runs for found in run.values())  # beyond chance, .01

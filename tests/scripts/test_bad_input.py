@@ -285,7 +285,7 @@ OTHERS = [
         ("agent show pppo", "did you mean ppo?"),
         ("agent show", "missing argument"),
         ("bench env cndy", "did you mean candy?"),
-        ("bench env candy --copies 0", "--copies"),
+        ("bench env candy --environments 0", "--environments"),
         ("bench train --seconds 0", "--seconds"),
         ("bench train --vs skrll", "did you mean skrl?"),
         ("eval", "missing argument"),

@@ -455,7 +455,7 @@ def test_whose_fault_an_error_is() -> None:
     assert status(lambda: Path("nowhere").read_text()) == 2
     assert status(lambda: np.zeros(3).reshape(2)) == 1  # a ValueError, but numpy's
     assert status(lambda: int("x")) == 1
-    assert status(lambda: np.empty(2**48)) == 2  # memory: take fewer copies
+    assert status(lambda: np.empty(2**48)) == 2  # memory: take fewer environments
     assert status(lambda: {}["x"]) == 1
 
 

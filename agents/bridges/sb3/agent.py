@@ -1,7 +1,7 @@
 """The algorithms of stable-baselines3 and sb3-contrib (Raffin et al. 2021, JMLR 22:268) as agents: `sb3-ppo`, `sb3-sac`, ...
 
-Nothing of them is written again here. The library's own `collect_rollouts` steps our copies, which it sees as its VecEnv, and
-its own `train` learns, in the order of its own `learn`: the same seed on the same copies gives the parameters that
+Nothing of them is written again here. The library's own `collect_rollouts` steps our environments, which it sees as its VecEnv,
+and its own `train` learns, in the order of its own `learn`: the same seed on the same environments gives the parameters that
 `model.learn` gives. What is added is what a run here needs: its random state is kept apart from everybody else's, and what the
 future depends on goes into the checkpoint as plain arrays, so that a run that was killed goes on exactly.
 """
@@ -39,7 +39,7 @@ class Algorithm(NamedTuple):
     cls: str
     about: str  # the first line of its help
     actions: Literal["any", "discrete", "continuous"]
-    num_steps: int | None = None  # per copy between two updates; None: off-policy, it learns while it steps
+    num_steps: int | None = None  # per environment between two updates; None: off-policy, it learns while it steps
     policy: str = "MlpPolicy"
     noise: float | None = None  # sd of exploration noise; None: it takes none
 
@@ -60,7 +60,7 @@ TABLE = {
         CONTRIB, "CrossQ", "SAC without targets, batch-normed (Bhatt et al. 2024)", "continuous", noise=0.0
     ),
 }
-OFF_POLICY_STEPS = 64  # per copy between two rows of metrics
+OFF_POLICY_STEPS = 64  # per environment between two rows of metrics
 METRICS = {  # what the library logs, by the names that the same thing has in our own agents
     "policy_gradient_loss": "loss/policy", "policy_loss": "loss/policy", "value_loss": "loss/value", "approx_kl": "kl",
     "kl_divergence_loss": "kl", "actor_loss": "loss/actor", "critic_loss": "loss/critic", "ent_coef_loss": "loss/ent_coef",
@@ -132,9 +132,9 @@ class StableBaselines:
             options["action_noise"] = NormalActionNoise(np.zeros(shape or ()), np.full(shape or (), noise))
         with contained(self._threads), warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            copies = vec_env(env, self.spaces, rows)
+            environments = vec_env(env, self.spaces, rows)
             try:
-                model = self._library(self.config.policy, copies, seed=self._seed, device="cpu", **options)
+                model = self._library(self.config.policy, environments, seed=self._seed, device="cpu", **options)
             except Exception as error:  # whatever it raises is its reason
                 fault = " ".join(str(error).split()) or type(error).__name__
                 raise ValueError(f"agent {self.name}: stable-baselines3 refuses: {fault:.300}") from None
@@ -243,7 +243,7 @@ class StableBaselines:
                 raise NonFinite(f"{name} is not finite: lower agent.options.learning_rate")
 
     def state_dict(self) -> dict[str, Array]:
-        """As `model.save` keeps it, and the random state; the same for any number of copies."""
+        """As `model.save` keeps it, and the random state; the same for any number of environments."""
         return model_arrays(self.model) | self._generators.arrays()
 
     def load_state_dict(self, state: dict[str, Array]) -> None:
@@ -259,7 +259,9 @@ class StableBaselines:
 
 
 def _register(name: str, row: Algorithm) -> None:
-    steps = "steps per copy between " + ("updates" if row.num_steps else "rows of metrics; it learns every options.train_freq")
+    steps = "steps per environment between " + (
+        "updates" if row.num_steps else "rows of metrics; it learns every options.train_freq"
+    )
     fields: dict[str, Any] = {
         "num_steps": (int, Field(row.num_steps or OFF_POLICY_STEPS, ge=1, le=100_000, description=steps)),
         "policy": (str, Field(row.policy, description="the network, by the library's name")),

@@ -1,4 +1,4 @@
-"""Our copies as stable-baselines3 sees environments."""
+"""Our batches as stable-baselines3 sees environments."""
 
 from __future__ import annotations
 
@@ -24,15 +24,16 @@ def own_spaces(spaces: Spaces) -> tuple[gymnasium.spaces.Space[Any], gymnasium.s
 
 
 def vec_env(env: BatchEnv | None, spaces: Spaces, rows: int) -> Any:
-    """`env` as a `VecEnv` of N x A rows, one for each agent of each copy, copy by copy; None: `rows` rows that never step.
+    """`env` as a `VecEnv` of N x A rows, one for each agent of each environment, environment by environment; None: `rows` rows
+    that never step.
 
-    `reset` begins nothing: it gives what the copies show now, which the runtime has begun or restored.
+    `reset` begins nothing: it gives what the environments show now, which the runtime has begun or restored.
     """
     from stable_baselines3.common.vec_env import VecEnv
 
     see, act = own_spaces(spaces)
 
-    class Copies(VecEnv):
+    class Environments(VecEnv):
         def __init__(self) -> None:
             super().__init__(rows, see, act)
             self.action: Array = np.empty(0)
@@ -64,14 +65,15 @@ def vec_env(env: BatchEnv | None, spaces: Spaces, rows: int) -> Any:
         def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
             return [None] * rows  # asked for is render_mode alone
 
-        # `VecEnv` is abstract in these two; they are called for wrappers and methods of environments, which copies have not.
+        # `VecEnv` is abstract in these two; they are called for wrappers and methods of single environments, which a batch has
+        # not.
         def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
-            raise NotImplementedError("copies have no attributes of their own")
+            raise NotImplementedError("environments have no attributes of their own")
 
         def env_method(self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any) -> list[Any]:
-            raise NotImplementedError("copies have no methods of their own")
+            raise NotImplementedError("environments have no methods of their own")
 
         def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
             return [False] * rows
 
-    return Copies()
+    return Environments()

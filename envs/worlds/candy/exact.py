@@ -68,8 +68,8 @@ def solver(o: Config) -> str:
     """What solves the configuration, "" where nothing does."""
     if model_shape(o) is not None:
         return "dynamic programming"
-    own, foreign, to_others, to_owner = o.payoff
-    zero_sum = own + to_others == 0 and foreign + to_owner == 0
+    own, others, to_others, to_owner = o.payoff
+    zero_sum = own + to_others == 0 and others + to_owner == 0
     return "stochastic game" if game_fits(o) and zero_sum else ""
 
 

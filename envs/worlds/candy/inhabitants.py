@@ -8,7 +8,7 @@ configured values are 0, all kinds are as good. Of equally good candies the firs
 greedy       goes to the nearest candy of positive value
 denier       goes to the candy nearest to its rival; zaps a rival in range where zapping is allowed
 tit-for-tat  leaves what belongs to others (kind j belongs to collector j mod collectors) until somebody takes a candy of
-             its own kind or zaps it; then it wants any candy, until it has taken a foreign one (Axelrod 1984, on a board)
+             its own kind or zaps it; then it wants any candy, until it has taken another's (Axelrod 1984, on a board)
 cleaner      removes waste, the nearest first, while there is any; then greedy
 free-rider   goes to the nearest candy that it can take alone and never cleans
 level-0      plays uniformly random moves
@@ -78,7 +78,7 @@ def to_waste(s: Any, i: int, k: int, c: Any) -> int:
 
 @helper
 def intent(s: Any, i: int, k: int, c: Any, rng: Array) -> int:
-    """The action of the scripted collector `k` in copy `i`. Draws random numbers for level-0 only."""
+    """The action of the scripted collector `k` in environment `i`. Draws random numbers for level-0 only."""
     kind_of = int(s.type[i, k])
     if kind_of == LEVEL_0:
         return below(rng, i, 5)

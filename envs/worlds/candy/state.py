@@ -1,4 +1,4 @@
-"""The arrays of candy: what a copy's rules write, what they read, and what they may hold."""
+"""The arrays of candy: what an environment's rules write, what they read, and what they may hold."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Constants(NamedTuple):
 
 
 def allocate(o: Config, n: int) -> State:
-    """Empty arrays for `n` copies; what the configuration does not use is one number long."""
+    """Empty arrays for `n` environments; what the configuration does not use is one number long."""
     used = o.features
     stride, kinds = o.size + 2 * (o.view // 2), len(o.values)
     board = stride * stride + (8 if o.view else 0)  # copy_window reads whole words

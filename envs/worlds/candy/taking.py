@@ -68,7 +68,7 @@ def pay(s: Any, i: int, k: int, kind: int, share: float, c: Any, reward: Array) 
         if k < c.agents:
             reward[k] += value * (c.payoff[0] if match else c.payoff[1])
         to_others = value * (c.payoff[2] if match else c.payoff[3])
-        for o in range(c.agents):  # a foreign candy hurts, or helps, its owner; one's own all the others
+        for o in range(c.agents):  # another's candy hurts, or helps, its owner; one's own all the others
             if o != k and (match or o == owner):
                 reward[o] += to_others
     else:  # without a branch on who it is: an inhabitant's gain is nobody's

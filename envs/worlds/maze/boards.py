@@ -1,4 +1,4 @@
-"""The boards that all copies of a maze share: one, or its levels."""
+"""The boards that all environments of a maze share: one, or its levels."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .tiles import FLOOR, GENERATORS, GOAL, WALL, codes_of, padded
 
 
 class Boards(NamedTuple):
-    """The boards that all copies share: L levels, P padded cells each and 7 spare bytes."""
+    """The boards that all environments share: L levels, P padded cells each and 7 spare bytes."""
 
     tiles: Array  # uint8 (L, P)
     start: Array  # int32 (L,): flat cells
@@ -27,7 +27,8 @@ Grow = Callable[[Any, Array], Boards]
 
 @functools.lru_cache(maxsize=64)
 def shared_boards(o: Any, grow: Grow) -> Boards:
-    """What all copies share with options `o`: one board, or its levels, or nothing but a place-holder. `grow` makes boards."""
+    """What all environments share with options `o`: one board, or its levels, or nothing but a place-holder. `grow` makes
+    boards."""
     pad = max(o.view // 2, 1)
     if o.is_fresh:
         return Boards(np.full((1, 1), WALL, np.uint8), np.zeros(1, np.int32), np.zeros(1, np.int32))

@@ -224,7 +224,7 @@ class MazeConfig(WorldConfig):
 
     @property
     def own_boards(self) -> bool:
-        """Whether each copy has a board of its own."""
+        """Whether each environment has a board of its own."""
         return self.is_fresh or self.changes or (self.goal == "random" and self.show_goal)
 
     @property

@@ -18,8 +18,8 @@ from .tiles import DOOR, FLOOR, GOAL, HOLE, KEY, WALL
 
 
 def model_of(o: Any, c: Constants, board: Array, s: Any, i: int) -> Model | None:
-    """Model of copy `i`'s episode with options `o` and constants `c`; `board`: its flat board, uint8 (P,), rim and spare bytes
-    included.
+    """Model of environment `i`'s episode with options `o` and constants `c`; `board`: its flat board, uint8 (P,), rim and spare
+    bytes included.
 
     States: cells that are no walls, times heading, action before and which keys and doors are left, where they matter.
 

@@ -83,7 +83,7 @@ class Maze(World):
     presets = PRESETS
 
     class State(NamedTuple):
-        tiles: Array  # uint8 (N, P): boards of their own, flat, with a rim of walls; (N, 1) where copies share boards
+        tiles: Array  # uint8 (N, P): boards of their own, flat, with a rim of walls; (N, 1) where environments share boards
         scratch: Array  # int32 (N, at least 1): what a generator works with; nothing depends on it between resets
         level: Array  # int32 (N,): which shared board
         cell: Array  # int32 (N,): where the agent is: (row + pad) * stride + column + pad
@@ -356,7 +356,7 @@ class Maze(World):
         return bool(self.config.mask_walls)
 
     def _flat(self, s: Any, i: int) -> Array:
-        """The flat board of copy i, rim and spare bytes included."""
+        """The flat board of environment i, rim and spare bytes included."""
         return np.asarray(s.tiles[i] if self.config.own_boards else shared_boards(self.config, grow).tiles[s.level[i]])
 
     def _place(self, cell: Any) -> tuple[Any, Any]:

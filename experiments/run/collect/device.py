@@ -49,7 +49,8 @@ class DeviceCollector(Collector):
         self.carry = self.agent.initial(self.env.num_envs)
 
     def rollout(self, steps: int) -> Rollout:
-        """`steps` steps of every copy. Raises NonFinite naming the copy, and the step, of a bad observation or reward."""
+        """`steps` steps of every environment. Raises NonFinite naming the environment, and the step, of a bad observation or
+        reward."""
         began = time.perf_counter()
         buffer: DeviceRolloutBuffer = self.exploring.ready(steps, self.world.obs)
         self._prepare(buffer)

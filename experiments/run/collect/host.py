@@ -48,7 +48,8 @@ class Collector:
         return self._store[name]
 
     def rollout(self, steps: int) -> Rollout:
-        """`steps` steps of every copy. Raises NonFinite naming the copy, and the step, of a bad observation or reward."""
+        """`steps` steps of every environment. Raises NonFinite naming the environment, and the step, of a bad observation or
+        reward."""
         rollout = self._collect_natively(self._native, steps) if self._native else self._step_by_step(steps)
         self._check(rollout)
         return rollout
@@ -158,22 +159,24 @@ class Collector:
         bad = np.argwhere(~np.isfinite(values))
         if len(bad):
             t, copy = int(bad[0][0]) + first, int(bad[0][1])
-            raise NonFinite(f"{what} of copy {copy} in {self.env.id} is {values[tuple(bad[0])]}, {t} steps into the rollout")
+            raise NonFinite(
+                f"{what} of environment {copy} in {self.env.id} is {values[tuple(bad[0])]}, {t} steps into the rollout"
+            )
 
     def _count(self, t: Array, ended: Episodes) -> None:
         """Book episodes that ended at times `t` (E,), earliest first.
 
-        A cohort is one episode of every copy: its first that began after the last cohort was full. The mean of whatever
-        happens to end in an update would favour short episodes, most of all at the start, when all copies begin together:
+        A cohort is one episode of every environment: its first that began after the last cohort was full. The mean of whatever
+        happens to end in an update would favour short episodes, most of all at the start, when all environments begin together:
         random actions in a maze look close to optimal while only the lucky ones have ended.
         """
         self._ended += len(t)
         copy = ended.env
         while len(copy):
-            # A copy that is not counted yet is counted at its first end, or at its second if that began too early.
+            # A environment that is not counted yet is counted at its first end, or at its second if that began too early.
             order = np.argsort(copy, kind="stable")
             starts = np.flatnonzero(np.diff(copy[order], prepend=-1))
-            rank = np.empty(len(copy), np.int64)  # how many episodes of the same copy ended before
+            rank = np.empty(len(copy), np.int64)  # how many episodes of the same environment ended before
             rank[order] = np.arange(len(copy)) - np.repeat(starts, np.diff(starts, append=len(copy)))
             at = np.flatnonzero(~self._counted[copy] & (rank == np.where(self._fresh[copy], 0, 1)))
             self._returns[copy[at]], self._lengths[copy[at]] = ended.return_[at].mean(1), ended.length[at]

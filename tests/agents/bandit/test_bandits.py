@@ -15,24 +15,26 @@ from gumdrop.envs.make import make
 from gumdrop.envs.solvers import bayes
 
 
-def agent_in(name: str, options: dict[str, Any], world: str = "bandit", copies: int = 1, **env: Any) -> tuple[Any, Any]:
-    made = make(world, env, num_envs=copies, seed=0)
+def agent_in(name: str, options: dict[str, Any], world: str = "bandit", environments: int = 1, **env: Any) -> tuple[Any, Any]:
+    made = make(world, env, num_envs=environments, seed=0)
     return make_agent(name, options, made, 0), made
 
 
-def seen(pulls: list[tuple[int, float]], arms: int, copies: int = 1) -> list[np.ndarray]:
+def seen(pulls: list[tuple[int, float]], arms: int, environments: int = 1) -> list[np.ndarray]:
     """Observations of an episode in which these arms were pulled and paid so, the first before any pull."""
     rows = [np.zeros(arms + 2, np.float32)]
     for t, (arm, reward) in enumerate(pulls, 1):
         rows.append(np.zeros(arms + 2, np.float32))
         rows[-1][[arm, arms, arms + 1]] = 1, reward, t / 100
-    return [np.broadcast_to(row, (copies, 1, arms + 2)) for row in rows]
+    return [np.broadcast_to(row, (environments, 1, arms + 2)) for row in rows]
 
 
-def after(agent: Any, pulls: list[tuple[int, float]], arms: int, copies: int = 1) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """The arm that each copy pulls (copies,) after these pulls, and what it remembers."""
-    carry = agent.initial(copies)
-    for obs in seen(pulls, arms, copies):
+def after(
+    agent: Any, pulls: list[tuple[int, float]], arms: int, environments: int = 1
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """The arm that each environment pulls (environments,) after these pulls, and what it remembers."""
+    carry = agent.initial(environments)
+    for obs in seen(pulls, arms, environments):
         action, carry, _ = agent.act(obs, carry, "sample")
     return action[:, 0], carry
 
@@ -178,13 +180,13 @@ def test_epsilon_greedy_explores_as_often_as_it_says() -> None:
         assert (after(agent, pulls, 2, 40_000)[0] == 1).mean() == pytest.approx(epsilon / 2, abs=0.01)
 
 
-def rewards(name: str, options: dict[str, Any], world: str, copies: int, **env_options: Any) -> np.ndarray:
-    """Mean reward of the pulled arms of one episode, (copies,)."""
-    agent, env = agent_in(name, options, world, copies, **env_options)
-    obs, carry, total = env.reset(0), agent.initial(copies), np.zeros(copies)
+def rewards(name: str, options: dict[str, Any], world: str, environments: int, **env_options: Any) -> np.ndarray:
+    """Mean reward of the pulled arms of one episode, (environments,)."""
+    agent, env = agent_in(name, options, world, environments, **env_options)
+    obs, carry, total = env.reset(0), agent.initial(environments), np.zeros(environments)
     for _ in range(env.world.config.pulls):
         action, carry, _ = agent.act(obs, carry, "sample")
-        total += env.state.mean[np.arange(copies), action[:, 0]]
+        total += env.state.mean[np.arange(environments), action[:, 0]]
         obs = env.step(action).obs
     return total
 

@@ -86,7 +86,7 @@ def test_trains_saves_reloads_evaluates_and_goes_on_exactly(name: str, tmp_path:
 
 @pytest.mark.parametrize("name", TABLE)
 def test_learns_as_the_library_does(name: str) -> None:
-    """Updates driven by us leave the parameters that `model.learn` leaves, with the same seed and copies."""
+    """Updates driven by us leave the parameters that `model.learn` leaves, with the same seed and environments."""
     config = config_of(name)
     theirs = make(config.env_id, config.env_options, num_envs=COPIES)
     theirs.reset(3)
@@ -172,7 +172,7 @@ def test_the_books_are_kept_as_for_everyone() -> None:
 
 
 def test_several_agents_are_rows(tmp_path: Path) -> None:
-    """Two players: four copies are eight rows, each with its own reward."""
+    """Two players: four environments are eight rows, each with its own reward."""
     env = make("prisoners-dilemma", {}, num_envs=4)
     env.reset(0)
     rows = vec_env(env, Spaces.of(env), 8)
@@ -332,5 +332,5 @@ def test_an_observation_that_is_not_finite_is_named() -> None:
     collector = collector_of(env, agent)
     collector.begin(env.reset(0))
     env.state.x[1] = np.nan
-    with pytest.raises(NonFinite, match="observation of copy 1 in cartpole is nan, 1 steps into the rollout"):
+    with pytest.raises(NonFinite, match="observation of environment 1 in cartpole is nan, 1 steps into the rollout"):
         collector.rollout(5)

@@ -258,7 +258,7 @@ def test_truncation_bootstraps_and_termination_does_not() -> None:
 def test_it_learns_frozenlake_to_its_exact_optimum(learner: str) -> None:
     """Oracle: finite-horizon dynamic programming says what the best policy gets on slippery FrozenLake.
 
-    With this much exploration ten of ten seeds got .717 to .725; with a quarter of the copies and of the entropy a
+    With this much exploration ten of ten seeds got .717 to .725; with a quarter of the environments and of the entropy a
     quarter of them stay at .6 or .5, where the policy has settled too soon, with either learner.
     """
     torch.set_num_threads(1)

@@ -69,13 +69,13 @@ class Named:
         return self.features(after), after
 
 
-def dreams(model: Any, n: int, **options: Any) -> WorldModelEnv:
+def imagination(model: Any, n: int, **options: Any) -> WorldModelEnv:
     starts = {"h": np.array([[0.0], [10.0]]), "z": np.zeros((2, 2))}
     return WorldModelEnv(model, gymnasium.spaces.Discrete(2), starts, n, **options)
 
 
 def test_a_dream_is_the_models_steps_and_is_cut_at_the_horizon() -> None:
-    env = dreams(Counted(), 64, seed=1, horizon=3)
+    env = imagination(Counted(), 64, seed=1, horizon=3)
     begun = env.obs[:, 0, 0].copy()
     assert set(begun.tolist()) == {0.0, 10.0}
     for t in range(1, 4):
@@ -94,24 +94,24 @@ def test_a_dream_is_the_models_steps_and_is_cut_at_the_horizon() -> None:
 
 
 def test_termination_has_the_models_probability_and_differs_from_truncation() -> None:
-    env = dreams(Counted(0.7), 4000, seed=1, horizon=2)
+    env = imagination(Counted(0.7), 4000, seed=1, horizon=2)
     first = env.step(np.zeros((4000, 1), np.int64))
     assert abs(first.terminated.mean() - 0.3) < 0.03 and not first.truncated.any()
     gone = first.terminated.copy()
     second = env.step(np.zeros((4000, 1), np.int64))
     assert not (second.terminated & second.truncated).any()
     assert np.array_equal(second.truncated, ~gone & ~second.terminated)
-    assert not dreams(Counted(0.0), 8).step(np.zeros((8, 1), np.int64), autoreset=False).obs[:, 0, 0].min() < 1
+    assert not imagination(Counted(0.0), 8).step(np.zeros((8, 1), np.int64), autoreset=False).obs[:, 0, 0].min() < 1
 
 
 def test_who_ends_earns_what_the_model_says_of_an_end() -> None:
-    step = dreams(Counted(0.7, prize=5.0), 400, seed=1).step(np.ones((400, 1), np.int64))
+    step = imagination(Counted(0.7, prize=5.0), 400, seed=1).step(np.ones((400, 1), np.int64))
     earned = step.reward[:, 0] - step.final_obs[:, 0, 0]  # beside what action 1 pays anywhere
     assert np.array_equal(earned, 5.0 * step.terminated) and 0 < step.terminated.sum() < 400
 
 
 def test_dreams_go_on_exactly() -> None:
-    one, two = (dreams(Counted(0.8), 16, seed=seed, horizon=4) for seed in (1, 2))
+    one, two = (imagination(Counted(0.8), 16, seed=seed, horizon=4) for seed in (1, 2))
     action = np.ones((16, 1), np.int64)
     for _ in range(3):
         one.step(action)
@@ -191,7 +191,7 @@ def test_any_agent_trains_asleep_and_acts_awake(name: str, options: dict[str, An
 
 @pytest.mark.parametrize("kind", ["mdn-gru", "tokens"])
 def test_every_model_is_dreamt_in_from_real_steps(kind: str) -> None:
-    """Learned from a world's steps, dreamt in from them, awake in the world."""
+    """Learned from a world's steps, imagined in from them, awake in the world."""
     from gumdrop.core_ml.component import components
     from gumdrop.core_ml.data.sequences import SequenceReplay
 
@@ -279,7 +279,7 @@ def test_an_untrained_model_stays_as_it_was() -> None:
 
 
 def test_the_dreamer_dreams_as_often_and_as_freely_as_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`dreams` rows at once; weights of entropy and learning rates that fall linearly with the run."""
+    """`imagined trajectories` rows at once; weights of entropy and learning rates that fall linearly with the run."""
     from gumdrop.experiments.run.collect.host import Collector
 
     env = make("frozenlake", {}, num_envs=4, seed=0)
@@ -288,12 +288,12 @@ def test_the_dreamer_dreams_as_often_and_as_freely_as_told(monkeypatch: pytest.M
     for more, rows, want in ((told, 10, (0.75, 0.3)), ({}, 32 * 4, (1.0, 3e-3))):
         agent: Any = make_agent("dreamer", {**options, **more}, env, 0)
         seen: list[Any] = []
-        monkeypatch.setattr(agent.actor_critic, "update", lambda dream, *rest, s=seen: s.append((dream, rest)) or {})  # type: ignore[misc]
+        monkeypatch.setattr(agent.actor_critic, "update", lambda imagined, *rest, s=seen: s.append((imagined, rest)) or {})  # type: ignore[misc]
         collector = Collector(env, agent)
         collector.begin(env.obs)
         agent.learn(collector.rollout(8), 0.5)
-        ((dream, rest),) = seen
-        assert dream.reward.shape == (15, rows)
+        ((imagined, rest),) = seen
+        assert imagined.reward.shape == (15, rows)
         assert rest == pytest.approx(want)
 
 

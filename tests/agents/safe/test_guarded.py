@@ -97,7 +97,7 @@ def test_calibration_takes_equally_many_episodes_of_every_environment() -> None:
     assert guard.detector.threshold.scores.tolist() == [1, 2, 3, 4, 5, 6]
     assert guard.detector.threshold.threshold == 5.0  # k = ceil(7 * 0.6)
     guard.envs, guard.peaks = guard.envs[:4], guard.peaks[:4]
-    assert guard.calibrate() == 0 and not guard.detector.flag(np.array([1e9])).any(), "copy 2 has none yet"
+    assert guard.calibrate() == 0 and not guard.detector.flag(np.array([1e9])).any(), "environment 2 has none yet"
 
 
 def test_only_episodes_that_one_detector_saw_from_their_start_count() -> None:

@@ -55,7 +55,7 @@ class Fixed:
 
 
 def rollout() -> Rollout:
-    """3 steps of 2 copies; copy 0 is truncated at step 1 (at 99), copy 1 terminated at step 0."""
+    """3 steps of 2 environments; environment 0 is truncated at step 1 (at 99), environment 1 terminated at step 0."""
     obs = np.array([[10, 20], [11, 21], [12, 22]], np.float32).reshape(3, 2, 1, 1)
     terminated, truncated = np.zeros((2, 3, 2), np.bool_)
     terminated[0, 1] = truncated[1, 0] = True

@@ -309,7 +309,7 @@ def test_sweeps_go_on_from_a_checkpoint_to_the_bit() -> None:
 
 @pytest.mark.parametrize("name", TRAINED)
 def test_a_copy_of_a_learner_is_whole(name: str) -> None:
-    """Workers copy the module that holds a belief: the copy's belief uses the copy's parameters."""
+    """Workers copy the module that holds a belief: the copied belief uses the copied parameters."""
     learner, _ = learner_of(name)
     twin = copy.deepcopy(learner)
     assert twin.belief.net is twin.net

@@ -252,16 +252,16 @@ def test_a_dream_is_its_steps(name: str) -> None:
     model = make(name)
     start = used(model)
     policy = lambda seen: torch.eye(K)[seen[:, :K].argmax(1)]  # noqa: E731
-    dream = model.imagine(start, policy, 6, torch.Generator().manual_seed(0))
+    imagined = model.imagine(start, policy, 6, torch.Generator().manual_seed(0))
     again = imagine(model, start, policy, 6, torch.Generator().manual_seed(0))
-    assert all(torch.equal(a, b) for a, b in zip(dream, again, strict=True))
-    assert dream.features.shape == (7, B, model.size) and dream.reward.shape == (6, B)
+    assert all(torch.equal(a, b) for a, b in zip(imagined, again, strict=True))
+    assert imagined.features.shape == (7, B, model.size) and imagined.reward.shape == (6, B)
     generator, state = torch.Generator().manual_seed(0), start
     for t in range(6):
-        assert torch.equal(dream.features[t], model.features(state))
+        assert torch.equal(imagined.features[t], model.features(state))
         with torch.no_grad():
-            state, outcome = model.step(state, policy(dream.features[t]), generator)
-        assert torch.equal(dream.reward[t], outcome.reward) and torch.equal(dream.continue_[t], outcome.continue_)
+            state, outcome = model.step(state, policy(imagined.features[t]), generator)
+        assert torch.equal(imagined.reward[t], outcome.reward) and torch.equal(imagined.continue_[t], outcome.continue_)
 
 
 @every
@@ -343,7 +343,7 @@ def play(seed: int, kind: str, count: int = 24, steps: int = 6) -> Sequences:
 @every
 def test_it_learns_what_a_step_brings_and_that_a_time_limit_is_no_end(name: str) -> None:
     """The same world twice, where episodes end by the rules and where they are cut at the same places: everything alike, but
-    going on. Dreams of two steps tell where they lead and what they pay."""
+    going on. Imagined trajectories of two steps tell where they lead and what they pay."""
     continue_ = {}
     for kind in ("terminated", "truncated"):
         cls = MODELS[name][0]
@@ -368,7 +368,8 @@ def test_it_learns_what_a_step_brings_and_that_a_time_limit_is_no_end(name: str)
 
 @pytest.mark.parametrize("name", [name for name in MODELS if name != "rssm-gaussian"])  # one peak cannot say two places
 def test_chance_is_dreamt_as_often_as_it_happens(name: str) -> None:
-    """From place 0 one comes to place 1 with probability 0.3, else to place 2: dreams lead to either and to nothing between."""
+    """From place 0 one comes to place 1 with probability 0.3, else to place 2: imagined trajectories lead to either and to
+    nothing between."""
     cls, options = MODELS[name][0], LEARNERS.get(name, {})
     model = cls(cls.Config(**options), GRID, K, 0)
     rng = np.random.default_rng(0)
@@ -406,8 +407,8 @@ def test_outcome_heads_are_a_cross_entropy_each() -> None:
 
 
 def test_what_is_paid_at_an_end_is_dreamt_at_ends_alone() -> None:
-    """One state, in which half of the steps end the episode and pay 1, and the others go on and pay nothing: a dream is paid
-    where it ends, and once; its expectation is one half."""
+    """One state, in which half of the steps end the episode and pay 1, and the others go on and pay nothing: an imagined
+    trajectory is paid where it ends, and once; its expectation is one half."""
     heads, rng = OutcomeHeads(1, 8, "relu", TwoHot(9, 3.0)), torch.Generator().manual_seed(0)
     heads.begin()
     optimiser = torch.optim.Adam(heads.parameters(), 0.03)

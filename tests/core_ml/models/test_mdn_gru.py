@@ -1,4 +1,4 @@
-"""World Models: states and loss are the formulas, the autoencoder settles, temperature widens dreams."""
+"""World Models: states and loss are the formulas, the autoencoder settles, temperature widens imagined trajectories."""
 
 from __future__ import annotations
 

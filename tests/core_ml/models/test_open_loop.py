@@ -80,7 +80,7 @@ def test_a_wrong_model_is_off_once_it_dreams() -> None:
     batch = play(200, 6, 0.0)
     found = open_loop(Clock(1.0, by=2), batch, 3)  # type: ignore[arg-type]
     assert torch.equal(found.true[:, :3], found.imagined[:, :3])
-    moved = torch.from_numpy(batch.action[:, 2:5]).cumsum(1)  # at each step of the dream the hand is so many hours too far
+    moved = torch.from_numpy(batch.action[:, 2:5]).cumsum(1)  # at each step of the imagined the hand is so many hours too far
     off = (found.imagined[:, 3:, 0, 0].long() - found.true[:, 3:, 0, 0].long()) % HOURS
     assert torch.equal(off, moved % HOURS)
 

@@ -106,7 +106,7 @@ def test_levels_are_the_nearest_and_their_gradient_that_of_the_next() -> None:
 
 
 def test_a_chain_is_a_distribution_and_draws_follow_it() -> None:
-    """Over all 64 codes its probabilities sum to 1, and dreams draw each as often as it says."""
+    """Over all 64 codes its probabilities sum to 1, and imagined trajectories draw each as often as it says."""
     import itertools
 
     model = small("levels")
@@ -208,7 +208,7 @@ def coin_flips(rng: np.random.Generator, rows: int, steps: int) -> Sequences:
 
 @pytest.mark.parametrize("latent", ["levels", "cells", "categorical"])
 def test_it_learns_the_chances_of_a_world(latent: str) -> None:
-    """Where it is shows in two cells, one of which tells the other: drawn apart, dreams hold neither or both.
+    """Where it is shows in two cells, one of which tells the other: drawn apart, imagined trajectories hold neither or both.
 
     Going on is what the rules say (.75), not what the time limit makes of it (.6); what cannot be known stays open."""
     observation = Observation.of((2,), np.uint8, 1)
@@ -260,7 +260,7 @@ def test_behaviour_learns_the_better_action_and_its_worth() -> None:
 
 
 def test_behaviour_does_not_learn_from_what_comes_after_the_end() -> None:
-    """Where the first step surely ends the dream, the later ones change nothing but the running range."""
+    """Where the first step surely ends the imagined trajectory, the later ones change nothing but the running range."""
     after = []
     for later in (0.0, 50.0):
         behaviour = ImaginedActorCritic(ImaginedActorCritic.Config(least_scale=1e3), 4, 2, 0)

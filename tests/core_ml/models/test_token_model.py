@@ -102,7 +102,8 @@ def test_acting_reads_the_words_that_were_learned_from() -> None:
 
 
 def test_what_lies_before_the_window_is_forgotten() -> None:
-    """One layer, a window of 4 steps: whoever saw other things more than 4 steps ago believes the same, awake and dreaming."""
+    """One layer, a window of 4 steps: whoever saw other things more than 4 steps ago believes the same, awake and
+    imagination."""
     model = make(layers=1)
     one, two = (torch.from_numpy(batch(seed, rows=3, steps=9).obs) for seed in (0, 1))
     action, never = torch.eye(K)[torch.randint(K, (3, 9), generator=torch.Generator().manual_seed(0))], torch.zeros(3, 9)
@@ -118,8 +119,8 @@ def test_what_lies_before_the_window_is_forgotten() -> None:
 def test_long_dreams_slide_over_the_window() -> None:
     model = make()
     policy = lambda seen: torch.eye(K)[seen[:, :K].argmax(1)]  # noqa: E731
-    dream = model.imagine(model.initial(6), policy, 30, torch.Generator().manual_seed(0))
-    assert all(part.isfinite().all() for part in dream) and dream.features.shape == (31, 6, 8 + 2 * 3)
+    imagined = model.imagine(model.initial(6), policy, 30, torch.Generator().manual_seed(0))
+    assert all(part.isfinite().all() for part in imagined) and imagined.features.shape == (31, 6, 8 + 2 * 3)
     state = model.initial(6)
     for t in range(12):
         state, _ = model.step(state, torch.eye(K)[[0] * 6], torch.Generator().manual_seed(t))
@@ -127,7 +128,7 @@ def test_long_dreams_slide_over_the_window() -> None:
 
 
 def test_tokens_of_one_observation_know_of_each_other() -> None:
-    """A transformer that was taught that the second token repeats the first says so in dreams, where the first is open."""
+    """A transformer that was taught that the second token repeats the first says so in imagination, where the first is open."""
     options = {**SMALL, "learning_rate": 1e-2, "codes": 2, "settle": 1, "width": 16}
     model = TokenModel(TokenModel.Config(**options), Observation.of((2, 3), np.uint8, 3), K, 0)
     model.update(batch(1), torch.Generator().manual_seed(0))

@@ -117,14 +117,14 @@ def test_the_value_of_the_end_decides_where_rewards_do_not() -> None:
 
 
 def test_what_comes_after_an_end_does_not_count() -> None:
-    dream = ImaginedTrajectory(
+    imagined = ImaginedTrajectory(
         torch.tensor([[[0.0]], [[0.0]], [[3.0]]]),
         torch.zeros(2, 1, 1),
         torch.tensor([[1.0], [10.0]]),
         torch.tensor([[0.5], [0.2]]),
     )
-    assert returns(dream, 0.9).item() == pytest.approx(1 + 0.9 * 0.5 * 10)
-    assert returns(dream, 0.9, lambda f: f[:, 0]).item() == pytest.approx(1 + 0.9 * 0.5 * 10 + 0.9**2 * 0.1 * 3)
+    assert returns(imagined, 0.9).item() == pytest.approx(1 + 0.9 * 0.5 * 10)
+    assert returns(imagined, 0.9, lambda f: f[:, 0]).item() == pytest.approx(1 + 0.9 * 0.5 * 10 + 0.9**2 * 0.1 * 3)
 
 
 def test_same_generator_same_plan_and_a_plan_goes_on() -> None:

@@ -1,4 +1,5 @@
-"""CMA-ES against a slow implementation and against the package cma; a controller of dreams against a known best policy."""
+"""CMA-ES against a slow implementation and against the package cma; a controller of imagined trajectories against a known best
+policy."""
 
 from __future__ import annotations
 
@@ -143,8 +144,8 @@ def test_a_search_goes_on_from_its_arrays_to_the_bit() -> None:
 
 
 class Line:
-    """A point at x in a world of dreams: actions move it by -1, 0 and 1 tenths with some noise, and to be there costs
-    |x - goal|. Features are x - goal and noise that means nothing."""
+    """A point at x in a world of imagined trajectories: actions move it by -1, 0 and 1 tenths with some noise, and to be there
+    costs |x - goal|. Features are x - goal and noise that means nothing."""
 
     size, actions = 3, 3
 
@@ -187,7 +188,8 @@ def test_a_controller_learns_in_dreams_alone(hidden: int) -> None:
 
 
 def test_every_candidate_acts_with_its_own_parameters_from_the_same_states() -> None:
-    """A dream of all candidates at once is the dreams of each: checked by a world that remembers who did what."""
+    """A imagined trajectory of all candidates at once is the imagined trajectories of each: checked by a world that remembers
+    who did what."""
     controller = CmaController(CmaController.Config(hidden=2, population=5, episodes=3, horizon=2), 3, 3)
     parameters = torch.randn(5, controller.es.n, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     features = torch.randn(5, 3, 3, generator=torch.Generator().manual_seed(1))

@@ -161,7 +161,7 @@ BROKEN = [
     (
         Neighbour,
         checks.check_alone,
-        r"environment 17 of 64 against the same copy alone: obs differs at environment 0, step \d+",
+        r"environment 17 of 64 against the same environment alone: obs differs at environment 0, step \d+",
     ),
     (Chance, checks.check_seeds, "draw random numbers from rng only"),
     (Hidden, checks.check_seeds, "keep what changes in State"),

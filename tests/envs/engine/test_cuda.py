@@ -24,11 +24,11 @@ from gumdrop.envs.engine.engine import Engine
 from gumdrop.envs.make import make
 from gumdrop.envs.registry import make_world, presets, worlds
 
-FULL, SHORT = (64, 200), (32, 60)  # copies, steps
+FULL, SHORT = (64, 200), (32, 60)  # environments, steps
 GROUP = 12  # games that one simulator process plays
 FIELDS = ("obs", "reward", "terminated", "truncated", "final_obs", "episodes", "state")
 
-Game = tuple[str, dict[str, Any], int, int]  # world, options, copies, steps
+Game = tuple[str, dict[str, Any], int, int]  # world, options, environments, steps
 
 
 def fingerprint(*arrays: Any) -> int:
@@ -38,11 +38,11 @@ def fingerprint(*arrays: Any) -> int:
     return int.from_bytes(sha.digest()[:8], "little")
 
 
-def play(device: str, id: str, options: dict[str, Any], copies: int, steps: int) -> Any:
+def play(device: str, id: str, options: dict[str, Any], environments: int, steps: int) -> Any:
     """Fingerprints uint64 (steps, FIELDS) of a game: random actions, and on the way resets, pauses and a return in time."""
-    env: Any = make(id, options, num_envs=copies, seed=3, device=device)
+    env: Any = make(id, options, num_envs=environments, seed=3, device=device)
     rng, space = np.random.default_rng(0), env.action_space
-    shape = (copies, env.num_agents, *space.shape)
+    shape = (environments, env.num_agents, *space.shape)
     seen = np.zeros((steps, len(FIELDS)), np.uint64)
     saved = env.get_state()
     for t in range(steps):
@@ -50,12 +50,12 @@ def play(device: str, id: str, options: dict[str, Any], copies: int, steps: int)
             action = rng.integers(space.n, size=shape)
         else:
             action = rng.uniform(np.maximum(space.low, -2), np.minimum(space.high, 2), shape).astype(np.float32)
-        active = rng.random(copies) < 0.7 if t % 16 == 9 else None
+        active = rng.random(environments) < 0.7 if t % 16 == 9 else None
         step = env.step(action, active, t % 16 != 12)
         over = env.episodes()
         # where nothing has ended final_obs means nothing, yet it too has to stay as it was
         seen[t, :6] = [*(fingerprint(field) for field in step), fingerprint(*over)]
-        if t % 16 == 12:  # ended copies were left as they ended
+        if t % 16 == 12:  # ended environments were left as they ended
             ended = step.terminated | step.truncated
             env.reseed_some(ended, np.arange(ended.sum()))
             env.reset_some(ended)

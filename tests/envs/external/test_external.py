@@ -170,7 +170,7 @@ def test_a_replay_that_ends_early_goes_on_with_the_next_episode() -> None:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_episode_that_has_ended_is_put_back_as_it_ended(workers: int) -> None:
-    """Evaluation leaves finished copies as they are: a replay ends there too, which is no difference."""
+    """Evaluation leaves finished environments as they are: a replay ends there too, which is no difference."""
     a = ExternalBatch("CartPole-v1", num_envs=3, seed=2, workers=workers)
     b = ExternalBatch("CartPole-v1", num_envs=3, seed=3, workers=workers)
     for _ in range(60):
@@ -315,10 +315,10 @@ def test_pictures_come_from_a_second_environment_at_the_same_state() -> None:
     actions = random_actions(env, 8)
     for k in range(8):
         env.step(actions[k])
-        for i in (0,) if k < 4 else (0, 1):  # following one copy, then jumping between two
+        for i in (0,) if k < 4 else (0, 1):  # following one environment, then jumping between two
             picture: Array | None = env.rgb(i)
             assert picture is not None and picture.shape == (2, 3, 3) and (picture == (k + 1) % 5).all()
-    assert trained.render_mode is None  # the training copies never draw
+    assert trained.render_mode is None  # the training environments never draw
     assert ExternalBatch("tests/NoRenderer-v0").rgb(0) is None
     env.close()
 

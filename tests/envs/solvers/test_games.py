@@ -194,7 +194,7 @@ def test_refusals() -> None:
 
 
 class Duel(World):
-    """A stand-in: every copy is in `TINY`, at the state's number."""
+    """A stand-in: every environment is in `TINY`, at the state's number."""
 
     Config = World.Config
 

@@ -331,7 +331,7 @@ def test_autoreset_oracle(mode: AutoresetMode) -> None:
         if over.any() and "final_obs" in infos:
             assert all(infos["final_obs"][i] is None for i in np.flatnonzero(~over))
         if mode is AutoresetMode.DISABLED and over.any():
-            with pytest.raises(ResetNeeded, match=f"copy {int(over.argmax())}"):
+            with pytest.raises(ResetNeeded, match=f"environment {int(over.argmax())}"):
                 env.step(np.zeros(n, np.int64))
             kept = obs[~over]
             obs, _ = env.reset(options={"reset_mask": over})

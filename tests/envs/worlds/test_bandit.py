@@ -28,7 +28,7 @@ def engine(n: int, id: str = "bandit", seed: int = 1, **options: Any) -> Engine:
 
 
 def pull(env: Engine, arm: int | Array) -> Array:
-    """Pull one arm in all copies, or each copy's own; rewards (N,)."""
+    """Pull one arm in all environments, or each environment's own; rewards (N,)."""
     return env.step(np.broadcast_to(arm, env.num_envs)[:, None].copy(), autoreset=False).reward[:, 0].copy()
 
 

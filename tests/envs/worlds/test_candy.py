@@ -70,7 +70,7 @@ class Plain:
 
 
 def begin(world: Any, n: int) -> tuple[Any, Any]:
-    """State and constants of `n` copies at the start of their episodes, in plain Python."""
+    """State and constants of `n` environments at the start of their episodes, in plain Python."""
     s, c, rng = world.allocate(n), world.constants(), fresh_streams(copy_seeds(3, n))
     with np.errstate(over="ignore"):
         for i in range(n):

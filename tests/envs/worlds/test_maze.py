@@ -121,7 +121,7 @@ def test_hidden_goals_once_known(id: str, known: float, random: float | None) ->
 
 
 def play(options: dict[str, Any], actions: list[int], seed: int = 0) -> tuple[list[tuple[int, int]], list[float], Engine]:
-    """Places and rewards of one copy; ends with the last action or the episode."""
+    """Places and rewards of one environment; ends with the last action or the episode."""
     env = Engine(make_world("maze", {"observe": "coordinates", "time_limit": 0, **options}), seed=seed, threads=1)
     places, rewards = [], []
     for a in actions:

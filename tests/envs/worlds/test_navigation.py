@@ -21,7 +21,7 @@ def engine(n: int = 1, id: str = "navigation", seed: int = 0, **options: Any) ->
 
 
 def push(env: Engine, x: Any, y: Any) -> Any:
-    """One step of all copies by velocities, one for all or one each; copies of obs and reward, and the flags."""
+    """One step of all environments by velocities, one for all or one each; environments of obs and reward, and the flags."""
     action = np.zeros((env.num_envs, 1, 2), np.float32)
     action[:, 0, 0], action[:, 0, 1] = np.divide(x, env.constants.push), np.divide(y, env.constants.push)
     step = env.step(action, autoreset=False)
@@ -46,7 +46,7 @@ def test_maml_benchmark_oracle_and_standing_still() -> None:
         rest, done = 0.5 - 0.1 * t, t / 5
         exact -= (1 - done) ** 2 * rest * corner + 2 * done * (1 - done) * rest / 2
     assert round(exact, 2) == -0.51 and abs(oracle.mean() - exact) < error + 1e-4
-    assert np.abs(lines.optimal - oracle).max() < 1e-4, "the yardstick of each copy is what greedy movement gets"
+    assert np.abs(lines.optimal - oracle).max() < 1e-4, "the yardstick of each environment is what greedy movement gets"
     still = engine(2000, seed=6)
     total = sum(push(still, 0, 0)[1] for _ in range(100))
     assert np.allclose(total, -100 * np.hypot(*still.state.goal.T), rtol=1e-5)
@@ -162,7 +162,7 @@ def test_tasks_are_the_same_goals_in_every_episode_and_seed() -> None:
 
 
 def body_is_free(env: Engine, cells: Any) -> bool:
-    """Whether no corner of any copy's body is in a wall; `cells` from top to bottom."""
+    """Whether no corner of any environment's body is in a wall; `cells` from top to bottom."""
     r = env.world.config.radius
     x, y = env.state.position.T
     free = True
