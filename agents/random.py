@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import gymnasium
 import numpy as np
 
 from ..envs.batch import finite_bounds
 from ..store.arrays import Array, check_arrays
 from ..store.random_state import generator_state, set_generator_state
+from .masks import random_legal
 from .protocol import AgentConfig, Carry, Mode, Rollout, Spaces
 from .registry import agent
 
@@ -15,6 +18,8 @@ from .registry import agent
 @agent("random")
 class Random:
     """Actions drawn uniformly from the action space, an unbounded Box cut at 1,000. Learns nothing."""
+
+    masks: ClassVar[bool] = True
 
     class Config(AgentConfig):
         pass
@@ -30,6 +35,8 @@ class Random:
     def act(self, obs: Array, carry: Carry, mode: Mode, mask: Array | None = None) -> tuple[Array, Carry, dict[str, Array]]:
         space, shape = self.spaces.action, obs.shape[:2]
         if isinstance(space, gymnasium.spaces.Discrete):
+            if mask is not None:
+                return random_legal(mask, self.rng.random(shape)), carry, {}
             return self.rng.integers(int(space.n), size=shape), carry, {}
         assert isinstance(space, gymnasium.spaces.Box)
         low, high = finite_bounds(space)

@@ -12,8 +12,8 @@ import pydantic
 
 from ..configs.suggest import suggest
 from ..envs.batch import BatchEnv
-from ..envs.names import Broken, UnknownName, claim, explain, load_plugins
-from .protocol import Agent, AgentConfig, Spaces
+from ..envs.names import PluginError, UnknownName, claim, explain, load_plugins
+from .protocol import Agent, AgentConfig, ChoosesLeaderboard, ListsDevices, Spaces
 
 C = TypeVar("C", bound=type[Any])
 
@@ -33,7 +33,7 @@ def agent(name: str) -> Callable[[C], C]:
 
 
 @cache
-def _load() -> tuple[Broken, ...]:
+def _load() -> tuple[PluginError, ...]:
     """Import what may hold algorithms, once: every file of this folder and of its families (`deep/`, `tabular/`, ...), the
     file `agent.py` of a family's sub-folders, and every entry point of group gumdrop.agents."""
     root = importlib.import_module(__package__)
@@ -52,8 +52,18 @@ def agents() -> dict[str, type[Any]]:
     return dict(sorted(_AGENTS.items()))
 
 
-def broken_plugins() -> tuple[Broken, ...]:
+def plugin_errors() -> tuple[PluginError, ...]:
     return _load()
+
+
+def devices_of(cls: type[Any]) -> tuple[str, ...]:
+    """The devices that an algorithm's class can work on."""
+    return cls.devices if isinstance(cls, ListsDevices) else ("cpu",)
+
+
+def in_leaderboard(cls: type[Any]) -> bool:
+    """Whether a leaderboard trains the algorithm without being asked for it by name."""
+    return cls.in_leaderboard if isinstance(cls, ChoosesLeaderboard) else True
 
 
 def agent_config(name: str, options: dict[str, Any]) -> AgentConfig:
@@ -75,8 +85,12 @@ def make_agent(name: str, options: dict[str, Any], env: BatchEnv, seed: int, thr
     Raises ValueError where it cannot work on `device`.
     """
     config, cls = agent_config(name, options), agents()[name]
-    if device not in getattr(cls, "devices", ("cpu",)):
+    if device not in devices_of(cls):
         raise ValueError(f"agent {name} cannot work on device {device!r}: take device=cpu")
     elsewhere = {} if device == "cpu" else {"device": device}
-    made: Agent = cls(config, Spaces.of(env), seed, threads, **elsewhere)
+    spaces = Spaces.of(env)
+    if spaces.masked and not getattr(cls, "masks", False):
+        way_out = "take ppo, dqn or q-learning" + ("" if spaces.world else ", or env.action_mask=false to ignore them")
+        raise ValueError(f"agent {name}: it cannot use the action masks of {env.id}: {way_out}")
+    made: Agent = cls(config, spaces, seed, threads, **elsewhere)
     return made

@@ -20,9 +20,8 @@ def load_run(folder: RunFolder | Path, checkpoint: str = "latest") -> tuple[Agen
     line, where there is none.
     """
     run = RunFolder(folder)
-    config = run.config()
+    config, found = run.config(), run.checkpoint(checkpoint)
     load_plugin_files(config.plugins)
-    found = run.checkpoint(checkpoint)
     env = make(config.env_id, config.env_options, num_envs=1)
     agent = make_agent(config.agent_name, config.agent_options, env, config.seed, config.threads or 1)
     env.close()
@@ -30,8 +29,3 @@ def load_run(folder: RunFolder | Path, checkpoint: str = "latest") -> tuple[Agen
         raise CheckpointError(f"checkpoint {found.path.name} holds no agent: train it again")
     agent.load_state_dict(found.tensors["agent"])
     return agent, config, found.warnings
-
-
-def load_deployed(folder: RunFolder | Path) -> tuple[Agent, RunConfig, list[str]]:
-    """`load_run` with the checkpoint that a run is used by: the best where training chose one, else the latest."""
-    return load_run(folder, "deploy")

@@ -87,17 +87,17 @@ class RunConfig(BaseModel):
     def _one_or_many(cls, value: object) -> object:
         return [value] if isinstance(value, str) else value
 
-    @model_validator(mode="after")
-    def _patience_needs_evaluations(self) -> RunConfig:
-        if self.patience and not self.eval_every:
-            raise ValueError(f"patience={self.patience} needs evaluations during training: give eval_every, too")
-        return self
-
     @field_validator("plugins")
     @classmethod
     def _from_anywhere(cls, paths: list[str]) -> list[str]:
         """Absolute, so that `resume` finds them from another folder."""
         return [str(Path(path).expanduser().resolve()) for path in paths]
+
+    @model_validator(mode="after")
+    def _patience_needs_evaluations(self) -> RunConfig:
+        if self.patience and not self.eval_every:
+            raise ValueError(f"patience={self.patience} needs evaluations during training: give eval_every, too")
+        return self
 
     @field_validator("name")
     @classmethod

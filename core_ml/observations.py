@@ -87,7 +87,7 @@ class Observation(NamedTuple):
             raise ValueError(f"code {int(obs.max())} in a grid: this component was made for codes 0 to {self.codes - 1}")
 
 
-class Facts(NamedTuple):
+class BonusInputs(NamedTuple):
     """What a part of a reward is told of the steps it is made for: `cls(config, facts, seed)` is how each of them is made."""
 
     observation: Observation

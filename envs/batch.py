@@ -8,7 +8,7 @@ import gymnasium
 import numpy as np
 
 from ..store.arrays import Array
-from .world import Scene, Yardstick
+from .world import Scene, World, Yardstick
 
 
 class Step(NamedTuple):
@@ -115,6 +115,32 @@ class BatchEnv(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class SteppedNatively(Protocol):
+    """Optional: an environment whose step is a compiled function that other compiled code can call."""
+
+    def native(self) -> Native | None:
+        """Its function and arrays; None where this environment has none. Makes it ready, which may compile."""
+        ...
+
+
+@runtime_checkable
+class WithWorld(Protocol):
+    """Optional: an environment that runs a gumdrop world, whose rules planners and pictures may read."""
+
+    world: World
+
+
+def native_of(env: BatchEnv) -> Native | None:
+    """The compiled step of an environment; None: it has none."""
+    return env.native() if isinstance(env, SteppedNatively) else None
+
+
+def world_of(env: BatchEnv) -> World | None:
+    """The world that an environment runs; None: an external environment."""
+    return env.world if isinstance(env, WithWorld) else None
 
 
 def finite_bounds(space: gymnasium.spaces.Box, limit: float = 1e3) -> tuple[Array, Array]:

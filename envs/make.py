@@ -22,9 +22,9 @@ def make(
     timeout: float | None = None,
     device: str = "cpu",
 ) -> BatchEnv:
-    """N copies of the environment `id`: one of our worlds, or a foreign one (`CartPole-v1`, `module:Id`, `module:function`).
+    """N copies of the environment `id`: one of our worlds, or an external one (`CartPole-v1`, `module:Id`, `module:function`).
 
-    `workers` and `timeout` are for foreign ones: `ExternalBatch` explains them. They may stand in `config` instead.
+    `workers` and `timeout` are for external ones: `ExternalBatch` explains them. They may stand in `config` instead.
     `device` "cuda" steps one of our worlds on a GPU, with the same results. Raises ValueError where there is none.
     """
     if device not in DEVICES:

@@ -19,7 +19,7 @@ class UnknownName(ValueError):
     """Nothing is registered under that name; the message suggests near ones."""
 
 
-class Broken(NamedTuple):
+class PluginError(NamedTuple):
     """A plugin that could not be imported: it is listed, and harms nothing else."""
 
     name: str
@@ -35,14 +35,14 @@ def claim(table: dict[str, Any], kind: str, name: str, cls: Any) -> None:
     table[name] = cls
 
 
-def load_plugins(group: str) -> tuple[Broken, ...]:
+def load_plugins(group: str) -> tuple[PluginError, ...]:
     """Import every entry point of `group`; those that fail come back with their reasons."""
     broken = []
     for point in entry_points(group=group):
         try:
             point.load()
         except (Exception, SystemExit) as error:  # a stranger's code: whatever it raises is its reason
-            broken.append(Broken(point.name, f"{type(error).__name__}: {error}"))
+            broken.append(PluginError(point.name, f"{type(error).__name__}: {error}"))
     return tuple(broken)
 
 
@@ -75,7 +75,7 @@ def load_plugin_files(paths: Iterable[str | Path]) -> None:
 
 
 def is_external(id: str) -> bool:
-    """True for ids of foreign environments: `Name-v1`, `namespace/Name-v1`, `module:Id`, `module:function`."""
+    """True for ids of external environments: `Name-v1`, `namespace/Name-v1`, `module:Id`, `module:function`."""
     return not id.startswith("gumdrop/") and (":" in id or "/" in id or id.rpartition("-v")[2].isdigit())
 
 

@@ -12,7 +12,7 @@ import pydantic
 
 from ..configs.suggest import suggest
 from .gym_ids import gym_id, register_ids
-from .names import Broken, UnknownName, claim, explain, load_plugins
+from .names import PluginError, UnknownName, claim, explain, load_plugins
 from .world import Preset, World
 
 W = TypeVar("W", bound=type[World])
@@ -42,7 +42,7 @@ def world(name: str) -> Callable[[W], W]:
 
 
 @cache
-def _load() -> tuple[Broken, ...]:
+def _load() -> tuple[PluginError, ...]:
     """Import every file of `worlds/` and every entry point of group gumdrop.worlds, once."""
     package = importlib.import_module(f"{__package__}.worlds")
     for module in pkgutil.iter_modules(package.__path__):
@@ -62,7 +62,7 @@ def presets() -> dict[str, tuple[type[World], Preset]]:
     return dict(sorted(_PRESETS.items()))
 
 
-def broken_plugins() -> tuple[Broken, ...]:
+def plugin_errors() -> tuple[PluginError, ...]:
     return _load()
 
 
@@ -75,7 +75,7 @@ def make_world(id: str, config: dict[str, Any] | None = None) -> World:
     ids = [*known, *named]
     id = {gym_id(name): name for name in ids}.get(id, id)  # gumdrop/Candy-v0 is candy
     if id not in ids:
-        for plugin in broken_plugins():
+        for plugin in plugin_errors():
             if id in (plugin.name, gym_id(plugin.name)):
                 raise UnknownName(f"world {plugin.name!r} comes from a plugin that could not be loaded: {plugin.reason}")
         raise UnknownName(f"no world {id!r}{suggest(id, ids)}")

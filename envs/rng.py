@@ -1,9 +1,9 @@
 """Random numbers for rules: a counter-based generator of pure integer arithmetic.
 
-Every copy of a world owns one row of a ``uint64`` array of shape (N, 2): its key and the number of draws so far.
-Draw number t of a copy is ``mix(key + t * GOLDEN)``, which is SplitMix64 (Steele, Lea & Flood 2014, "Fast splittable
-pseudorandom number generators") started at the copy's key. Nothing depends on neighbours, threads or devices, so
-a copy plays the same game alone, in a batch of 65,536, on one thread or sixteen.
+Every environment of a batch owns one row of a ``uint64`` array of shape (N, 2): its key and the number of draws so far.
+Draw number t of an environment is ``mix(key + t * GOLDEN)``, which is SplitMix64 (Steele, Lea & Flood 2014, "Fast splittable
+pseudorandom number generators") started at its key. Nothing depends on neighbours, threads or devices, so
+an environment plays the same game alone, in a batch of 65,536, on one thread or sixteen.
 
 The functions are plain Python in numba's subset: `compile.py` compiles them into the kernels.
 """
@@ -25,7 +25,7 @@ GOLDEN, MIX_2, mix = splitmix64.GOLDEN, splitmix64.MIX_2, helper(splitmix64.mix)
 
 @helper
 def bits(rng: Array, i: int) -> Any:
-    """The next 64 random bits of copy `i`, as uint64."""
+    """The next 64 random bits of environment `i`, as uint64."""
     count = rng[i, 1] + ONE
     rng[i, 1] = count
     return mix(rng[i, 0] + count * GOLDEN)
@@ -113,7 +113,7 @@ def normal(rng: Array, i: int) -> float:
 
 
 def copy_seeds(seed: int, n: int) -> Array:
-    """Seeds for `n` copies from one whole number: uint64 (n,). Copy i gets the same seed whatever n is."""
+    """Seeds for `n` environments from one whole number: uint64 (n,). Environment i gets the same seed whatever n is."""
     with np.errstate(over="ignore"):
         start = mix(np.uint64(seed % 2**64) ^ MIX_2)
         seeds: Array = mix(start + np.arange(1, n + 1, dtype=np.uint64) * GOLDEN)
@@ -121,7 +121,7 @@ def copy_seeds(seed: int, n: int) -> Array:
 
 
 def fresh_streams(seeds: Array) -> Array:
-    """Generator rows, uint64 (N, 2), for per-copy seeds: hashed key, no draws yet."""
+    """Generator rows, uint64 (N, 2), for per-environment seeds: hashed key, no draws yet."""
     rng = np.zeros((len(seeds), 2), np.uint64)
     with np.errstate(over="ignore"):
         rng[:, 0] = mix(np.asarray(seeds, np.uint64) + GOLDEN)

@@ -1,6 +1,6 @@
 """A batch of environments seen through something: other colours, larger pixels, a camera that fails.
 
-    env = Seen(make("maze", {"view": 0, "observe": "rgb"}, num_envs=16), zoom(2), blank(0.3))
+    env = ObservationTransform(make("maze", {"view": 0, "observe": "rgb"}, num_envs=16), zoom(2), blank(0.3))
 
 Each change is a function (obs, rng) -> obs of observations (N, A, *shape), copy by copy; they follow one another in the order
 in which they are named. The world behind them stays the same.
@@ -20,7 +20,7 @@ from .batch import BatchEnv, Step
 Change = Callable[[Array, np.random.Generator], Array]
 
 
-class Seen:
+class ObservationTransform:
     """`env`, whose observations have gone through `changes`. Everything else is that of `env`.
 
     What is drawn at random is drawn anew for each step, from `seed` and the number of steps since it was made or given a seed.

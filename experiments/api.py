@@ -19,6 +19,7 @@ import numpy as np
 
 from ..configs.schema import RunConfig
 from ..store.arrays import Array
+from ..store.run_folder import RunFolder
 from .run.policy import Policy
 
 if TYPE_CHECKING:
@@ -96,7 +97,6 @@ def train(
     from ..envs.external.apart import probe
     from ..envs.names import is_external, load_plugin_files
     from ..envs.registry import make_world
-    from ..store.run_folder import RunFolder
     from .run.new_folder import new_folder
 
     config, default = _configured(os.fspath(what), env, dict(env_options or {}), options, {
@@ -133,9 +133,9 @@ def load(path: PathLike, *, directory: PathLike = RUNS) -> Run:
         if folder.is_run:
             return Run(place)
         if folder.is_group:
-            seeds = [child.name for child in folder.runs()]
-            raise ValueError(f"{place} is a group of runs: load one of them, {place}/{seeds[0] if seeds else 'seed-0'}")
-    known = [child.name for child in RunFolder(root).runs()] if root.is_dir() else []
+            seeds = folder.runs()
+            raise ValueError(f"{place} is a group of runs: load one of them, {seeds[0] if seeds else place / 'seed-0'}")
+    known = [run.name for run in RunFolder(root).runs()] if root.is_dir() else []
     near = suggest(name[:100], known) if known else f": {root} holds no runs yet, gd.train makes one"
     raise ValueError(f"no run {name[:80]!r} in {root}{near}")
 
@@ -185,18 +185,16 @@ def compare(*runs: Run | PathLike, directory: PathLike = RUNS) -> dict[str, Any]
     >>> [row["run"] for row in gd.compare("lake", run)["runs"]]
     ['lake', 'chance']
     """
-    from ..store.run_folder import RunFolder
     from .study.compare import judge, results, row
 
     if len(runs) < 2:
         raise ValueError("compare what with what? name at least two runs")
     folders = []
     for run in runs:
-        group = Path(directory) / os.fspath(run) if not isinstance(run, Run) else run.path
-        if isinstance(run, Run) or RunFolder(group).is_group:
-            folders.append(group)
-        else:
-            folders.append(load(run, directory=directory).path)
+        group = Path(directory) / run if not isinstance(run, Run) else run.path
+        if not RunFolder(group).is_group:
+            group = run.path if isinstance(run, Run) else load(run, directory=directory).path
+        folders.append(group)
     if any(RunFolder(folder).is_group for folder in folders):
         return judge(results(folders))
     note = "one training seed each: no interval over seeds; those shown are over episodes"
@@ -326,22 +324,16 @@ class Run:
     @property
     def config(self) -> RunConfig:
         """The resolved configuration: `env_id`, `env_options`, `agent_name`, `agent_options`, `steps`, `seed`, ..."""
-        from ..store.run_folder import RunFolder
-
         return RunFolder(self._path).config()
 
     @property
     def summary(self) -> dict[str, Any]:
         """`status` ("running", "finished", "interrupted", "failed"), `env_steps`, `seconds`, `versions`, `yardstick`, ..."""
-        from ..store.run_folder import RunFolder
-
         return RunFolder(self._path).read_summary()
 
     @property
     def metrics(self) -> Metrics:
         """What training logged, as arrays by name; read anew each time."""
-        from ..store.run_folder import RunFolder
-
         return Metrics(RunFolder(self._path).read_metrics())
 
     @cached_property
@@ -357,14 +349,20 @@ class Run:
         """
         return Policy.of_run(self._path)
 
-    def evaluate(self, episodes: int | None = None, *, seed: int = 1_000_000, mode: str = "greedy") -> Score:
-        """Mean return over held-out episodes; see `gd.evaluate`. Greedy evaluations are written to `evaluation.json`."""
+    def evaluate(
+        self, episodes: int | None = None, *, seed: int = 1_000_000, mode: str = "greedy", checkpoint: str = "latest"
+    ) -> Score:
+        """Mean return over held-out episodes; see `gd.evaluate`.
+
+        `checkpoint`: "latest", "best" where the run kept one (`eval_every`), "deploy", which is the one that `policy` and
+        `export` take, or a number of environment steps. The greedy evaluation of the latest is what `gd.compare` reads.
+        """
         from .run.evaluate import evaluate_run
 
         how: Any = mode
         if mode not in ("greedy", "sample"):
             raise ValueError(f"mode is {mode!r}: take 'greedy' or 'sample'")
-        return Score.of(evaluate_run(self._path, episodes, seed, how))
+        return Score.of(evaluate_run(self._path, episodes, seed, how, checkpoint))
 
     def report(self) -> Path:
         """Write `report.html` into the folder, one file that opens offline; its path.
@@ -385,8 +383,6 @@ class Run:
         >>> gd.load("lake").resume(steps=32_768, progress=False).summary["env_steps"]
         32768
         """
-        from ..store.run_folder import RunFolder
-
         config = self.config
         if steps is not None:
             if steps != int(steps) or steps < config.steps:

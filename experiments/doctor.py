@@ -126,7 +126,7 @@ def _plugins() -> list[Finding]:
     from ..envs import registry
 
     found = [Finding("worlds", "ok", ", ".join(registry.worlds()))]
-    for plugin in registry.broken_plugins():
+    for plugin in registry.plugin_errors():
         found.append(Finding(f"plugin {plugin.name}", "warn", plugin.reason, "mend or uninstall it"))
     return found
 

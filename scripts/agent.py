@@ -15,15 +15,15 @@ from .env import Words
 
 def list(plugin: Plugins = None, json: Json = False) -> None:
     """List all agents."""
-    from ..agents.registry import agents, broken_plugins
+    from ..agents.registry import agents, plugin_errors
     from .env import first_line
 
     rows = [{"name": name, "description": first_line(cls)} for name, cls in agents().items()]
     if json:
-        emit({"agents": rows, "broken": broken_plugins()})
+        emit({"agents": rows, "broken": plugin_errors()})
         return
     table([[row["name"], row["description"]] for row in rows], ("name", "description"))
-    for failed in broken_plugins():
+    for failed in plugin_errors():
         print(f"broken plugin {failed.name}: {failed.reason}")
 
 

@@ -26,16 +26,16 @@ Words = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Op
 def list(plugin: Plugins = None, json: Json = False) -> None:
     """List all worlds, and the plugins that could not be loaded with their reason."""
     from ..envs import registry
-    from ..envs.names import Broken
+    from ..envs.names import PluginError
 
     about = {id: (id, first_line(cls)) for id, cls in registry.worlds().items()}
     about |= {id: (cls.name, preset.about) for id, (cls, preset) in registry.presets().items()}
-    rows, broken = [], [*registry.broken_plugins()]
+    rows, broken = [], [*registry.plugin_errors()]
     for id, (world, text) in sorted(about.items(), key=lambda item: (item[1][0], item[0] != item[1][0], item[0])):
         try:
             rows.append(describe(registry.make_world(id), text, world, id))
         except Exception as error:  # of a stranger's world: it is listed, and harms no other
-            broken.append(Broken(id, f"{type(error).__name__}: {error}"))
+            broken.append(PluginError(id, f"{type(error).__name__}: {error}"))
     if json:
         emit({"worlds": rows, "broken": broken})
         return
@@ -102,8 +102,8 @@ def show(
         from PIL import Image
 
         Image.fromarray(render.rgb(batch, 0)).save(out)
-    foreign = is_external(id)
-    world = None if foreign else registry.make_world(id, options)
+    external = is_external(id)
+    world = None if external else registry.make_world(id, options)
     cls = None if world is None else type(world)
     fields = [] if cls is None or world is None else option_rows(cls.Config, dict(world.config))
     preset = registry.presets().get(id)
@@ -123,7 +123,7 @@ def show(
         return
     if preset:
         print(f"{id}, a setting of {preset[0].name}: {preset[1].about}")
-    print(f"{id if world is None else world.name}: {document['description'] or 'a foreign environment'}\n")
+    print(f"{id if world is None else world.name}: {document['description'] or 'an external environment'}\n")
     if fields:
         table(
             [[f["name"], f["value"], f["type"], f["description"]] for f in fields],

@@ -309,6 +309,21 @@ def test_several_agents_and_continuous_actions(here: Path) -> None:
     assert not np.array_equal(sampled, batch)
 
 
+def test_masks_are_handed_on(here: Path) -> None:
+    walls = {"mask_walls": True, "size": 5}
+    run = gd.train("q-learning", env="maze", env_options=walls, steps=2048, num_envs=16, name="walls", **QUIET)
+    env = gd.make("maze", num_envs=64, **walls)
+    obs = env.reset(seed=2)
+    mask = env.action_mask()
+    assert mask is not None and not mask.all()
+    action, _ = run.policy(obs[:, 0], mask=mask[:, 0])
+    assert mask[np.arange(64), 0, action].all()
+    one, _ = run.policy(obs[5, 0], mask=mask[5, 0])
+    assert one == action[5]
+    with pytest.raises(ValueError, match="the environment has action masks: give mask=env.action_mask"):
+        run.policy(obs[:, 0])
+
+
 # ---- plugins
 
 

@@ -1,6 +1,7 @@
 """What bandit agents share: the worlds that they play, what an observation says, estimates of the arms, and ties.
 
-All of them act in N copies of world `bandit` at once. What an agent has learnt in an episode is its carry, written in place.
+All of them act in N environments of world `bandit` at once. What an agent has learnt in an episode is its carry,
+written in place.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pydantic import Field
 
 from ...store.arrays import Array, check_arrays
 from ...store.random_state import generator_state, set_generator_state
+from ..masks import only_legal
 from ..protocol import AgentConfig, Spaces
 
 if TYPE_CHECKING:
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 class BanditConfig(AgentConfig):
     """Every bandit agent learns while it acts; `learn` gets what it did, to look at."""
 
-    num_steps: int = Field(100, ge=1, le=100_000, description="pulls per copy between two rows of metrics")
+    num_steps: int = Field(100, ge=1, le=100_000, description="pulls per environment between two rows of metrics")
 
 
 def bandit_of(
@@ -107,7 +109,7 @@ def blank(n: int, arms: int, window: int = 0) -> dict[str, Array]:
 
 
 def record(carry: dict[str, Array], rows: Array, arm: Array, reward: Array, discount: float = 1.0, window: int = 0) -> None:
-    """Add a pull of `arm` (M,) that paid `reward` (M,) in copies `rows` (M,), to what `blank` made.
+    """Add a pull of `arm` (M,) that paid `reward` (M,) in environments `rows` (M,), to what `blank` made.
 
     N_a <- discount N_a + 1[a = arm], S_a <- discount S_a + reward 1[a = arm]; with a window, the pull before it is taken out.
     """
@@ -138,8 +140,11 @@ def means(carry: dict[str, Array], prior: tuple[float, float] = (0.0, 0.0)) -> t
         return np.where(n > 0, (carry["reward"] + prior[0]) / n, np.inf), n
 
 
-def pick(index: Array, rng: np.random.Generator, ties: Literal["random", "first"] = "random") -> Array:
-    """The arm with the largest index (N, k) in each copy, as actions (N, 1)."""
+def pick(
+    index: Array, rng: np.random.Generator, ties: Literal["random", "first"] = "random", mask: Array | None = None
+) -> Array:
+    """The legal arm with the largest index (N, k) in each environment, as actions (N, 1); `mask` (N, 1, k) or None."""
+    index = only_legal(index, mask)
     if ties == "random":
         index = (index == index.max(1, keepdims=True)) * (1.0 - rng.random(index.shape))  # a random number in (0, 1]
     best: Array = index.argmax(1)[:, None]
@@ -164,7 +169,7 @@ def linear_prior(n: int, world: Bandit, features: int, sd: float) -> dict[str, A
 
 
 def observe_linear(carry: dict[str, Array], rows: Array, arm: Array, reward: Array, noise: float) -> None:
-    """Update the regressions of the pulled arms (M,) in copies `rows` (M,)."""
+    """Update the regressions of the pulled arms (M,) in environments `rows` (M,)."""
     from ...core_ml.maths.bayes_linear import Posterior, update
 
     which = rows, np.minimum(arm, carry["mean"].shape[1] - 1)

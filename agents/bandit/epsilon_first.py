@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -15,6 +15,8 @@ from .core import BanditConfig, bandit_of, blank, check_prior, generator, last_p
 @agent("epsilon-first")
 class EpsilonFirst:
     """Explore in the first `epsilon` of the pulls, evenly or by softmax; afterwards the arm with the best mean so far."""
+
+    masks: ClassVar[bool] = True
 
     class Config(BanditConfig):
         epsilon: float = Field(0.2, ge=0, le=1, description="share of the pulls that explore")
@@ -41,7 +43,7 @@ class EpsilonFirst:
                 index[explore] = self.rng.random(shape)
             else:  # argmax of m_a / temperature + Gumbel noise has P(a) ~ exp(m_a / temperature) (Gumbel 1954)
                 index[explore] = index[explore] / o.temperature + self.rng.gumbel(size=shape)
-        return pick(index, self.rng), carry, {}
+        return pick(index, self.rng, mask=mask), carry, {}
 
     def learn(self, batch: Rollout, progress: float) -> dict[str, float]:
         return {}

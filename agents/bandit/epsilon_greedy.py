@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
 from ...store.arrays import Array
+from ..masks import random_legal
 from ..protocol import Carry, Mode, Rollout, Spaces
 from ..registry import agent
 from .core import BanditConfig, bandit_of, blank, check_prior, generator, last_pull, load_state, means, pick, record, state_of
@@ -20,6 +21,8 @@ class EpsilonGreedy:
     epsilon_t is `epsilon`, or decaying min(1, `scale` k / t) (Auer et al. 2002, figure 3, where `scale` is c / d^2). Large
     `prior` rewards make it optimistic. The greedy agent of RL^2 (Duan et al. 2016) is epsilon=0 ties=first.
     """
+
+    masks: ClassVar[bool] = True
 
     class Config(BanditConfig):
         epsilon: float = Field(0.1, ge=0, le=1)
@@ -39,11 +42,12 @@ class EpsilonGreedy:
     def act(self, obs: Array, carry: Any, mode: Mode, mask: Array | None = None) -> tuple[Array, Carry, dict[str, Array]]:
         o, (n, k) = self.config, carry["pulls"].shape
         record(carry, *last_pull(obs, k))
-        best = pick(means(carry, o.prior)[0], self.rng, o.ties)
+        best = pick(means(carry, o.prior)[0], self.rng, o.ties, mask)
         t = carry["pulls"].sum(1, keepdims=True) + 1
         epsilon = o.epsilon if o.schedule == "constant" else np.minimum(1.0, o.scale * k / t)
         explore = self.rng.random((n, 1)) < epsilon
-        return np.where(explore, self.rng.integers(k, size=(n, 1)), best), carry, {}
+        arm = self.rng.integers(k, size=(n, 1)) if mask is None else random_legal(mask, self.rng.random((n, 1)))
+        return np.where(explore, arm, best), carry, {}
 
     def learn(self, batch: Rollout, progress: float) -> dict[str, float]:
         return {}

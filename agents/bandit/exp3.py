@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -21,6 +21,8 @@ class EXP3:
     p_a = (1 - gamma) w_a / sum w + gamma / k;  w_a <- w_a exp(gamma x / k) with x = reward / p_a for the pulled arm. Rewards
     lie in 0..1. Without `gamma` it is that of corollary 3.2 for the known number of pulls.
     """
+
+    masks: ClassVar[bool] = True
 
     class Config(BanditConfig):
         gamma: float | None = Field(None, gt=0, le=1, description="share of exploration; null: the best for so many pulls")
@@ -41,6 +43,9 @@ class EXP3:
         carry["log_weight"][rows, arm] += self.gamma * reward / carry["chance"][rows] / k
         weight = np.exp(carry["log_weight"] - carry["log_weight"].max(1, keepdims=True))
         p = (1 - self.gamma) * weight / weight.sum(1, keepdims=True) + self.gamma / k  # (N, k)
+        if mask is not None:  # what is drawn from is p given that the arm is legal
+            p = p * mask[:, 0]
+            p = p / p.sum(1, keepdims=True)
         cumulative = p.cumsum(1)
         u = self.rng.random((n, 1)) * cumulative[:, -1:]
         action = (cumulative <= u).sum(1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -23,6 +23,8 @@ class GPUCB:
     world's: RBF with its length scale and spread, around 0.5. model sequential: conditioned on one pull after the other, all
     copies at once; scikit-learn: a GaussianProcessRegressor for each copy and pull, which can also `fit` the length scale.
     """
+
+    masks: ClassVar[bool] = True
 
     class Config(BanditConfig):
         scale: float = Field(5**-0.5, ge=0, le=100, description="factor on the width of the confidence bound")
@@ -66,7 +68,7 @@ class GPUCB:
             sd = np.sqrt(np.maximum(np.diagonal(carry["covariance"], axis1=1, axis2=2), 0.0))
         # beta_t = 2 ln(k t^2 pi^2 / (6 delta)) at pull t = 1, 2, ...
         beta = 2 * np.log(k * (t[:, None] + 1) ** 2 * math.pi**2 / (6 * o.delta))
-        return pick(mean + o.scale * np.sqrt(beta) * sd, self.rng), carry, {}
+        return pick(mean + o.scale * np.sqrt(beta) * sd, self.rng, mask=mask), carry, {}
 
     def _places(self) -> Array:
         return np.linspace(0, 1, self.world.config.arms)[:, None]

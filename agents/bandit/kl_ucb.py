@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -43,6 +43,8 @@ class KLUCB:
     arms (Lai & Robbins 1985; Kaufmann 2018 for plus), but plus gets there sooner. Rewards lie in 0..1.
     """
 
+    masks: ClassVar[bool] = True
+
     class Config(BanditConfig):
         c: float = Field(0.0, ge=0, le=100, description="of ln ln t; the proof needs 3")
         plus: bool = Field(False, description="KL-UCB+: ln(t / n) in place of ln t, so that a well-known arm needs no bonus")
@@ -62,7 +64,7 @@ class KLUCB:
         level = log_t + self.config.c * np.log(np.maximum(log_t, 1.0))
         # index_a = max {q: n_a d(mean_a, q) <= ln t + c ln ln t}
         index = np.where(tried, upper_bound(np.where(tried, mean, 0.0), level / np.maximum(n, 1.0)), np.inf)
-        return pick(index, self.rng), carry, {}
+        return pick(index, self.rng, mask=mask), carry, {}
 
     def learn(self, batch: Rollout, progress: float) -> dict[str, float]:
         return {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -34,6 +34,8 @@ class LinUCB:
     ridge 1 is noise=1 prior_sd=1 here.
     """
 
+    masks: ClassVar[bool] = True
+
     class Config(BanditConfig):
         alpha: float = Field(1.0, ge=0, le=100, description="standard deviations that a promise is worth")
         prior_sd: float = Field(0.5, gt=0, le=1e6, description="of a weight, before anything is seen")
@@ -55,7 +57,7 @@ class LinUCB:
         observe_linear(carry, *last_pull(obs, self.world.config.arms), self.noise)
         x = contexts(obs, self.world, self.config.intercept)  # (N, k, d)
         mean, variance = predict(Posterior(carry["mean"], carry["covariance"]), x)  # (N, k)
-        action = pick(mean + self.config.alpha * np.sqrt(variance), self.rng)
+        action = pick(mean + self.config.alpha * np.sqrt(variance), self.rng, mask=mask)
         remember(carry, x, action)
         return action, carry, {}
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field
 
 from ...store.arrays import Array
+from ..masks import only_legal
 from ..protocol import Carry, Mode, Rollout, Spaces
 from ..registry import agent
 from .core import (
@@ -31,6 +32,8 @@ class LinearThompson:
     A regression for each arm, or one for all where their weights are shared.
     """
 
+    masks: ClassVar[bool] = True
+
     class Config(BanditConfig):
         v: float = Field(1.0, ge=0, le=100, description="1: the posterior itself; more explores more")
         prior_sd: float = Field(0.5, gt=0, le=1e6, description="of a weight, before anything is seen")
@@ -52,7 +55,7 @@ class LinearThompson:
         observe_linear(carry, *last_pull(obs, self.world.config.arms), self.noise)
         x = contexts(obs, self.world, self.config.intercept)  # (N, k, d)
         score = sample_scores(Posterior(carry["mean"], carry["covariance"]), x, self.rng, self.config.v)  # (N, k)
-        action = score.argmax(1)[:, None]
+        action = only_legal(score, mask).argmax(1)[:, None]
         remember(carry, x, action)
         return action, carry, {}
 

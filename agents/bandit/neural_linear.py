@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
 from ...store.arrays import Array, check_arrays
 from ...store.random_state import generator_state, set_generator_state
+from ..masks import only_legal
 from ..protocol import AgentConfig, Carry, Mode, NonFinite, Rollout, Spaces
 from ..registry import agent
 from .core import bandit_of, contexts, generator, last_pull, linear_prior, noise_of, observe_linear, remember
@@ -22,6 +23,8 @@ class NeuralLinear:
     Within an episode the last layer alone learns, exactly. `learn` trains the features below it after each episode, on the
     marginal likelihood of all copies' rewards, so that they serve tasks that were never seen (Harrison et al. 2018).
     """
+
+    masks: ClassVar[bool] = True
 
     class Config(AgentConfig):
         hidden: tuple[int, ...] = Field((64, 16), min_length=1, max_length=8, description="widths; the last: how many features")
@@ -56,7 +59,7 @@ class NeuralLinear:
         observe_linear(carry, *last_pull(obs, self.world.config.arms), self.noise)
         phi = self._features(obs)
         score = sample_scores(Posterior(carry["mean"], carry["covariance"]), phi, self.rng, self.config.v)  # (N, k)
-        action = score.argmax(1)[:, None]
+        action = only_legal(score, mask).argmax(1)[:, None]
         remember(carry, phi, action)
         return action, carry, {}
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
 from ...store.arrays import Array
+from ..masks import only_legal
 from ..protocol import Carry, Mode, Rollout, Spaces
 from ..registry import agent
 from .core import BanditConfig, bandit_of, blank, check_forgetting, generator, last_pull, load_state, noise_of, record, state_of
@@ -21,6 +22,8 @@ class Thompson:
     gaussian: prior N(m, s^2), rewards N(mean, noise^2). `discount` < 1 lets evidence fade (Raj & Kalyani 2017), `window` > 0
     keeps the last pulls alone (Trovo et al. 2020): for arms that change.
     """
+
+    masks: ClassVar[bool] = True
 
     class Config(BanditConfig):
         posterior: Literal["auto", "beta", "gaussian"] = Field("auto", description="auto: gaussian where rewards are")
@@ -62,7 +65,7 @@ class Thompson:
         else:
             lost = np.maximum(n - total, 0.0)  # a rounding error below 0 is no failure
             theta = self.rng.beta(o.prior[0] + np.maximum(total, 0.0), o.prior[1] + lost)
-        return theta.argmax(1)[:, None], carry, {}
+        return only_legal(theta, mask).argmax(1)[:, None], carry, {}
 
     def learn(self, batch: Rollout, progress: float) -> dict[str, float]:
         return {}

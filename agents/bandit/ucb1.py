@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -35,6 +35,8 @@ class UCB1:
     to have paid once in two pulls, so that not every arm has to be tried.
     """
 
+    masks: ClassVar[bool] = True
+
     class Config(BanditConfig):
         c: float = Field(1.0, ge=0, le=100, description="how much an uncertain arm is worth")
         confidence: Literal["growing", "constant"] = Field("growing", description="whether what is uncertain grows with time")
@@ -60,7 +62,7 @@ class UCB1:
         with np.errstate(divide="ignore", invalid="ignore"):
             width = 2 * np.log(t) if o.confidence == "growing" else 1.0
             index = np.where(n > 0, mean + o.c * np.sqrt(width / n), np.inf)
-        return pick(index, self.rng), carry, {}
+        return pick(index, self.rng, mask=mask), carry, {}
 
     def learn(self, batch: Rollout, progress: float) -> dict[str, float]:
         return {}

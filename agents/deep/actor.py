@@ -9,6 +9,7 @@ import numpy as np
 
 from ...envs.batch import Native
 from ...store.arrays import Array, check_arrays
+from ..masks import only_legal
 from ..protocol import Carry, PartRow, Rollout, RolloutBuffer, Spaces
 from .parts import ActionOutput, ActorConfig, ObservationInput, Parts, RandomNumbers, load_into, state_of
 
@@ -29,7 +30,7 @@ class Actor:
     def __init__(self, name: str, options: ActorConfig, spaces: Spaces, seed: int, threads: int, device: str = "cpu") -> None:
         self.name, self.options, self.num_agents = name, options, spaces.num_agents
         self.input = ObservationInput(name, options, spaces, seed, device)
-        self.actions = ActionOutput(name, spaces.action)
+        self.actions = ActionOutput(name, spaces.action, spaces.masked)
         if options.network == "cnn" and len(self.input.shape) not in (2, 3):
             raise ValueError(
                 f"a cnn needs observations of 2 or 3 dimensions, these are {self.input.shape}: set agent.network=mlp"
@@ -42,15 +43,15 @@ class Actor:
     def initial(self, n: int) -> Carry:
         return None
 
-    def greedy(self, obs: Array, carry: Carry) -> tuple[Array, Carry]:
-        """The likeliest actions, clipped for the world, and the carry after them."""
+    def greedy(self, obs: Array, carry: Carry, mask: Array | None = None) -> tuple[Array, Carry]:
+        """The likeliest legal actions, clipped for the world, and the carry after them."""
         outputs, _ = self.learner.outputs(self.input.rows(obs), self.input.scale())
-        best = outputs if self.actions.continuous else outputs.argmax(1)
+        best = outputs if self.actions.continuous else only_legal(outputs, mask).argmax(1)
         return self.actions.clip(best.reshape(*obs.shape[:2], *self.actions.shape)), carry
 
-    def sample(self, obs: Array, carry: Carry) -> tuple[Acted, Carry]:
+    def sample(self, obs: Array, carry: Carry, mask: Array | None = None) -> tuple[Acted, Carry]:
         """Sampled actions with log-probability, entropy and value, each for B = N A agents, and the carry after them."""
-        acted: Acted = self.learner.act(self.input.rows(obs), self.rng.draw(), scale=self.input.scale())
+        acted: Acted = self.learner.act(self.input.rows(obs), self.rng.draw(), scale=self.input.scale(), mask=mask)
         return acted, carry
 
     def values(self, obs: Array) -> Array:
@@ -93,7 +94,7 @@ class Actor:
     def samples(self, batch: Rollout, advantage: Array, target: Array, out: Any) -> Any:
         """A rollout as the learner takes it; `out`: the result of the call before, whose arrays may be reused."""
         rows, action, extras = self.input.rows(batch.obs), self.actions.sampled(batch), batch.extras
-        return self.learner.batch(rows, action, extras["log_prob"], advantage, target, extras["value"], out)
+        return self.learner.batch(rows, action, extras["log_prob"], advantage, target, extras["value"], out, batch.mask)
 
     def update_auxiliary(self, batch: Rollout, progress: float) -> dict[str, float]:
         """What learns from the rollout after the policy has: normaliser and encoder. Returns metrics."""
@@ -135,7 +136,7 @@ def make_learner(
         if o.learner == "fused" or o.normalise_observation:
             fault = "learner=fused" if o.learner == "fused" else "normalise_observation=true"
             raise ValueError(f"agent {name}: {fault} is for the processor: leave it out, or take device=cpu")
-        on_device = DeviceActorCritic(actor_critic(*network), device, actions.bounds)
+        on_device = DeviceActorCritic(actor_critic(*network), device, actions.bounds, actions.masked)
         return on_device, f"learner: torch on {on_device.place.device}"
     head: Literal["gaussian", "categorical"] = "gaussian" if actions.continuous else "categorical"
     spec = MLPSpec(observation.size, o.hidden, o.activation, o.shared_trunk, head, (actions.size,))

@@ -16,7 +16,7 @@ network with its optimiser in `core_ml/learners/torch_q.py`.
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import gymnasium
 import numpy as np
@@ -24,6 +24,7 @@ from pydantic import Field
 
 from ...envs.batch import Native, flat_size
 from ...store.arrays import Array, check_arrays
+from ..masks import only_legal, random_legal
 from ..protocol import AgentConfig, Carry, Mode, NonFinite, Rollout, RolloutBuffer, Spaces
 from ..registry import agent
 from ..slots.rewards import Bonuses, Rewards
@@ -36,9 +37,11 @@ PARTS = 256  # minibatches per call of the learner, at most
 class DQN:
     """Q-learning with a neural network; one network shared by all agents of an environment.
 
-    `replay=false target_update_interval=0` is the naive method. `learner` says who computes the network: "fused" compiled
+    `replay=false target_update_interval=0` is the naive method. `learner` chooses how the network is computed: "fused" compiled
     kernels for full layers without dueling, noise, quantiles and ensemble (torch is then not imported), "torch" any network.
     """
+
+    masks: ClassVar[bool] = True
 
     class Config(AgentConfig):
         num_steps: int = Field(16, ge=1, le=100_000, description="steps per environment between updates")
@@ -100,7 +103,8 @@ class DQN:
         self.noises = int(getattr(self.learner, "noises", 0))
         self.dtype = spaces.observation.dtype if spaces.observation.dtype in (np.uint8, np.float32) else np.dtype(np.float32)
         priority = config.priority_exponent if config.prioritised else 0.0
-        self.replay = Replay(config.buffer_size, self._inputs, self.dtype, config.n_step, priority)
+        masked = self.actions if spaces.masked else 0
+        self.replay = Replay(config.buffer_size, self._inputs, self.dtype, config.n_step, priority, masked)
         self.greedy = config.noisy or config.ensemble_size > 0  # these explore without epsilon
         self.epsilon = 0.0 if self.greedy else config.epsilon
         self.env_steps = self.gradient_steps = 0
@@ -146,7 +150,7 @@ class DQN:
     def act(self, obs: Array, carry: Carry, mode: Mode, mask: Array | None = None) -> tuple[Array, Carry, dict[str, Array]]:
         lead, rows = obs.shape[:2], self._rows(obs)
         if mode == "greedy":
-            return self.learner.q(rows).argmax(1).reshape(lead), carry, {}
+            return only_legal(self.learner.q(rows), mask).argmax(1).reshape(lead), carry, {}
         if carry is not None:
             drawn, fresh = carry["drawn"].copy(), carry["fresh"]
             shape = int(fresh.sum()), *drawn.shape[1:]
@@ -155,9 +159,10 @@ class DQN:
             drawn[fresh] = rng.integers(heads, size=shape) if heads else rng.standard_normal(shape, np.float32)
             noise, head = (None, drawn.reshape(-1)) if heads else (drawn.reshape(len(rows), -1), None)
             carry = {"drawn": drawn, "fresh": np.zeros_like(fresh)}
-            return self.learner.q(rows, noise, head).argmax(1).reshape(lead), carry, {}
-        forced = self._forced(1, len(rows))[0]
-        return np.where(forced < 0, self.learner.q(rows).argmax(1), forced).reshape(lead), carry, {}
+            return only_legal(self.learner.q(rows, noise, head), mask).argmax(1).reshape(lead), carry, {}
+        forced = self._forced(1, len(rows), mask)[0]
+        best = only_legal(self.learner.q(rows), mask).argmax(1)
+        return np.where(forced < 0, best, forced).reshape(lead), carry, {}
 
     def can_collect_natively(self, agents: int) -> bool:
         return bool(self.learner.compiled and self.learner.can_collect_natively(agents))
@@ -167,10 +172,14 @@ class DQN:
         steps, n, a = buffer.reward.shape
         return {}, self.learner.collect_natively(world, buffer, self._forced(steps, n * a)), carry
 
-    def _forced(self, steps: int, rows: int) -> Array:
+    def _forced(self, steps: int, rows: int, mask: Array | None = None) -> Array:
         """Epsilon-greedy choices, int64 (steps, rows): a random action with probability epsilon, else -1 for the best."""
         chance, which = np.moveaxis(self.rng.generator.random((steps, rows, 2)), 2, 0)
-        return np.where(chance < self.epsilon, (which * self.actions).astype(np.int64), -1)
+        if mask is None:
+            action = (which * self.actions).astype(np.int64)
+        else:
+            action = random_legal(mask.reshape(steps, rows, -1), which)
+        return np.where(chance < self.epsilon, action, -1)
 
     def _rows(self, obs: Array) -> Array:
         """(..., *observation) -> (B, D) of the dtype that is stored."""
@@ -233,9 +242,12 @@ class DQN:
 
         t, n, a = batch.reward.shape
         next_obs = next_step(batch.obs, batch.last_obs, batch.truncated, batch.final_obs)
-        ended = (np.repeat(flag, a, axis=1) for flag in (batch.terminated, batch.truncated))
-        facts = batch.action.reshape(t, n * a), batch.reward.reshape(t, n * a)
-        self.replay.add(self._rows(batch.obs), *facts, self._rows(next_obs), *ended)
+        terminated, truncated = (np.repeat(flag, a, axis=1) for flag in (batch.terminated, batch.truncated))
+        action, reward = batch.action.reshape(t, n * a), batch.reward.reshape(t, n * a)
+        next_mask = None
+        if batch.mask is not None and batch.last_mask is not None and batch.final_mask is not None:
+            next_mask = next_step(batch.mask, batch.last_mask, batch.truncated, batch.final_mask)
+        self.replay.add(self._rows(batch.obs), action, reward, self._rows(next_obs), terminated, truncated, next_mask)
 
     def policy_module(self) -> Any:
         from .exported import q_module

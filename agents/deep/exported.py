@@ -12,21 +12,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from gymnasium.spaces import Box, Discrete
+from gymnasium.spaces import Box
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
-from ...core_ml.maths.normalise import RunningNormaliser
 from ...core_ml.nets.actor_critic import actor_critic
 from ...core_ml.nets.layers import Tanh
 from ...core_ml.nets.q_network import q_network
 from ...core_ml.observations import Observation
-from ...envs.batch import finite_bounds, flat_size
+from ...envs.batch import finite_bounds
 from ...store.arrays import Array
 from ..slots.spec import resolve
 
 if TYPE_CHECKING:
     from .actor import Actor
+    from .recurrent_actor import RecurrentActor
 
 LAST = "action"  # the part of the memory that is the action before
 
@@ -51,7 +51,7 @@ class PolicyModule(nn.Module):
 class _Policy(PolicyModule):
     """Of an actor: logits and the likeliest action, or mean, deviation and the mean cut to the space's bounds."""
 
-    def __init__(self, net: Any, space: Box, action: Box | Discrete, scale: Array | None, memory: dict[str, Tensor]) -> None:
+    def __init__(self, net: Any, space: Box, action: Any, scale: Array | None, memory: dict[str, Tensor]) -> None:
         box = isinstance(action, Box)
         super().__init__(space, ("mean", "std", "action") if box else ("logits", "action"), scale, memory)
         self.net = net
@@ -140,45 +140,38 @@ class _Traced(Observation):
         return cells.flatten(1).float()
 
 
-def actor_module(actor: Actor) -> PolicyModule:
+def actor_module(actor: Actor | RecurrentActor) -> PolicyModule:
     """The policy of an actor. Raises ValueError, one line, where a part of it is not made of tensors."""
-    o, space, action, state = actor.options, actor.input.space, actor.actions.space, actor.state_dict()
-    if not isinstance(space, Box) or not isinstance(action, (Box, Discrete)):
-        raise ValueError(
-            f"agent {actor.name}: it sees {space} and acts in {action}: only Box, and Box or Discrete, are exported"
-        )
-    actions = flat_size(action) if isinstance(action, Box) else int(action.n)
-    scale = None
-    if actor.input.normaliser:
-        known = RunningNormaliser(actor.input.size)
-        known.load({name.removeprefix("normaliser."): x for name, x in state.items() if name.startswith("normaliser.")})
-        scale = known.scale()
+    o, space, actions, state = actor.options, actor.input.space, actor.actions, actor.state_dict()
+    if not isinstance(space, Box):
+        raise ValueError(f"agent {actor.name}: it sees {space}: only a Box can be exported")
     part = getattr(actor, "part", None)
+    common = space, actions.space, actor.input.scale()
     module: PolicyModule
     if part is None:
-        shape = (actor.input.size,) if actor.encoding else space.shape
         network = o.network, o.hidden, o.channels, o.activation, o.shared_trunk
-        net: Any = actor_critic(shape, actions, isinstance(action, Box), *network)
-        module = _Policy(net, space, action, scale, {})
+        net: Any = actor_critic(actor.input.shape, actions.size, actions.continuous, *network)
+        module = _Policy(net, *common, {})
     else:
-        net, belief, memory = _remembering(actor, part, actions, isinstance(action, Box))
-        module = _Remembering(belief, net, space, action, scale, memory)
+        net, belief, memory = _remembering(actor, part)
+        module = _Remembering(belief, net, *common, memory)
     _put(net, state, actor.name)
     if actor.encoding:
         module.encode, module.encoder = _encoder(actor.encoding.component, o.encoder.name if o.encoder else "")
     return _plain(module)
 
 
-def _remembering(actor: Actor, part: Any, actions: int, continuous: bool) -> tuple[Any, Any, dict[str, Tensor]]:
+def _remembering(actor: Actor | RecurrentActor, part: Any) -> tuple[Any, Any, dict[str, Tensor]]:
     """An actor-critic over a belief as the learner has it, the belief, and its memory at an episode's start."""
     from ...core_ml.learners.torch_recurrent import RecurrentActorCritic
 
+    o, actions = actor.options, actor.actions
     found, config = resolve("belief", part)
-    belief: Any = found.cls(config, actor.input.size, actions if part.actions else 0, 0)
+    belief: Any = found.cls(config, actor.input.size, actions.size if part.actions else 0, 0)
     if not any(True for _ in belief.net.parameters()) and part.name != "frames":
         raise ValueError(f"agent {actor.name}: belief {part.name} is no network: only frames and networks are exported")
-    net = RecurrentActorCritic(belief, actions, continuous, actor.options.hidden, actor.options.activation)
-    memory = dict(belief.initial(1)) | ({LAST: torch.zeros(1, actions)} if part.actions else {})
+    net = RecurrentActorCritic(belief, actions.size, actions.continuous, o.hidden, o.activation)
+    memory = dict(belief.initial(1)) | ({LAST: torch.zeros(1, actions.size)} if part.actions else {})
     if any(bool(x.any()) for x in memory.values()):
         raise ValueError(f"agent {actor.name}: belief {part.name} begins with something else than zeros")
     return net, belief, memory

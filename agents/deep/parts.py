@@ -96,15 +96,20 @@ class ActionOutput:
     """Discrete or Box actions. A policy over a Box is a gaussian: its samples are learned from as they are, and the world gets
     them clipped to the Box. Raises ValueError for another space."""
 
-    def __init__(self, name: str, space: gymnasium.spaces.Space[Any]) -> None:
+    def __init__(self, name: str, space: gymnasium.spaces.Space[Any], masked: bool = False) -> None:
         self.space = space
-        self.continuous = isinstance(space, gymnasium.spaces.Box)
+        self.continuous, self._masked = isinstance(space, gymnasium.spaces.Box), masked
         if isinstance(space, gymnasium.spaces.Discrete):
             self.size, self.shape = int(space.n), tuple[int, ...]()  # how many actions, or how many numbers make one
         elif isinstance(space, gymnasium.spaces.Box):
             self.size, self.shape = flat_size(space), space.shape
         else:
             raise ValueError(f"{name} cannot act in {space}: it needs a Discrete or a Box action space")
+
+    @property
+    def masked(self) -> int:
+        """Actions in a mask, 0: the environment has none."""
+        return self.size if self._masked else 0
 
     @property
     def bounds(self) -> Array | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -15,6 +15,9 @@ from ..slots.rewards import Bonuses, Rewards
 from .actor import Actor
 from .parts import ActorConfig, Parts, check_finite, load_into, metrics_of, scheduled, state_of
 from .ppo import act, run_epoch
+
+if TYPE_CHECKING:
+    from ..slots.encoding import Encoding
 
 UNCLIPPED = 1e6  # a clip range that no ratio leaves
 WHOLE = ("return", "discounted", "baseline", "critic")  # estimates that wait for the end of an episode
@@ -42,6 +45,8 @@ class PolicyGradient:
     is a multiple of a fixed episode length. A truncated episode ends there with no value beyond, except with critic, which
     adds gamma V of the last observation, as td and gae do.
     """
+
+    masks: ClassVar[bool] = True
 
     class Config(ActorConfig):
         advantage: Literal["immediate", "return", "discounted", "baseline", "critic", "td", "gae"] = Field(
@@ -78,11 +83,13 @@ class PolicyGradient:
         self._samples: Any = None  # the last update's samples as the learner takes them; the next one reuses their arrays
         a, actor = spaces.num_agents, self.actor
         dtype = np.uint8 if spaces.observation.dtype == np.uint8 else np.float32
-        kinds = {
+        kinds: dict[str, tuple[tuple[int, ...], Any]] = {
             "obs": ((a, actor.input.size), dtype),
             "action": ((a, *actor.actions.shape), np.float32 if actor.actions.continuous else np.int64),
             "log_prob": ((a,), np.float32), "value": ((a,), np.float32),
         }  # fmt: skip
+        if spaces.masked:
+            kinds["mask"] = (a, actor.actions.size), np.bool_
         self.episodes = WholeEpisodes(config.buffer_size, a, kinds) if config.advantage in WHOLE else None
         self.baseline = RunningMean(config.baseline_steps, config.baseline_decay) if config.advantage == "baseline" else None
 
@@ -90,11 +97,16 @@ class PolicyGradient:
     def num_steps(self) -> int:
         return int(self.config.num_steps)
 
+    @property
+    def encoding(self) -> Encoding | None:
+        """The encoder in its slot; see `protocol.Encodes`."""
+        return self.actor.encoding
+
     def initial(self, n: int) -> None:
         return None
 
     def act(self, obs: Array, carry: Carry, mode: Mode, mask: Array | None = None) -> tuple[Array, Carry, dict[str, Array]]:
-        return act(self.actor, obs, carry, mode)
+        return act(self.actor, obs, carry, mode, mask)
 
     def can_collect_natively(self, agents: int) -> bool:
         return self.actor.can_collect_natively(agents)
@@ -111,6 +123,8 @@ class PolicyGradient:
         done, late, rows = terminated | truncated, 0, actor.input.rows(batch.obs)
         next_value = actor.next_values(batch) if o.advantage in WITH_CRITIC else np.zeros_like(value)
         facts = {"obs": rows, "action": actor.actions.sampled(batch), "log_prob": batch.extras["log_prob"], "value": value}
+        if batch.mask is not None:
+            facts["mask"] = batch.mask
 
         # The weight A_t of each action, and the target of V.
         if o.advantage == "immediate":
@@ -167,7 +181,7 @@ class PolicyGradient:
             np.ascontiguousarray(x).reshape(-1) for x in (facts["log_prob"], advantage, target, facts["value"])
         )
         obs = facts["obs"].reshape(rows, -1)
-        self._samples = learner.batch(obs, action, log_prob, advantage, target, value, self._samples)
+        self._samples = learner.batch(obs, action, log_prob, advantage, target, value, self._samples, facts.get("mask"))
         coefs = Coefs(UNCLIPPED, None, o.vf_coef if critic else 0.0, o.ent_coef)
         sums, norms = run_epoch(  # all samples are one minibatch
             learner, self._samples, np.arange(rows), rows, coefs, learning_rate, o.max_grad_norm, o.normalise_advantage,

@@ -8,7 +8,7 @@
         4. update       update_epochs times, over num_minibatches random parts:  a step of Adam down the gradient of L
 
 1 is `act`, 2 `advantages`, 3 `ppo_loss` of `core_ml/maths/losses.py`, 4 `learn` and `run_epoch`. The equations of 2 are in
-`core_ml/maths/returns.py`. Everything else (encoders, beliefs, kernels, GPU) changes who computes these, not what.
+`core_ml/maths/returns.py`. Everything else (encoders, beliefs, kernels, GPU) changes where these are computed, not what.
 """
 
 from __future__ import annotations
@@ -31,18 +31,21 @@ from .recurrent_actor import RecurrentActor
 
 if TYPE_CHECKING:
     from ...core_ml.learners.types import Coefs
+    from ..slots.encoding import Encoding
 
 
 @agent("ppo")
 class PPO:
     """Clipped policy gradient with generalised advantages; one policy shared by all agents of an environment.
 
-    `learner` says who computes the network: "torch" is the reference, "fused" compiled kernels for the networks that they know
-    (torch is then not imported). With a `belief` the policy has memory: a minibatch holds whole streams, and the gradient goes
-    back through all steps of a rollout. On `device` "cuda" torch works on a GPU, with rollouts of a `DeviceCollector`.
+    `learner` chooses how the network is computed: "torch" is the reference, "fused" compiled kernels for the networks that
+    they know (torch is then not imported). With a `belief` the policy has memory: a minibatch holds whole streams, and the
+    gradient goes back through all steps of a rollout. On `device` "cuda" torch works on a GPU, with rollouts of a
+    `DeviceCollector`.
     """
 
     devices: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
+    masks: ClassVar[bool] = True
 
     class Config(ActorConfig):
         num_steps: int = Field(32, ge=1, le=100_000, description="steps per environment between updates")
@@ -80,8 +83,13 @@ class PPO:
     def num_steps(self) -> int:
         return int(self.config.num_steps)
 
+    @property
+    def encoding(self) -> Encoding | None:
+        """The encoder in its slot; see `protocol.Encodes`."""
+        return self.actor.encoding
+
     def act(self, obs: Array, carry: Carry, mode: Mode, mask: Array | None = None) -> tuple[Array, Carry, dict[str, Array]]:
-        return act(self.actor, obs, carry, mode)
+        return act(self.actor, obs, carry, mode, mask)
 
     # 2. Advantages.
 
@@ -119,7 +127,7 @@ class PPO:
         advantage, target = self.advantages(batch)
         samples = self._samples = actor.samples(batch, advantage, target, self._samples)
         # Neighbouring samples are different environments at the same step, as independent as any two. Large minibatches keep
-        # runs of 16 together, because the processor reads memory faster in long pieces.
+        # runs of 16 together, because a processor reads long pieces faster.
         block = 16 if size >= 8192 and num_envs >= 256 else 1
         norms: list[float] = []
         epochs = 0
@@ -151,6 +159,7 @@ class PPO:
             obs=tensors.obs, action=extras["raw_action"], log_prob=extras["log_prob"], value=extras["value"],
             final_value=extras["final_value"], reward=tensors.reward, terminated=tensors.terminated,
             truncated=tensors.truncated, last_obs=tensors.last_obs,
+            mask=tensors.reward.new_empty((*batch.reward.shape, 0)).bool() if tensors.mask is None else tensors.mask,
         ))  # fmt: skip
         learner.advantages(o.gamma, o.gae_lambda)
         epochs = 0
@@ -184,6 +193,11 @@ class PPO:
         self.learner.begin(self.actor.rng.draw())
         return self.learner.reserve(steps, obs)
 
+    def policy_module(self) -> Any:
+        from .exported import actor_module
+
+        return actor_module(self.actor)
+
     def parts(self) -> list[PartRow]:
         return self.actor.outline()
 
@@ -194,13 +208,15 @@ class PPO:
         self.actor.load_state_dict(self.rewards.load(state))
 
 
-def act(actor: Actor | RecurrentActor, obs: Array, carry: Carry, mode: Mode) -> tuple[Array, Carry, dict[str, Array]]:
+def act(
+    actor: Actor | RecurrentActor, obs: Array, carry: Carry, mode: Mode, mask: Array | None = None
+) -> tuple[Array, Carry, dict[str, Array]]:
     """obs (N, A, ...) -> actions (N, A, ...), carry after them, and what learning needs of a sampled action: log pi(a|s) and
     V(s), float32 (N, A), and of a Box the action before it is clipped for the world."""
     if mode == "greedy":
-        action, carry = actor.greedy(obs, carry)
+        action, carry = actor.greedy(obs, carry, mask)
         return action, carry, {}
-    acted, carry = actor.sample(obs, carry)  # B = N A rows
+    acted, carry = actor.sample(obs, carry, mask)  # B = N A rows
     action = acted.action.reshape(*obs.shape[:2], *actor.actions.shape)
     return actor.actions.clip(action), carry, actor.actions.extras(acted, obs.shape[:2])
 

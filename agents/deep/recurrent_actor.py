@@ -38,7 +38,7 @@ class RecurrentActor:
             if (given := getattr(options, option)) != plain:
                 raise ValueError(f"agent {name}: {option}={given} does not go with a belief: leave it out")
         self.input = ObservationInput(name, options, spaces, seed, device)
-        self.actions = ActionOutput(name, spaces.action)
+        self.actions = ActionOutput(name, spaces.action, spaces.masked)
         self.encoding, self.rng = self.input.encoding, RandomNumbers(seed)
         self.belief: Any
         self.learner, self.belief, self.note = self._make_learner(threads)
@@ -86,16 +86,17 @@ class RecurrentActor:
     def initial(self, n: int) -> Carry:
         return unflat(self.learner.initial(n * self.num_agents), (n, self.num_agents))
 
-    def greedy(self, obs: Array, carry: Carry) -> tuple[Array, Carry]:
-        """The likeliest actions, clipped for the world, and the carry after them."""
-        acted, states = self.learner.act(self.input.rows(obs), flat(carry), 0, scale=self.input.scale(), greedy=True)
+    def greedy(self, obs: Array, carry: Carry, mask: Array | None = None) -> tuple[Array, Carry]:
+        """The likeliest legal actions, clipped for the world, and the carry after them."""
+        rows, scale = self.input.rows(obs), self.input.scale()
+        acted, states = self.learner.act(rows, flat(carry), 0, scale=scale, greedy=True, mask=mask)
         action = acted.action.reshape(*obs.shape[:2], *self.actions.shape)
         return self.actions.clip(action), unflat(states, obs.shape[:2])
 
-    def sample(self, obs: Array, carry: Carry) -> tuple[Acted, Carry]:
+    def sample(self, obs: Array, carry: Carry, mask: Array | None = None) -> tuple[Acted, Carry]:
         """Sampled actions with log-probability, entropy and value, each for B = N A agents, and the carry after them."""
         seed, scale = self.rng.draw(), self.input.scale()
-        acted, states = self.learner.act(self.input.rows(obs), flat(carry), seed, scale=scale)
+        acted, states = self.learner.act(self.input.rows(obs), flat(carry), seed, scale=scale, mask=mask)
         return acted, unflat(states, obs.shape[:2])
 
     def bootstrap_value(self, obs: Array, carry: Carry) -> Array:
@@ -147,7 +148,7 @@ class RecurrentActor:
         """A rollout as the learner takes it; `out`: the result of the call before, whose arrays may be reused."""
         rows, action, begins = self._streams(batch)
         facts = (x.reshape(begins.shape) for x in (batch.extras["log_prob"], advantage, target, batch.extras["value"]))
-        return self.learner.batch(rows, action, begins, flat(batch.carry), *facts, out)
+        return self.learner.batch(rows, action, begins, flat(batch.carry), *facts, out, batch.mask)
 
     def _streams(self, batch: Rollout) -> tuple[Array, Array, Array]:
         """(T, B, ...) with B = N A: observations as rows, sampled actions, and bool: an episode begins with this step. That of
@@ -177,7 +178,7 @@ class RecurrentActor:
         sizes = {name: view.size for name, view in parameters.views(parameters.flat).items()}
         own = sum(size for name, size in sizes.items() if name.startswith("belief_net"))
         carried = ", ".join(f"{name} {part.shape[1:]}" for name, part in self.learner.initial(1).items())
-        gives = f"float32 ({self.belief.size},); remembers {carried}"
+        gives = f"float32 ({self.belief.size},); carries {carried}"
         belief = PartRow("belief", label(self.part), gives, own)
         return [*self.input.outline(), belief, network_row(self.options, self.actions, sum(sizes.values()) - own)]
 

@@ -1,4 +1,4 @@
-"""What dreams taught otherwise than by an agent, acting in the world itself: a function of features, or plans at each step."""
+"""Policies that act in the real world with a learned world model: a fixed function of its features, or planning (MPC)."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from .world_model_policy import initial_carry, next_carry, observe
 
 
 class Deciding:
-    """An agent that is a function of observations: `decide`, tensors (B, size) -> int64 (B,). In an `WorldModelPolicy` it acts
-    on the model's features, as `CmaController.act` does. One agent in each copy; it does not learn."""
+    """A fixed policy: `decide` maps features (B, size) to actions int64 (B,). Inside a `WorldModelPolicy` the features are the
+    model's, as for `CmaController.act`. One agent in each environment; it does not learn."""
 
     name, num_steps, config = "deciding", 1, None
 
@@ -43,10 +43,10 @@ class Deciding:
 
 
 class Planning:
-    """Model-predictive control. At each step `planner`, a `core_ml.planner.Planner`, plans from what `model` believes; the
-    first action is taken, and the rest is where the next plan begins. One agent in each copy; it does not learn.
+    """Model-predictive control. At each step `planner`, a `core_ml.planner.CEMPlanner`, plans from what `model` believes; the
+    first action is taken, and the rest is where the next plan begins. One agent in each environment; it does not learn.
 
-    `value`: of the last features of a plan, tensors (N, size) -> (N,). Copies share one random stream.
+    `value`: of the last features of a plan, tensors (N, size) -> (N,). All environments share one random stream.
     """
 
     name, num_steps, config = "planning", 1, None
@@ -62,14 +62,14 @@ class Planning:
     def act(self, obs: Array, carry: Carry, mode: Mode, mask: Array | None = None) -> tuple[Array, Carry, dict[str, Array]]:
         import torch
 
-        from ...core_ml.planners.cem import Plan
+        from ...core_ml.planners.cem import ActionPlan
 
         assert carry is not None
         generator = torch.Generator().manual_seed(int(self.rng.integers(2**62)))
         with torch.inference_mode():
             _, state = observe(self.model, self.planner.actions, obs, carry)
             p = torch.from_numpy(carry["agent/p"])
-            before = Plan(p[:, 0].argmax(-1), p, p[:, 0, 0])
+            before = ActionPlan.of(p)
             plan = self.planner.plan(self.model, state, generator, self.value, before)
         action = plan.action.numpy()
         return action[:, None], next_carry(state, action) | {"agent/p": plan.p.numpy().copy()}, {}

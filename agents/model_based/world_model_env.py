@@ -17,29 +17,31 @@ TAKEN = ("action", "first", "elapsed", "running_return", "rng")  # names that st
 
 
 class WorldModelEnv:
-    """N dreams in `model`, a `core_ml.world_model.WorldModel`, side by side behind the `BatchEnv` interface; one agent in each.
+    """N environments inside `model`, a `core_ml.models.protocol.WorldModel`, as a `BatchEnv` with one agent in each.
 
     Observation: the model's features of its state, float32 (size,). An episode begins in one of `starts`, states by name such
     as `model.posterior` gives, (S, ...) or (B, L, ...); it terminates with the probability that the model says, and is
     truncated after `horizon` steps, 0: never. Reward: what the model expects of a step that terminates an episode, or of one
-    that does not. All copies share one random stream: they dream alike in batches of one size only.
+    that does not. All environments share one random stream: results are the same only for the same N.
     """
 
     def __init__(
         self, model: Any, action_space: gymnasium.spaces.Discrete, starts: dict[str, Array], num_envs: int = 1, seed: int = 0,
-        horizon: int = 15, id: str = "dream",
+        horizon: int = 15, id: str = "world-model",
     ) -> None:  # fmt: skip
         if not isinstance(action_space, gymnasium.spaces.Discrete):
-            raise ValueError(f"dream: {action_space} is no Discrete action space")
+            raise ValueError(f"world model environment: {action_space} is not Discrete: it needs a Discrete action space")
         first = begun(model, num_envs)
         if starts.keys() != first.keys():
-            raise ValueError(f"dream: starts have {sorted(starts)}, states of this model {sorted(first)}")
+            raise ValueError(f"world model environment: starts have {sorted(starts)}, states of this model {sorted(first)}")
         self.starts = {name: np.array(starts[name], part.dtype).reshape(-1, *part.shape[1:]) for name, part in first.items()}
         counts = {len(part) for part in self.starts.values()}
         if counts == {0}:
-            raise ValueError("dream: no states to start from: give those of real steps")
+            raise ValueError("world model environment: no states to start from: give those of real steps")
         if len(counts) > 1:
-            raise ValueError(f"dream: starts are {sorted(counts)} states, by different names: give whole states")
+            raise ValueError(
+                f"world model environment: the arrays of starts hold {sorted(counts)} states: they must hold equally many"
+            )
         (self._count,) = counts
         self.model, self.id, self.num_envs, self.num_agents, self.horizon = model, id, num_envs, 1, horizon
         size = int(model.size)
@@ -56,12 +58,17 @@ class WorldModelEnv:
         self.reset(seed)
 
     def reset(self, seed: int | Array | None = None) -> Array:
-        """Begin new episodes in all copies; of seeds for each copy all together seed the one random stream."""
+        """Begin new episodes everywhere. An array of seeds, one for each environment, seeds the one random stream as a
+        whole."""
         if seed is not None:
             words = [int(x) for x in np.asarray(seed).reshape(-1)]
             self._rng = np.random.Generator(np.random.PCG64(words))
         self._begin(np.ones(self.num_envs, np.bool_))
         return self.obs
+
+    def action_mask(self) -> None:
+        """A model does not know which actions are legal: agents that have one are refused where there are masks."""
+        return
 
     @property
     def obs(self) -> Array:
@@ -88,8 +95,8 @@ class WorldModelEnv:
         if action.shape != (self.num_envs, 1):
             raise ValueError(f"action has shape {action.shape}: {self.id} wants {(self.num_envs, 1)}")
         if ((action < 0) | (action >= self.action_space.n)).any():
-            copy = int(np.argwhere((action < 0) | (action >= self.action_space.n))[0, 0])
-            raise ValueError(f"action {action[copy].tolist()} of copy {copy} is outside {self.action_space}")
+            env = int(np.argwhere((action < 0) | (action >= self.action_space.n))[0, 0])
+            raise ValueError(f"action {action[env].tolist()} of environment {env} is outside {self.action_space}")
         generator = torch.Generator().manual_seed(int(self._rng.integers(2**62)))
         with torch.inference_mode():
             state = {name: torch.from_numpy(part) for name, part in self._state.items()}
@@ -104,9 +111,9 @@ class WorldModelEnv:
         step.truncated[:] = ~step.terminated & (self._elapsed >= self.horizon) & (self.horizon > 0)
         self._show(step.final_obs)
         ended = step.terminated | step.truncated
-        copies = np.flatnonzero(ended)
-        self._ended = Episodes(copies, self._running[copies].copy(), self._elapsed[copies].copy())
-        if autoreset and len(copies):
+        done = np.flatnonzero(ended)
+        self._ended = Episodes(done, self._running[done].copy(), self._elapsed[done].copy())
+        if autoreset and len(done):
             self._begin(ended)
         else:
             self._show(step.obs)
@@ -116,14 +123,14 @@ class WorldModelEnv:
         return self._ended
 
     def get_state(self) -> dict[str, Array]:
-        """The dreams under way, counters and random state; model and starts are whoever made this environment's."""
-        dreams = {name: part.copy() for name, part in self._state.items()}
-        return dreams | {
+        """The states of the running episodes, counters and random state; not the model and the starts."""
+        states = {name: part.copy() for name, part in self._state.items()}
+        return states | {
             "elapsed": self._elapsed.copy(), "running_return": self._running.copy(), "rng": generator_state(self._rng)
         }  # fmt: skip
 
     def set_state(self, state: dict[str, Array]) -> None:
-        """Put back what `get_state` gave. Raises ValueError where it is of other dreams."""
+        """Put back what `get_state` gave. Raises ValueError where names, shapes or dtypes differ."""
         check_arrays(state, self.get_state(), f"state of {self.id}")
         mine: dict[str, Array] = {**self._state, "elapsed": self._elapsed, "running_return": self._running}
         for name, part in mine.items():
@@ -150,5 +157,5 @@ def begun(model: Any, n: int) -> dict[str, Array]:
     state: dict[str, Array] = {name: part.numpy().copy() for name, part in model.initial(n).items()}
     taken = [name for name in state if name in TAKEN or name.startswith("agent/")]
     if taken:
-        raise ValueError(f"dream: a part of the model's state is called {taken[0]!r}, which is another thing's name here")
+        raise ValueError(f"world model: a part of its state is called {taken[0]!r}, a name that is reserved: rename it")
     return state

@@ -12,14 +12,14 @@ from .world_model_env import begun
 
 
 class WorldModelPolicy:
-    """An agent that was trained in a `WorldModelEnv`, acting in the world itself: it sees the model's beliefs of what it
-    observes.
+    """An agent that was trained in a `WorldModelEnv`, acting in the world itself: it reads the model's features
+    of what it observes.
 
-    It is an agent to those who play episodes (`run_episodes`); it does not learn. One agent in each copy. Its carry holds the
+    It acts in `run_episodes` like any agent; it does not learn. One agent in each environment. Its carry holds the
     model's state by its names, beside the agent's own.
     """
 
-    name = "awake"
+    name = "world-model-policy"
     num_steps = 1
 
     def __init__(self, model: Any, agent: Agent, actions: int) -> None:
@@ -39,8 +39,8 @@ class WorldModelPolicy:
         return action, next_carry(state, action[:, 0]) | theirs, extras
 
     def learn(self, batch: Rollout, progress: float) -> dict[str, float]:
-        """Raises ValueError: what happens outside teaches the model; the agent learns in its dreams."""
-        raise ValueError("who is awake does not learn: train the agent in a WorldModelEnv, with collect.fit")
+        """Raises ValueError: the agent learns in imagination, in a WorldModelEnv."""
+        raise ValueError("a WorldModelPolicy does not learn: train the agent in a WorldModelEnv, with collect.make.fit")
 
     def state_dict(self) -> dict[str, Array]:
         return self.agent.state_dict()
@@ -50,7 +50,7 @@ class WorldModelPolicy:
 
 
 def initial_carry(model: Any, n: int) -> dict[str, Array]:
-    """What n copies carry that have seen nothing yet: the model's state, the action before and whether an episode begins."""
+    """Carry of n environments at the start of an episode: the model's state, the previous action, whether an episode begins."""
     return begun(model, n) | {"action": np.zeros(n, np.int64), "first": np.ones(n, np.bool_)}
 
 

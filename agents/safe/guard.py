@@ -1,4 +1,4 @@
-"""The detector slot: a detector that watches episodes while somebody acts, and learns from rollouts what is usual."""
+"""The detector slot: a detector that watches running episodes, and learns from rollouts what is usual."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import gymnasium
 import numpy as np
 
+from ...core_ml.component import DetectorPart
 from ...store.arrays import Array
 from ..protocol import Rollout, Spaces
-from ..slots.spec import Part, resolve
+from ..slots.spec import observation_of, resolve
 
 if TYPE_CHECKING:
-    from ...core_ml.detectors.protocol import Detector, Seen
+    from ...core_ml.detectors.protocol import Detector, ObservedSteps
 
 EvidenceName = Literal["cusum", "mean", "max"]
 TOLERANCE = 0.01  # of evidence, whose unit is a deviation of step scores: a network's last bits depend on the batch
@@ -20,16 +21,14 @@ TOLERANCE = 0.01  # of evidence, whose unit is a deviation of step scores: a net
 
 def make_detector(name: str, options: dict[str, Any], spaces: Spaces, alpha: float, seed: int) -> Detector:
     """An untrained detector of core_ml for what an agent sees. Raises ValueError, one line, for options that cannot be."""
-    from ...core_ml.observations import Observation
-
     space, action = spaces.observation, spaces.action
     assert isinstance(space, gymnasium.spaces.Box)
     given = {"alpha": alpha} | options
     if name == "linear-surprise":
         discrete = isinstance(action, gymnasium.spaces.Discrete)
         given |= {"actions": int(action.n)} if discrete else {"action_size": int(np.prod(action.shape or ()))}  # type: ignore[attr-defined]
-    found, config = resolve("detector", Part(name=name, **given))
-    made: Detector = found.cls(config, Observation.of(space.shape, space.dtype, float(space.high.max())), seed)
+    found, config = resolve("detector", DetectorPart(name=name, untrained=False, **given))
+    made: Detector = found.cls(config, observation_of(space, f"detector {name}"), seed)
     return made
 
 
@@ -38,8 +37,8 @@ class Guard:
 
     It learns in three steps, each from rollouts that the ones before did not see: `fit` the detector, `measure` the scores of
     usual steps, `collect` the peak of evidence of whole episodes, one number each; then `calibrate`. The promise is about
-    episodes: of those that are played alike, `alpha` at most are ever flagged. In copies with several agents the highest of
-    their peaks counts. The step that ends an episode is not judged: nobody acts on it.
+    episodes: of those that are played alike, `alpha` at most are ever flagged. With several agents in an environment the
+    highest of their peaks counts. The step that ends an episode is not judged: nobody acts on it.
     """
 
     def __init__(
@@ -52,11 +51,11 @@ class Guard:
         self.detector.threshold.tolerance = TOLERANCE
         self.evidence = Evidence(Evidence.Config(**evidence))
         self.version = np.array(0, np.int64)  # of detector and measure: evidence across a change means nothing
-        self.copies, self.peaks = np.zeros(0, np.int64), np.zeros(0)  # episodes collected: whose, and their peaks
-        self.num_copies = 0  # of the rollouts they are from
+        self.envs, self.peaks = np.zeros(0, np.int64), np.zeros(0)  # collected episodes: their environment and peak
+        self.num_envs = 0  # N of those rollouts
 
     def initial(self, n: int) -> dict[str, Array]:
-        """Carry of n copies that begin an episode."""
+        """Carry of n environments that begin an episode."""
         space, action, agents = self.spaces.observation, self.spaces.action, self.spaces.num_agents
         kind = np.float32 if isinstance(action, gymnasium.spaces.Box) else np.int64
         running = self.evidence.initial(n * agents)
@@ -81,7 +80,7 @@ class Guard:
         return carry | {"before": obs.copy(), "action": done, "begun": np.ones(len(obs), np.bool_)}
 
     def alarm(self, carry: dict[str, Array]) -> Array:
-        """Copies that have been flagged in their episode, bool (N,); they stay so until it ends."""
+        """Environments flagged in the running episode, bool (N,); they stay flagged until it ends."""
         return self.detector.flag(carry["peak"].max(1))
 
     def fit(self, batch: Rollout, seed: int) -> dict[str, float]:
@@ -102,31 +101,32 @@ class Guard:
 
     def collect(self, batch: Rollout) -> None:
         """Peaks of the episodes that ended in a rollout and began after the last `fit` or `measure`."""
-        t, copy = np.nonzero((batch.terminated | batch.truncated) & (batch.extras["version"] == self.version))
-        self.copies = np.concatenate([self.copies, copy])
-        self.peaks = np.concatenate([self.peaks, batch.extras["peak"].max(2)[t, copy]])
-        self.num_copies = batch.reward.shape[1]
+        t, env = np.nonzero((batch.terminated | batch.truncated) & (batch.extras["version"] == self.version))
+        self.envs = np.concatenate([self.envs, env])
+        self.peaks = np.concatenate([self.peaks, batch.extras["peak"].max(2)[t, env]])
+        self.num_envs = batch.reward.shape[1]
 
     def calibrate(self) -> int:
-        """Set the threshold by the first k episodes of every copy, k as many as the slowest has; how many they are.
+        """Set the threshold by the first k episodes of every environment, k the number that the slowest has finished; returns
+        how many they are.
 
-        Whatever ended within a time would be the short ones, and not a sample of all.
+        All episodes that ended within a time would be biased towards short ones.
         """
-        order = np.argsort(self.copies, kind="stable")
-        counts = np.bincount(self.copies, minlength=self.num_copies)
+        order = np.argsort(self.envs, kind="stable")
+        counts = np.bincount(self.envs, minlength=self.num_envs)
         rank = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
         used = order[rank < counts.min(initial=len(order))]
         self.detector.calibrate(self.peaks[used])
         return len(used)
 
-    def _seen(self, obs: Array, before: Array, action: Array, is_first: Array) -> Seen:
+    def _seen(self, obs: Array, before: Array, action: Array, is_first: Array) -> ObservedSteps:
         """(N, A, ...) -> steps of N A streams."""
         import torch
 
-        from ...core_ml.detectors.protocol import Seen
+        from ...core_ml.detectors.protocol import ObservedSteps
 
         shape, acted = self.spaces.observation.shape or (), self.spaces.action.shape or ()
-        return Seen(
+        return ObservedSteps(
             torch.from_numpy(np.ascontiguousarray(obs).reshape(-1, *shape)),
             torch.from_numpy(np.ascontiguousarray(before).reshape(-1, *shape)),
             torch.from_numpy(np.ascontiguousarray(action).reshape(-1, *acted)),
@@ -136,17 +136,17 @@ class Guard:
     def state_dict(self) -> dict[str, Array]:
         parts = {"detector": self.detector.state_dict(), "evidence": self.evidence.state_dict()}
         state = {f"{part}/{name}": array for part, arrays in parts.items() for name, array in arrays.items()}
-        return state | {"episodes/copy": self.copies, "episodes/peak": self.peaks, "version": self.version.copy()}
+        return state | {"episodes/copy": self.envs, "episodes/peak": self.peaks, "version": self.version.copy()}
 
     def load_state_dict(self, state: dict[str, Array]) -> None:
         from ...store.arrays import check_growing
 
         own = {name: array for name, array in state.items() if not name.startswith(("detector/", "evidence/"))}
-        mine = {"episodes/copy": self.copies, "episodes/peak": self.peaks, "version": self.version}
+        mine = {"episodes/copy": self.envs, "episodes/peak": self.peaks, "version": self.version}
         check_growing(own, mine, "guard")
         for prefix, part in (("detector/", self.detector), ("evidence/", self.evidence)):
             part.load_state_dict(under(state, prefix))
-        self.copies, self.peaks = state["episodes/copy"].copy(), state["episodes/peak"].copy()
+        self.envs, self.peaks = state["episodes/copy"].copy(), state["episodes/peak"].copy()
         self.version[...] = state["version"]
 
 

@@ -29,13 +29,15 @@ class Guarded:
     says what to build. The arrays are copied into this agent's own state. The fallback begins as at the start of an episode.
     """
 
-    unasked: ClassVar[str] = "it guards another agent: name it, with guarded.policy"
+    in_leaderboard: ClassVar[bool] = False  # it guards another agent, which has to be named
+
+    masks: ClassVar[bool] = True
 
     class Config(AgentConfig):
         policy: str = Field("random", description="a run's folder, or the name of an agent that needs no training")
         policy_options: dict[str, Any] = Field(default_factory=dict, description="of a policy that is named")
         policy_mode: Mode = Field("greedy", description="how the policy acts, whatever is asked for")
-        fallback: str = Field("random", description="as policy: who acts in flagged episodes")
+        fallback: str = Field("random", description="as policy: acts in flagged episodes")
         fallback_options: dict[str, Any] = Field(default_factory=dict, description="of a fallback that is named")
         fallback_mode: Mode = Field("sample", description="how the fallback acts, whatever is asked for")
         detector: str = Field("mahalanobis", description="surprise, linear-surprise judge steps, others what is seen")
@@ -43,13 +45,16 @@ class Guarded:
         evidence: EvidenceName = Field("cusum", description="how the scores of an episode's steps are added up")
         drift: float = Field(0.5, ge=0, description="of cusum: deviations a step that are forgiven")
         alpha: float = Field(0.05, gt=0, lt=1, description="largest share of usual episodes that is flagged")
-        num_steps: int = Field(32, ge=1, le=100_000, description="steps per copy between updates")
+        num_steps: int = Field(32, ge=1, le=100_000, description="steps of each environment between updates")
 
     def __init__(self, config: Config, spaces: Spaces, seed: int, threads: int = 1) -> None:
         self.config = config
         self.rng = np.random.Generator(np.random.PCG64(seed))
         self.policy = _loaded("policy", config.policy, config.policy_options, spaces, seed, threads)
         self.fallback = _loaded("fallback", config.fallback, config.fallback_options, spaces, seed + 1, threads)
+        for what, part in (("policy", self.policy), ("fallback", self.fallback)):
+            if spaces.masked and not getattr(type(part), "masks", False):
+                raise ValueError(f"agent guarded: its {what}, {part.name}, cannot use this environment's action masks")
         evidence = {"kind": config.evidence, "drift": config.drift}
         self.guard = Guard(config.detector, config.detector_options, evidence, config.alpha, spaces, seed)
         self.updates, self.armed = np.array(0, np.int64), np.array(False)

@@ -7,14 +7,15 @@ from typing import Any
 import numpy as np
 import pydantic
 
+from ...core_ml.component import BonusPart
 from ...envs.batch import BatchEnv, Step
 from ...envs.names import explain
 from ...store.arrays import Array
 from ..protocol import Spaces
-from .rewards import _LIST, Bonus, Rewards, Steps
+from .rewards import BONUSES, Rewards, Steps
 
 
-class Rewarded:
+class RewardEnv:
     """A batch of environments whose rewards have bonuses added, for whoever steps them: algorithms of other libraries.
 
     The episodes that it tells of are the world's own: a return is what the world paid. Parts learn after every `every` steps.
@@ -27,9 +28,9 @@ class Rewarded:
             raise ValueError(f"every is {every}: parts of a reward learn after 1 step or more")
         self.env, self.every = env, every
         try:
-            found = _LIST.validate_python(bonuses)
+            found = BONUSES.validate_python(bonuses)
         except pydantic.ValidationError as error:
-            raise ValueError(explain(error, "bonus", list(Bonus.model_fields))) from None
+            raise ValueError(explain(error, "bonus", list(BonusPart.model_fields))) from None
         self.rewards = Rewards(found, Spaces.of(env), gamma, seed)
         self._seen: list[Steps] = []
         self.metrics: dict[str, float] = {}  # of the last time that parts learned

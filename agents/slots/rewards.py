@@ -8,39 +8,21 @@ bonus: [{name: rnd, untrained: true}]           as it was made: what does its tr
 
 from __future__ import annotations
 
-import math
-from typing import Annotated, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import gymnasium
 import numpy as np
 import pydantic
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator
 
+from ...core_ml.component import BonusPart
 from ...envs.batch import flat_size
 from ...store.arrays import Array, check_arrays
 from ..protocol import Rollout, Spaces
-from .spec import Part, resolve
+from .spec import observation_of, resolve
 
-
-class Reward(Protocol):
-    """A part of a reward. All arrays (B, ...), or with any other leading axes, such as time, copy and agent."""
-
-    def bonus(self, obs: Array, action: Array, next_obs: Array, terminated: Array) -> Array:
-        """What steps are paid, float32, of the shape of `terminated`; `next_obs` means nothing where that is true."""
-        ...
-
-    def update(self, obs: Array, action: Array, next_obs: Array, terminated: Array) -> dict[str, float]:
-        """Learn from steps; returns metrics."""
-        ...
-
-    def state_dict(self) -> dict[str, Array]: ...
-    def load_state_dict(self, state: dict[str, Array]) -> None: ...
-
-
-class Bonus(Part):
-    """A part of a reward by name."""
-
-    weight: float = Field(1.0, ge=-1e6, le=1e6, description="of its bonus in the sum")
+if TYPE_CHECKING:
+    from ...core_ml.rewards.protocol import Bonus
 
 
 def _listed(value: object) -> object:
@@ -51,42 +33,40 @@ def _listed(value: object) -> object:
     return tuple({"name": part} if isinstance(part, str) else part for part in several)
 
 
-def _known(bonuses: tuple[Bonus, ...]) -> tuple[Bonus, ...]:
+def _known(bonuses: tuple[BonusPart, ...]) -> tuple[BonusPart, ...]:
     for bonus in bonuses:
         resolve("bonus", bonus)
     return bonuses
 
 
-Bonuses = Annotated[tuple[Bonus, ...], AfterValidator(_known), BeforeValidator(_listed)]
-_LIST: pydantic.TypeAdapter[tuple[Bonus, ...]] = pydantic.TypeAdapter(Bonuses)
+Bonuses = Annotated[tuple[BonusPart, ...], AfterValidator(_known), BeforeValidator(_listed)]
+BONUSES: pydantic.TypeAdapter[tuple[BonusPart, ...]] = pydantic.TypeAdapter(Bonuses)
 
 
-def make_part(bonus: Bonus, spaces: Spaces, gamma: float, seed: int) -> Reward:
-    """The part that `bonus` names, for an agent that discounts by `gamma`. Raises ValueError with one line."""
-    from ...core_ml.observations import Facts, Observation
+def make_bonus(part: BonusPart, spaces: Spaces, gamma: float, seed: int) -> Bonus:
+    """The bonus that `part` names, for an agent with discount `gamma`. Raises ValueError with one line."""
+    from ...core_ml.observations import BonusInputs
 
-    space, action, (found, config) = spaces.observation, spaces.action, resolve("bonus", bonus)
-    if space.shape is None or space.dtype is None:
-        raise ValueError(f"bonus {bonus.name}: observations {space} are no arrays")
-    observation = Observation.of(space.shape, space.dtype, float(np.max(getattr(space, "high", math.inf))))
+    found, config = resolve("bonus", part)
+    observation, action = observation_of(spaces.observation, f"bonus {part.name}"), spaces.action
     discrete = isinstance(action, gymnasium.spaces.Discrete)
     actions = int(action.n) if isinstance(action, gymnasium.spaces.Discrete) else flat_size(action)
-    made: Reward = found.cls(config, Facts(observation, actions, discrete, gamma), seed)
+    made: Bonus = found.cls(config, BonusInputs(observation, actions, discrete, gamma), seed)
     return made
 
 
 class Rewards:
     """The weighted sum of an agent's bonuses, over the reward that the world pays. Without parts it changes nothing.
 
-    Parts learn from every rollout, after it has been paid for: a bonus is that of what was known before.
+    Bonuses are computed with the parameters before the update; the models are then trained on the same rollout.
     """
 
-    def __init__(self, bonuses: tuple[Bonus, ...], spaces: Spaces, gamma: float, seed: int, device: str = "cpu") -> None:
+    def __init__(self, bonuses: tuple[BonusPart, ...], spaces: Spaces, gamma: float, seed: int, device: str = "cpu") -> None:
         if bonuses and device != "cpu":
             raise ValueError(f"bonus {bonuses[0].name} is for the processor: leave it out, or take device=cpu")
         self.bonuses, self.spaces = bonuses, spaces
         seeds = np.random.SeedSequence(seed).generate_state(len(bonuses) or 1, np.uint64) >> 2
-        self.parts = [make_part(bonus, spaces, gamma, int(s)) for bonus, s in zip(bonuses, seeds, strict=False)]
+        self.parts = [make_bonus(bonus, spaces, gamma, int(s)) for bonus, s in zip(bonuses, seeds, strict=False)]
         names = [bonus.name for bonus in bonuses]
         self.labels = [name if names.count(name) == 1 else f"{name}.{k}" for k, name in enumerate(names)]
 

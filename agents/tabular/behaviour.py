@@ -9,6 +9,7 @@ from pydantic import Field
 
 from ...store.arrays import Array
 from ...store.random_state import generator_state, set_generator_state
+from ..masks import only_legal
 from ..protocol import AgentConfig, Mode
 from .kernel import inner, kernel
 
@@ -16,7 +17,7 @@ from .kernel import inner, kernel
 class TabularConfig(AgentConfig):
     """Options of every agent that learns a table of action values."""
 
-    num_steps: int = Field(16, ge=1, le=100_000, description="steps per copy between updates")
+    num_steps: int = Field(16, ge=1, le=100_000, description="steps per environment between updates")
     gamma: float = Field(0.99, ge=0, le=1)
     learning_rate: float = Field(0.5, gt=0, le=1, description="step size of a pair's first update")
     visit_decay: float = Field(0.5, ge=0, le=1, description="omega: the n-th update's is learning_rate / n^omega; 0: constant")
@@ -36,7 +37,7 @@ class OpponentConfig(TabularConfig):
     )
 
 
-class Behaviour:
+class BehaviourPolicy:
     """The policy that collects: epsilon-greedy with ties broken at random, or softmax; greedy where that is asked for.
 
     All randomness of a tabular agent comes from `rng`.
@@ -56,8 +57,9 @@ class Behaviour:
         warm = o.temperature ** (1 - progress) * last**progress
         self.temperature = warm if o.exploration == "softmax" else 0.0
 
-    def act(self, values: Array, lead: tuple[int, ...], mode: Mode) -> Array:
-        """Actions for action values (B, actions), int64 of shape `lead`."""
+    def act(self, values: Array, lead: tuple[int, ...], mode: Mode, mask: Array | None = None) -> Array:
+        """Legal actions for action values (B, actions), int64 of shape `lead`; `mask` (*lead, actions), or None."""
+        values = only_legal(values, mask)
         if mode == "greedy":
             best: Array = values.argmax(1).reshape(lead)
             return best
@@ -75,12 +77,13 @@ class Behaviour:
 
 @kernel
 def choose(values: Array, epsilon: float, temperature: float, draws: Array, out: Array) -> None:
-    """An action for each row of `values` (B, A) by two uniform numbers each, `draws` (B, 2)."""
+    """An action for each row of `values` (B, A) by two uniform numbers each, `draws` (B, 2); a value of -inf: it is illegal."""
     actions = values.shape[1]
     for b in range(values.shape[0]):
-        best = values[b, 0]
-        for a in range(1, actions):
+        best, legal = values[b, 0], 0
+        for a in range(actions):
             best = max(best, values[b, a])
+            legal += values[b, a] > -np.inf
         chosen = 0
         if temperature > 0.0:
             # pi(a) = exp(Q(a) / tau) / sum_b exp(Q(b) / tau)
@@ -89,12 +92,20 @@ def choose(values: Array, epsilon: float, temperature: float, draws: Array, out:
                 total += np.exp((values[b, a] - best) / temperature)
             left = draws[b, 0] * total
             for a in range(actions):
+                if values[b, a] == -np.inf:
+                    continue
                 left -= np.exp((values[b, a] - best) / temperature)
                 chosen = a
                 if left < 0.0:
                     break
         elif draws[b, 0] < epsilon:
-            chosen = int(draws[b, 1] * actions)
+            skip = int(draws[b, 1] * legal)
+            for a in range(actions):
+                if values[b, a] > -np.inf:
+                    chosen = a
+                    if skip == 0:
+                        break
+                    skip -= 1
         else:
             ties = 0
             for a in range(actions):
@@ -118,7 +129,7 @@ def step_size(visits: Array, s: int, a: int, learning_rate: float, omega: float)
 
 @inner
 def highest(q: Array, s: int) -> Any:
-    """max_a Q(s, a); 0 after termination (s < 0)."""
+    """max_a Q(s, a); 0 after termination (s < 0). Illegal actions have Q = -inf (`Table.moves`)."""
     if s < 0:
         return 0.0
     best = q[s, 0]
@@ -129,7 +140,7 @@ def highest(q: Array, s: int) -> Any:
 
 @inner
 def expected(q: Array, s: int, epsilon: float, temperature: float) -> Any:
-    """sum_a pi(a | s) Q(s, a) under the policy that `choose` follows; 0 after termination (s < 0)."""
+    """sum_a pi(a | s) Q(s, a) under the policy that `choose` follows, over legal actions; 0 after termination (s < 0)."""
     if s < 0:
         return 0.0
     actions = q.shape[1]
@@ -137,10 +148,14 @@ def expected(q: Array, s: int, epsilon: float, temperature: float) -> Any:
     weighed, total = 0.0, 0.0
     if temperature > 0.0:
         for a in range(actions):
-            p = np.exp((q[s, a] - best) / temperature)
-            weighed += p * q[s, a]
-            total += p
+            if q[s, a] > -np.inf:
+                p = np.exp((q[s, a] - best) / temperature)
+                weighed += p * q[s, a]
+                total += p
         return weighed / total
+    legal = 0
     for a in range(actions):
-        weighed += q[s, a]
-    return (1.0 - epsilon) * best + epsilon * (weighed / actions)
+        if q[s, a] > -np.inf:
+            weighed += q[s, a]
+            legal += 1
+    return (1.0 - epsilon) * best + epsilon * (weighed / legal)

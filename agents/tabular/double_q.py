@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from ...store.arrays import Array, check_growing
 from ..protocol import Carry, Mode, Rollout, Spaces
 from ..registry import agent
-from .behaviour import Behaviour, TabularConfig, step_size
+from .behaviour import BehaviourPolicy, TabularConfig, step_size
 from .kernel import inner, kernel
 from .table import Table, discrete
 
@@ -13,6 +15,8 @@ from .table import Table, discrete
 @agent("double-q")
 class DoubleQ:
     """Q-learning with two tables: one names the best action, the other says what it is worth. It acts by their mean."""
+
+    masks: ClassVar[bool] = True
 
     class Config(TabularConfig):
         pass
@@ -22,7 +26,7 @@ class DoubleQ:
         self.config = config
         value = config.initial_value
         self.table = Table(q=(actions, value), q2=(actions, value), visits=(actions, 0), visits2=(actions, 0))
-        self.behaviour = Behaviour(config, seed)
+        self.behaviour = BehaviourPolicy(config, seed)
 
     @property
     def num_steps(self) -> int:
@@ -37,10 +41,10 @@ class DoubleQ:
         return (self.table.values("q", obs, value) + self.table.values("q2", obs, value)) / 2
 
     def act(self, obs: Array, carry: Carry, mode: Mode, mask: Array | None = None) -> tuple[Array, Carry, dict[str, Array]]:
-        return self.behaviour.act(self.values(obs), obs.shape[:2], mode), carry, {}
+        return self.behaviour.act(self.values(obs), obs.shape[:2], mode, mask), carry, {}
 
     def learn(self, batch: Rollout, progress: float) -> dict[str, float]:
-        o, move, table = self.config, self.table.moves(batch), self.table
+        o, move, table = self.config, self.table.moves(batch, ("q", "q2")), self.table
         coins = self.behaviour.rng.random(move.row.shape)
         error = sweep(
             table["q"], table["q2"], table["visits"], table["visits2"], move.row, move.action, move.reward, move.next, coins,

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field
 
 from ...store.arrays import Array, check_growing
 from ..protocol import Carry, Mode, Rollout, Spaces
 from ..registry import agent
-from .behaviour import Behaviour, TabularConfig, highest, step_size
+from .behaviour import BehaviourPolicy, TabularConfig, highest, step_size
 from .experience import COLUMNS, Experience, remember
 from .kernel import kernel
 from .table import UNKNOWN, Table, discrete
@@ -22,6 +22,8 @@ class DynaQ:
     The model counts outcomes (`experience.py`), so that it is right in worlds with chance, too.
     """
 
+    masks: ClassVar[bool] = True
+
     class Config(TabularConfig):
         planning: int = Field(10, ge=0, le=10_000, description="remembered steps after each real one")
 
@@ -31,7 +33,7 @@ class DynaQ:
         model: dict[str, Any] = {name: (actions, fill) for name, fill in COLUMNS.items()}
         self.table = Table(q=(actions, config.initial_value), visits=(actions, 0), into=(1, UNKNOWN), **model)
         self.experience = Experience()
-        self.behaviour = Behaviour(config, seed)
+        self.behaviour = BehaviourPolicy(config, seed)
 
     @property
     def num_steps(self) -> int:
@@ -45,7 +47,7 @@ class DynaQ:
         return self.table.values("q", obs, self.config.initial_value)
 
     def act(self, obs: Array, carry: Carry, mode: Mode, mask: Array | None = None) -> tuple[Array, Carry, dict[str, Array]]:
-        return self.behaviour.act(self.values(obs), obs.shape[:2], mode), carry, {}
+        return self.behaviour.act(self.values(obs), obs.shape[:2], mode, mask), carry, {}
 
     def learn(self, batch: Rollout, progress: float) -> dict[str, float]:
         o, move, table, model = self.config, self.table.moves(batch), self.table, self.experience

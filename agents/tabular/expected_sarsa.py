@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from ...store.arrays import Array, check_growing
 from ..protocol import Carry, Mode, Rollout, Spaces
 from ..registry import agent
-from .behaviour import Behaviour, TabularConfig, expected, step_size
+from .behaviour import BehaviourPolicy, TabularConfig, expected, step_size
 from .kernel import kernel
 from .table import Table, discrete
 
@@ -14,6 +16,8 @@ from .table import Table, discrete
 class ExpectedSarsa:
     """On-policy control that takes the expectation over the next action instead of the one that came."""
 
+    masks: ClassVar[bool] = True
+
     class Config(TabularConfig):
         pass
 
@@ -21,7 +25,7 @@ class ExpectedSarsa:
         actions = discrete("expected-sarsa", spaces)
         self.config = config
         self.table = Table(q=(actions, config.initial_value), visits=(actions, 0))
-        self.behaviour = Behaviour(config, seed)
+        self.behaviour = BehaviourPolicy(config, seed)
 
     @property
     def num_steps(self) -> int:
@@ -35,7 +39,7 @@ class ExpectedSarsa:
         return self.table.values("q", obs, self.config.initial_value)
 
     def act(self, obs: Array, carry: Carry, mode: Mode, mask: Array | None = None) -> tuple[Array, Carry, dict[str, Array]]:
-        return self.behaviour.act(self.values(obs), obs.shape[:2], mode), carry, {}
+        return self.behaviour.act(self.values(obs), obs.shape[:2], mode, mask), carry, {}
 
     def learn(self, batch: Rollout, progress: float) -> dict[str, float]:
         o, move = self.config, self.table.moves(batch)

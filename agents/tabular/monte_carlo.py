@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from ...store.arrays import Array, check_growing
 from ..protocol import Carry, Mode, Rollout, Spaces
 from ..registry import agent
-from .behaviour import Behaviour, TabularConfig, expected, step_size
+from .behaviour import BehaviourPolicy, TabularConfig, expected, step_size
 from .kernel import kernel
 from .table import Table, discrete
 from .traces import Held
@@ -22,6 +22,8 @@ class MonteCarlo:
     With the defaults an action value is the mean of the returns that followed it.
     """
 
+    masks: ClassVar[bool] = True
+
     class Config(TabularConfig):
         learning_rate: float = Field(1.0, gt=0, le=1, description="step size of a pair's first update")
         visit_decay: float = Field(1.0, ge=0, le=1, description="omega: the n-th update's is learning_rate / n^omega")
@@ -31,7 +33,7 @@ class MonteCarlo:
         actions = discrete("monte-carlo", spaces)
         self.config = config
         self.table = Table(q=(actions, config.initial_value), visits=(actions, 0), seen=(actions, 0))
-        self.behaviour = Behaviour(config, seed)
+        self.behaviour = BehaviourPolicy(config, seed)
         self.held = Held()  # the running episodes
 
     @property
@@ -46,7 +48,7 @@ class MonteCarlo:
         return self.table.values("q", obs, self.config.initial_value)
 
     def act(self, obs: Array, carry: Carry, mode: Mode, mask: Array | None = None) -> tuple[Array, Carry, dict[str, Array]]:
-        return self.behaviour.act(self.values(obs), obs.shape[:2], mode), carry, {}
+        return self.behaviour.act(self.values(obs), obs.shape[:2], mode, mask), carry, {}
 
     def learn(self, batch: Rollout, progress: float) -> dict[str, float]:
         o, move, held = self.config, self.table.moves(batch), self.held

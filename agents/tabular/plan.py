@@ -16,7 +16,7 @@ from .table import UNKNOWN, Table, discrete
 EPISODES = 8  # whose models are compared, to see whether the board is always the same
 
 
-class Seen(NamedTuple):
+class StateObservations(NamedTuple):
     """What an agent sees in each state of a model."""
 
     model: Model
@@ -25,7 +25,7 @@ class Seen(NamedTuple):
     state: Any  # the world's arrays of one copy, at the beginning of the model's episode
 
 
-def see(world: World, seed: int = 0, resets: int = 64) -> Seen:
+def see(world: World, seed: int = 0, resets: int = 64) -> StateObservations:
     """The model of the first episode with `seed`, and what its states look like.
 
     Raises ValueError, one line, where the world gives no model. `start` holds the beginnings of episodes whose states the
@@ -50,7 +50,7 @@ def see(world: World, seed: int = 0, resets: int = 64) -> Seen:
     many.set_state(arrays)
     start = StateIndex(model)(few.state._asdict())
     one = type(few.state)(*(np.array(array[:1]) for array in few.state))
-    return Seen(model, start[start >= 0], many.obs[:, 0].copy(), one)
+    return StateObservations(model, start[start >= 0], many.obs[:, 0].copy(), one)
 
 
 def fixed(world: World, seed: int = 0) -> bool:
@@ -82,7 +82,7 @@ def reachable(model: Model, start: Array) -> Array:
     return np.flatnonzero(seen)
 
 
-class Plan:
+class PlannedPolicy:
     """A solved world: an action for each observation that can come up. Raises ValueError where that is impossible."""
 
     def __init__(self, name: str, spaces: Spaces, solve: Callable[[Model], Solution]) -> None:

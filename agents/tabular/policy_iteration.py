@@ -8,7 +8,7 @@ from ...envs.solvers.mdp import policy_iteration
 from ...store.arrays import Array
 from ..protocol import AgentConfig, Carry, Mode, Rollout, Spaces
 from ..registry import agent
-from .plan import Plan
+from .plan import PlannedPolicy
 
 
 @agent("policy-iteration")
@@ -20,7 +20,7 @@ class PolicyIteration:
 
     def __init__(self, config: Config, spaces: Spaces, seed: int, threads: int = 1) -> None:
         self.config = config
-        self.plan = Plan("policy-iteration", spaces, lambda model: policy_iteration(model, config.gamma))
+        self.plan = PlannedPolicy("policy-iteration", spaces, lambda model: policy_iteration(model, config.gamma))
         self.num_steps = 32
 
     def initial(self, n: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -10,7 +10,7 @@ from pydantic import Field
 from ...store.arrays import Array, check_growing
 from ..protocol import Carry, Mode, Rollout, Spaces
 from ..registry import agent
-from .behaviour import Behaviour, TabularConfig, highest
+from .behaviour import BehaviourPolicy, TabularConfig, highest
 from .experience import COLUMNS, Experience, remember
 from .kernel import inner, kernel
 from .table import UNKNOWN, Table, discrete
@@ -22,6 +22,8 @@ class PrioritisedSweeping:
 
     Backups are full, an expectation over the model's outcomes, and need no step size.
     """
+
+    masks: ClassVar[bool] = True
 
     class Config(TabularConfig):
         planning: int = Field(10, ge=0, le=10_000, description="backups after each real step, at most")
@@ -37,7 +39,7 @@ class PrioritisedSweeping:
         )
         self.experience = Experience()
         self.queue = np.zeros(0, np.int64)  # a heap of pairs, row * actions + action, the highest priority first
-        self.behaviour = Behaviour(config, seed)
+        self.behaviour = BehaviourPolicy(config, seed)
 
     @property
     def num_steps(self) -> int:
@@ -51,7 +53,7 @@ class PrioritisedSweeping:
         return self.table.values("q", obs, self.config.initial_value)
 
     def act(self, obs: Array, carry: Carry, mode: Mode, mask: Array | None = None) -> tuple[Array, Carry, dict[str, Array]]:
-        return self.behaviour.act(self.values(obs), obs.shape[:2], mode), carry, {}
+        return self.behaviour.act(self.values(obs), obs.shape[:2], mode, mask), carry, {}
 
     def learn(self, batch: Rollout, progress: float) -> dict[str, float]:
         o, move, table, model = self.config, self.table.moves(batch), self.table, self.experience

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from ...store.arrays import Array, check_growing
 from ..protocol import Carry, Mode, Rollout, Spaces
 from ..registry import agent
-from .behaviour import Behaviour, OpponentConfig, highest, step_size
+from .behaviour import BehaviourPolicy, OpponentConfig, highest, step_size
 from .kernel import kernel
 from .table import Table, discrete, others
 
@@ -13,6 +15,8 @@ from .table import Table, discrete, others
 @agent("q-learning")
 class QLearning:
     """Off-policy control: action values of the greedy policy, whatever explores."""
+
+    masks: ClassVar[bool] = True
 
     class Config(OpponentConfig):
         pass
@@ -22,7 +26,7 @@ class QLearning:
         self.config = config
         blank = others("q-learning", spaces, config.opponent)
         self.table = Table(blank, q=(actions, config.initial_value), visits=(actions, 0))
-        self.behaviour = Behaviour(config, seed)
+        self.behaviour = BehaviourPolicy(config, seed)
 
     @property
     def num_steps(self) -> int:
@@ -36,7 +40,7 @@ class QLearning:
         return self.table.values("q", obs, self.config.initial_value)
 
     def act(self, obs: Array, carry: Carry, mode: Mode, mask: Array | None = None) -> tuple[Array, Carry, dict[str, Array]]:
-        return self.behaviour.act(self.values(obs), obs.shape[:2], mode), carry, {}
+        return self.behaviour.act(self.values(obs), obs.shape[:2], mode, mask), carry, {}
 
     def learn(self, batch: Rollout, progress: float) -> dict[str, float]:
         o, move = self.config, self.table.moves(batch)

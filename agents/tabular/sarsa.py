@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from ...store.arrays import Array, check_growing
 from ..protocol import Carry, Mode, Rollout, Spaces
 from ..registry import agent
-from .behaviour import Behaviour, OpponentConfig, expected, step_size
+from .behaviour import BehaviourPolicy, OpponentConfig, expected, step_size
 from .kernel import kernel
 from .table import Table, discrete, others
 from .traces import Held, credit
@@ -23,6 +23,8 @@ class Sarsa:
     so that with one copy and num_steps=1 every update and every choice comes in the order of the textbook. Where an episode
     is truncated there is no next action: then the expectation over the policy's, sum_a pi(a | S') Q(S', a), stands for it.
     """
+
+    masks: ClassVar[bool] = True
 
     class Config(OpponentConfig):
         n: int = Field(1, ge=1, le=1000, description="steps whose rewards are counted before an action value is trusted")
@@ -40,7 +42,7 @@ class Sarsa:
         self.config = config
         blank = others("sarsa", spaces, config.opponent)
         self.table = Table(blank, q=(actions, config.initial_value), visits=(actions, 0))
-        self.behaviour = Behaviour(config, seed)
+        self.behaviour = BehaviourPolicy(config, seed)
         self.held = Held()  # the transitions that wait
         self.trace = Held()
 
@@ -56,7 +58,7 @@ class Sarsa:
         return self.table.values("q", obs, self.config.initial_value)
 
     def act(self, obs: Array, carry: Carry, mode: Mode, mask: Array | None = None) -> tuple[Array, Carry, dict[str, Array]]:
-        return self.behaviour.act(self.values(obs), obs.shape[:2], mode), carry, {}
+        return self.behaviour.act(self.values(obs), obs.shape[:2], mode, mask), carry, {}
 
     def learn(self, batch: Rollout, progress: float) -> dict[str, float]:
         o, move, held, trace = self.config, self.table.moves(batch), self.held, self.trace

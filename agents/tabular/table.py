@@ -44,6 +44,10 @@ class Pool:
         """The whole column, room for later rows included; hold it no longer than until rows are added."""
         return self.columns[name]
 
+    def initial(self, name: str) -> Array:
+        """What a row of a column starts with, (1, width)."""
+        return self._fill[name]
+
     @property
     def room(self) -> int:
         return len(next(iter(self.columns.values())))
@@ -143,19 +147,39 @@ class Table:
         values[rows == UNKNOWN] = initial
         return values
 
-    def moves(self, batch: Rollout) -> Moves:
-        """The transitions of a rollout; enters all that was seen."""
-        steps, copies, agents = batch.reward.shape
-        streams = copies * agents
-        row = self.enter(batch.obs, 3).reshape(steps, streams)
-        after = np.concatenate((row[1:], self.enter(batch.last_obs).reshape(1, streams)))
-        by_copy = after.reshape(steps, copies, agents)
+    def moves(self, batch: Rollout, values: tuple[str, ...] = ("q",)) -> Moves:
+        """The transitions of a rollout; enters all that was seen.
+
+        With action masks the columns `values` hold -inf where an action was never legal: no maximum finds it, and an
+        expectation leaves it out.
+        """
+        steps, num_envs, agents = batch.reward.shape
+        streams = num_envs * agents
+        row = self._enter_legal(batch.obs, 3, batch.mask, values).reshape(steps, streams)
+        last = self._enter_legal(batch.last_obs, 2, batch.last_mask, values)
+        after = np.concatenate((row[1:], last.reshape(1, streams)))
+        by_env = after.reshape(steps, num_envs, agents)
         if batch.truncated.any():
-            by_copy[batch.truncated] = self.enter(batch.final_obs).reshape(-1, agents)
-        by_copy[batch.terminated] = UNKNOWN
+            by_env[batch.truncated] = self._enter_legal(batch.final_obs, 2, batch.final_mask, values).reshape(-1, agents)
+        by_env[batch.terminated] = UNKNOWN
         ended = np.repeat(batch.terminated | batch.truncated, agents, 1)
         shape = steps, streams
         return Moves(row, batch.action.reshape(shape), batch.reward.reshape(shape), after, ended)
+
+    def _enter_legal(self, obs: Array, lead: int, mask: Array | None, values: tuple[str, ...]) -> Array:
+        """`enter`, and what `mask` (..., actions) says of the rows into the columns `values`."""
+        before, rows = self.count, self.enter(obs, lead)
+        if mask is None or not values:
+            return rows
+        unique, place = np.unique(rows, return_inverse=True)
+        legal = np.zeros((len(unique), mask.shape[-1]), np.bool_)
+        np.logical_or.at(legal, place, mask.reshape(len(rows), -1))
+        for name in values:
+            old, initial = self._pool[name][unique], self._pool.initial(name)
+            never = np.isneginf(old)
+            new = (unique >= before)[:, None]
+            self._pool[name][unique] = np.where(legal, np.where(never, initial, old), np.where(new, -np.inf, old))
+        return rows
 
     def state(self) -> dict[str, Array]:
         """The rows, for checkpoints."""

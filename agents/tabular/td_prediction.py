@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, field_validator
@@ -21,10 +21,12 @@ from .traces import Held, credit
 class TDPrediction:
     """State values of a policy that stays as it is: all actions alike, or with given probabilities. It controls nothing."""
 
+    masks: ClassVar[bool] = True
+
     class Config(AgentConfig):
         method: Literal["td", "monte-carlo"] = Field("td", description="bootstrap, or take the returns of whole episodes")
         policy: tuple[float, ...] | None = Field(None, description="probability of each action in every state; null: uniform")
-        num_steps: int = Field(16, ge=1, le=100_000, description="steps per copy between updates")
+        num_steps: int = Field(16, ge=1, le=100_000, description="steps per environment between updates")
         gamma: float = Field(0.99, ge=0, le=1)
         learning_rate: float = Field(1.0, gt=0, le=1, description="step size of a state's first update")
         visit_decay: float = Field(0.8, ge=0, le=1, description="omega: the n-th update's is learning_rate / n^omega")
@@ -61,10 +63,17 @@ class TDPrediction:
         return self.table.values("v", obs, self.config.initial_value)
 
     def act(self, obs: Array, carry: Carry, mode: Mode, mask: Array | None = None) -> tuple[Array, Carry, dict[str, Array]]:
-        return self.rng.choice(self.actions, size=obs.shape[:2], p=self.config.policy), carry, {}
+        if mask is None:
+            return self.rng.choice(self.actions, size=obs.shape[:2], p=self.config.policy), carry, {}
+        share = mask * np.asarray(self.config.policy or [1.0] * self.actions)  # (N, A, actions), given that it is legal
+        if not share.any(-1).all():
+            raise ValueError("agent td-prediction: policy has probability 0 for all legal actions of a state")
+        cumulative = share.cumsum(-1)
+        u = self.rng.random((*obs.shape[:2], 1)) * cumulative[..., -1:]
+        return (cumulative <= u).sum(-1), carry, {}
 
     def learn(self, batch: Rollout, progress: float) -> dict[str, float]:
-        o, move, held = self.config, self.table.moves(batch), self.held
+        o, move, held = self.config, self.table.moves(batch, ()), self.held
         move = move._replace(action=np.zeros_like(move.action))  # a value has one column
         held.reserve(move.row.shape[1], len(move.row) + 1)
         memory = held.length, held.row, held.action, held.number

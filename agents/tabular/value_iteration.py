@@ -8,7 +8,7 @@ from ...envs.solvers.mdp import value_iteration
 from ...store.arrays import Array
 from ..protocol import AgentConfig, Carry, Mode, Rollout, Spaces
 from ..registry import agent
-from .plan import Plan
+from .plan import PlannedPolicy
 
 
 @agent("value-iteration")
@@ -21,7 +21,7 @@ class ValueIteration:
 
     def __init__(self, config: Config, spaces: Spaces, seed: int, threads: int = 1) -> None:
         self.config = config
-        self.plan = Plan("value-iteration", spaces, lambda model: value_iteration(model, config.gamma, config.tol))
+        self.plan = PlannedPolicy("value-iteration", spaces, lambda model: value_iteration(model, config.gamma, config.tol))
         self.num_steps = 32
 
     def initial(self, n: int) -> None:

@@ -150,7 +150,7 @@ class HMM:
     """
 
     class Config(ComponentConfig):
-        states: int = Field(8, ge=1)
+        states: int = Field(8, ge=1, description="hidden states")
         prior: float = Field(0.0, ge=0, description="count given to everything before Baum-Welch counts; 0: maximum likelihood")
         concentration: float = Field(1.0, ge=0.01, description="of the Dirichlet distributions that it begins with")
         sweeps: int = Field(1, ge=1, le=10_000, description="of Baum-Welch over each rollout")

@@ -1,6 +1,6 @@
 """Beliefs: what an agent remembers of an episode. The interface, and the functions that every belief shares.
 
-B rows (copies), T steps, D numbers in a code, K in an action (0 where actions are not remembered). A state is what a belief
+B rows (environments), T steps, D numbers in a code, K in an action (0: actions are not an input). A state is what a belief
 carries from step to step: tensors whose first axis is the row. One belief, one file: `frames`, `recurrent`, `tcn`,
 `transformer`, `hmm`.
 """

@@ -48,11 +48,13 @@ class _Layer(nn.Module):
     def __init__(self, width: int, gate: str, distances: bool) -> None:
         super().__init__()
         self.norm1, self.qkv, self.out = nn.LayerNorm(width), nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.far = nn.Linear(width, width, bias=False) if distances else None  # keys of distances
+        self.far = (
+            nn.Linear(width, width, bias=False) if distances else None
+        )  # keys of distances; checkpoints hold it under this name
         self.norm2, self.up, self.down = nn.LayerNorm(width), nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
         self.join1, self.join2 = (_Gate(width) if gate == "gru" else _Residual() for _ in range(2))
 
-    def finish(self, x: Tensor, attended: Tensor) -> Tensor:
+    def join(self, x: Tensor, attended: Tensor) -> Tensor:
         x = self.join1(x, self.out(attended))
         return self.join2(x, self.down(self.up(self.norm2(x)).relu()))  # type: ignore[no-any-return]
 
@@ -86,9 +88,9 @@ class Transformer:
     class Config(ComponentConfig):
         width: int = Field(64, ge=1, description="numbers in a belief")
         heads: int = Field(4, ge=1, description="heads of attention; they share the width")
-        layers: int = Field(2, ge=1)
+        layers: int = Field(2, ge=1, description="layers of attention")
         window: int = Field(64, ge=1, description="steps that a layer attends to, the newest among them")
-        distances: bool = Field(True, description="how far back a step is counts, too; false: contents alone")
+        distances: bool = Field(True, description="how position_scores back a step is counts, too; false: contents alone")
         gate: Literal["residual", "gru"] = Field("residual", description="how a layer joins its input: sum, or gate of GTrXL")
 
         @model_validator(mode="after")
@@ -109,7 +111,7 @@ class Transformer:
                     layer.out.weight.mul_(0.1)
                     layer.down.weight.mul_(0.1)
         angle = torch.arange(config.window).unsqueeze(1) * 1e-4 ** (torch.arange(0, config.width, 2) / config.width)
-        self.waves = torch.cat([angle.sin(), angle.cos()], 1)  # e, (window, width)
+        self.sinusoids = torch.cat([angle.sin(), angle.cos()], 1)  # e, (window, width)
 
     def initial(self, n: int) -> State:
         shape = (n, self.config.heads, self.config.window, self.size // self.config.heads)
@@ -138,11 +140,11 @@ class Transformer:
                 keys, values = state[f"key{k}"], state[f"value{k}"]
                 for part, row in zip((keys, values), new, strict=True):
                     part.scatter_(2, place.expand_as(row), row)
-                far = None
+                position_scores = None
                 if layer.far is not None:
-                    far = q @ self._far(layer.far)
-                    far = far.gather(-1, distance[:, None, None].expand_as(far))
-                x = layer.finish(x, self._attend(q, keys, values, far, hidden))
+                    position_scores = q @ self._position_keys(layer.far)
+                    position_scores = position_scores.gather(-1, distance[:, None, None].expand_as(position_scores))
+                x = layer.join(x, self._attend(q, keys, values, position_scores, hidden))
             age += 1
             return self.net.norm(x).squeeze(1)  # type: ignore[no-any-return]
 
@@ -173,8 +175,10 @@ class Transformer:
                 whole = torch.cat([_pick(state[f"{part}{k}"], before), row], 2)  # (B, heads, P + T, d)
                 new[f"{part}{k}"] = _pick(whole, source).masked_fill(empty, 0.0)
                 rows[part == "value"] = whole
-            far = None if layer.far is None else _by_place(q @ self._far(layer.far)[..., : past + t], past)
-            x = layer.finish(x, self._attend(q, rows[0], rows[1], far, hidden.unsqueeze(1)))
+            position_scores = (
+                None if layer.far is None else _by_place(q @ self._position_keys(layer.far)[..., : past + t], past)
+            )
+            x = layer.join(x, self._attend(q, rows[0], rows[1], position_scores, hidden.unsqueeze(1)))
         return self.net.norm(x), new
 
     def _heads(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -182,17 +186,17 @@ class Transformer:
         q, k, v = qkv.unflatten(-1, (3, self.config.heads, -1)).permute(2, 0, 3, 1, 4)
         return q, k, v
 
-    def _far(self, r: nn.Module) -> Tensor:
+    def _position_keys(self, r: nn.Module) -> Tensor:
         """R e_j of each head, (heads, d, window)."""
-        far: Tensor = r(self.waves)
-        heads: Tensor = far.unflatten(1, (self.config.heads, -1))
+        keys: Tensor = r(self.sinusoids)
+        heads: Tensor = keys.unflatten(1, (self.config.heads, -1))
         return heads.permute(1, 2, 0)
 
-    def _attend(self, q: Tensor, k: Tensor, v: Tensor, far: Tensor | None, hidden: Tensor) -> Tensor:
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, position_scores: Tensor | None, hidden: Tensor) -> Tensor:
         """Queries (B, heads, T, d), keys and values (B, heads, S, d), scores of distances (B, heads, T, S) -> (B, T, width);
         `hidden`, what is not seen, spreads to (B, heads, T, S)."""
-        near = q @ k.mT
-        score = (near if far is None else near + far) / math.sqrt(q.shape[-1])
+        content_scores = q @ k.mT
+        score = (content_scores if position_scores is None else content_scores + position_scores) / math.sqrt(q.shape[-1])
         y: Tensor = score.masked_fill(hidden, -math.inf).softmax(-1) @ v
         return y.transpose(1, 2).flatten(2)
 
@@ -208,15 +212,15 @@ def _pick(rows: Tensor, index: Tensor) -> Tensor:
     return rows.gather(2, index[:, None, :, None].expand(-1, rows.shape[1], -1, rows.shape[3]))
 
 
-def _by_place(far: Tensor, past: int) -> Tensor:
+def _by_place(position_scores: Tensor, past: int) -> Tensor:
     """Scores by distance (B, heads, T, J), J <= `past` + T, as scores by key (B, heads, T, past + T).
 
     The key at s is at distance past + t - s. With distances in reverse, and zeros behind each row to make it past + T + 1 long,
     the next row of the result begins one number earlier in its row: all of it is one piece of memory (Dai et al. 2019, appendix
     B). Distances below 0 and from J on show what stands beside, finite, and are to be hidden.
     """
-    t, keys = far.shape[2], past + far.shape[2]
-    long = pad(far.flip(-1), (0, keys + 1 - far.shape[3])).flatten(2)
-    first = far.shape[3] - 1 - past
+    t, keys = position_scores.shape[2], past + position_scores.shape[2]
+    long = pad(position_scores.flip(-1), (0, keys + 1 - position_scores.shape[3])).flatten(2)
+    first = position_scores.shape[3] - 1 - past
     found: Tensor = long[..., first : first + t * keys].unflatten(2, (t, keys))
     return found

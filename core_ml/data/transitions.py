@@ -42,16 +42,23 @@ class Replay:
     prioritised replay (Schaul et al. 2016, arXiv:1511.05952), 0 for uniform.
     """
 
-    def __init__(self, buffer_size: int, inputs: int, dtype: npt.DTypeLike, n: int = 1, priority: float = 0.0) -> None:
+    def __init__(
+        self, buffer_size: int, inputs: int, dtype: npt.DTypeLike, n: int = 1, priority: float = 0.0, masked: int = 0
+    ) -> None:
         self.buffer_size, self.n, self.priority = buffer_size, n, priority
         self.obs, self.next_obs = np.zeros((buffer_size, inputs), dtype), np.zeros((buffer_size, inputs), dtype)
         self.action, self.reward = np.zeros(buffer_size, np.int64), np.zeros(buffer_size, np.float32)
+        # bool (buffer_size, actions): legal actions of `next_obs`; None without action masks (`masked` is 0, else their number)
+        self.next_mask: Array | None = np.ones((buffer_size, masked), np.bool_) if masked else None
         self.terminated, self.truncated = np.zeros(buffer_size, np.bool_), np.zeros(buffer_size, np.bool_)
         self.head = self.streams = self.latest = 0  # rows written in all; M; rows that became ready by the last `add`
         self.tree = SumTree(buffer_size) if priority else None
         self.largest = 1.0  # of all priorities so far
 
-    def add(self, obs: Array, action: Array, reward: Array, next_obs: Array, terminated: Array, truncated: Array) -> None:
+    def add(
+        self, obs: Array, action: Array, reward: Array, next_obs: Array, terminated: Array, truncated: Array,
+        next_mask: Array | None = None,
+    ) -> None:  # fmt: skip
         """T steps of M streams: obs and next_obs (T, M, D), the others (T, M). `next_obs` is the last observation of an
         episode that was truncated; where an episode terminated it is not used."""
         steps, streams = reward.shape
@@ -70,6 +77,10 @@ class Replay:
             (self.terminated, terminated), (self.truncated, truncated),
         ):  # fmt: skip
             here[at] = new.reshape(len(at), *here.shape[1:])
+        if self.next_mask is not None:
+            if next_mask is None:
+                raise ValueError("a replay with action masks cannot take steps without them")
+            self.next_mask[at] = next_mask.reshape(len(at), -1)
         self.head += len(at)
         _, high = self.ready
         self.latest = high - before
@@ -122,6 +133,8 @@ class Replay:
         """Everything as arrays by name; large ones are this object's arrays, not copies."""
         names = ("obs", "next_obs", "action", "reward", "terminated", "truncated")
         state = {name: getattr(self, name) for name in names}
+        if self.next_mask is not None:
+            state["next_mask"] = self.next_mask
         state["counters"] = np.array([self.head, self.streams, self.latest], np.int64)
         if self.tree:
             state |= {"priority": self.tree.leaves, "largest": np.array(self.largest)}
@@ -131,6 +144,8 @@ class Replay:
         """Put back what `state` gave."""
         for name in ("obs", "next_obs", "action", "reward", "terminated", "truncated"):
             getattr(self, name)[...] = state[name]
+        if self.next_mask is not None:
+            self.next_mask[...] = state["next_mask"]
         self.head, self.streams, self.latest = (int(x) for x in state["counters"])
         if self.tree:
             self.tree.set(np.arange(self.buffer_size), state["priority"])

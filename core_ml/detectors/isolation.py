@@ -13,7 +13,7 @@ from ...store.arrays import Array
 from ..component import component
 from ..observations import Observation
 from .conformal import Conformal
-from .protocol import DetectorConfig, Seen, with_threshold, without_threshold
+from .protocol import DetectorConfig, ObservedSteps, with_threshold, without_threshold
 
 LEAF = -1  # in `feature`
 
@@ -28,7 +28,7 @@ class Isolation:
     """
 
     class Config(DetectorConfig):
-        trees: int = Field(100, ge=1, le=10_000)
+        trees: int = Field(100, ge=1, le=10_000, description="trees of the forest")
         sample: int = Field(256, ge=2, le=65_536, description="observations that a tree is grown from")
         memory: int = Field(4096, ge=2, description="observations kept")
         grid_input: Literal["one-hot", "scaled"] = Field(
@@ -46,7 +46,7 @@ class Isolation:
         self.left, self.right = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
         self.length = np.zeros(shape)  # h of what ends in a leaf, over c(n)
 
-    def update(self, seen: Seen, generator: torch.Generator) -> dict[str, float]:
+    def update(self, seen: ObservedSteps, generator: torch.Generator) -> dict[str, float]:
         self.observation.check(seen.obs)
         self._keep(seen.obs.numpy(), generator)
         rows = self._numbers(torch.from_numpy(self.kept[: int(self.seen)]))
@@ -83,7 +83,7 @@ class Isolation:
             ends = depths(tree) + average_path(tree.n_node_samples)
             self.length[t, :n] = np.where(inner, 0.0, ends) / average_path(np.array([forest.max_samples_]))[0]
 
-    def score(self, seen: Seen) -> Array:
+    def score(self, seen: ObservedSteps) -> Array:
         rows, tree = self._numbers(seen.obs), np.arange(self.config.trees)
         node = np.zeros((len(rows), len(tree)), np.int64)  # (B, T): where each observation is in each tree
         while True:

@@ -14,7 +14,7 @@ from ..observations import Observation
 from ..optim.parallel import one_thread_each
 from .conformal import Conformal
 from .mahalanobis import MOST, merge, shrunk
-from .protocol import DetectorConfig, Seen, with_threshold, without_threshold
+from .protocol import DetectorConfig, ObservedSteps, with_threshold, without_threshold
 
 
 @component("detector", "linear-surprise")
@@ -45,18 +45,18 @@ class LinearSurprise:
         self.threshold = Conformal(config.alpha)
         self._solve()
 
-    def update(self, seen: Seen, generator: torch.Generator) -> dict[str, float]:
+    def update(self, seen: ObservedSteps, generator: torch.Generator) -> dict[str, float]:
         merge(self.count, self.mean, self.scatter, self._numbers(seen.rows(~seen.is_first)).numpy())
         self._solve()
         return {"rows": float(self.count), "unexplained": self.unexplained}
 
-    def score(self, seen: Seen) -> Array:
+    def score(self, seen: ObservedSteps) -> Array:
         off = self._numbers(seen) - torch.from_numpy(self.mean)
         left = off[:, self.inputs :] - off[:, : self.inputs] @ self.slope.T
         found: Array = (left @ self.whiten.T).norm(dim=1).numpy()
         return np.where(seen.is_first.numpy(), np.nan, found)
 
-    def _numbers(self, seen: Seen) -> torch.Tensor:
+    def _numbers(self, seen: ObservedSteps) -> torch.Tensor:
         """(B, p) float64: x, a, x' - x."""
         one_thread_each()
         x, after = (self.observation.rows(part, False).double() for part in (seen.before, seen.obs))

@@ -15,7 +15,7 @@ from ..component import component
 from ..observations import Observation
 from ..optim.parallel import one_thread_each
 from .conformal import Conformal
-from .protocol import DetectorConfig, Seen, with_threshold, without_threshold
+from .protocol import DetectorConfig, ObservedSteps, with_threshold, without_threshold
 
 MOST = 4096  # numbers in an observation: the covariance has their square
 
@@ -47,11 +47,11 @@ class Mahalanobis:
         self.threshold = Conformal(config.alpha)
         self.whiten = torch.eye(size, dtype=torch.float64)  # W with W' W = C^-1
 
-    def update(self, seen: Seen, generator: torch.Generator) -> dict[str, float]:
+    def update(self, seen: ObservedSteps, generator: torch.Generator) -> dict[str, float]:
         merge(self.count, self.mean, self.scatter, self._numbers(seen.obs).numpy())
         return {"shrinkage": self._invert(), "rows": float(self.count)}
 
-    def score(self, seen: Seen) -> Array:
+    def score(self, seen: ObservedSteps) -> Array:
         off = self._numbers(seen.obs) - torch.from_numpy(self.mean)
         found: Array = (off @ self.whiten.T).norm(dim=1).numpy()
         return found

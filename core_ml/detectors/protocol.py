@@ -19,7 +19,7 @@ from ..component import ComponentConfig
 from .conformal import Conformal
 
 
-class Seen(NamedTuple):
+class ObservedSteps(NamedTuple):
     """B steps: what is seen now, and what was seen and done a step before."""
 
     obs: Tensor  # (B, *shape), as an `Observation` has them
@@ -27,8 +27,8 @@ class Seen(NamedTuple):
     action: Tensor  # int64 (B,) or float32 (B, D)
     is_first: Tensor  # bool (B,): an episode begins; `before` and `action` mean nothing
 
-    def rows(self, which: Tensor) -> Seen:
-        return Seen(*(part[which] for part in self))
+    def rows(self, which: Tensor) -> ObservedSteps:
+        return ObservedSteps(*(part[which] for part in self))
 
 
 class DetectorConfig(ComponentConfig):
@@ -42,11 +42,11 @@ class Detector(Protocol):
 
     threshold: Conformal
 
-    def update(self, seen: Seen, generator: torch.Generator) -> dict[str, float]:
+    def update(self, seen: ObservedSteps, generator: torch.Generator) -> dict[str, float]:
         """Learn from B steps; metrics. All of a training set at once, or part by part."""
         ...
 
-    def score(self, seen: Seen) -> Array:
+    def score(self, seen: ObservedSteps) -> Array:
         """float64 (B,). NaN: no opinion, as of the first step of an episode where steps are judged."""
         ...
 

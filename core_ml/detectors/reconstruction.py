@@ -1,4 +1,4 @@
-"""Reconstruction error as a detector: what a coder learned to say, it says well; what it never saw, it says badly."""
+"""Reconstruction error as a detector: an autoencoder reconstructs well what it was trained on, and badly what it never saw."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from ..encoders.vae import VAE
 from ..encoders.vq_vae import VQVAE
 from ..observations import Observation
 from .conformal import Conformal
-from .protocol import DetectorConfig, Seen, with_threshold, without_threshold
+from .protocol import DetectorConfig, ObservedSteps, with_threshold, without_threshold
 
-CODERS: dict[str, Any] = {"autoencoder": Autoencoder, "vae": VAE, "vq-vae": VQVAE, "classical": Classical}
+ENCODERS: dict[str, Any] = {"autoencoder": Autoencoder, "vae": VAE, "vq-vae": VQVAE, "classical": Classical}
 
 
 @component("detector", "reconstruction")
@@ -32,14 +32,14 @@ class Reconstruction:
     """
 
     class Config(DetectorConfig):
-        coder: Literal["autoencoder", "vae", "vq-vae", "classical"] = Field("autoencoder", description="who says it again")
+        coder: Literal["autoencoder", "vae", "vq-vae", "classical"] = Field("autoencoder", description="what reconstructs")
         options: dict[str, Any] = Field({"size": 8}, description="the coder's own, such as size; classical: estimator=pca")
         steps: int = Field(50, ge=1, le=1_000_000, description="of gradient, for each update; classical learns in one")
         batch_size: int = Field(128, ge=1, description="observations of a gradient step")
 
     def __init__(self, config: Config, observation: Observation, seed: int) -> None:
         self.config, self.observation = config, observation
-        cls = CODERS[config.coder]
+        cls = ENCODERS[config.coder]
         try:
             options = cls.Config(**config.options)
         except ValidationError as error:
@@ -49,31 +49,31 @@ class Reconstruction:
                 f"detector reconstruction: coder {config.coder}: options.{where}: {first['msg']}; "
                 f"it has {', '.join(cls.Config.model_fields)}"
             ) from None
-        self.coder = cls(options, observation, seed)
+        self.encoder = cls(options, observation, seed)
         self.threshold = Conformal(config.alpha)
 
-    def update(self, seen: Seen, generator: torch.Generator) -> dict[str, float]:
+    def update(self, seen: ObservedSteps, generator: torch.Generator) -> dict[str, float]:
         """`steps` gradient steps, each on `batch_size` of the observations drawn with replacement; the last one's metrics."""
         metrics: dict[str, float] = {}
-        if isinstance(self.coder, Classical):
-            return self.coder.update(seen.obs, generator)
+        if isinstance(self.encoder, Classical):
+            return self.encoder.update(seen.obs, generator)
         for _ in range(self.config.steps):
             drawn = torch.randint(len(seen.obs), (min(self.config.batch_size, len(seen.obs)),), generator=generator)
-            metrics = self.coder.update(seen.obs[drawn], generator)
+            metrics = self.encoder.update(seen.obs[drawn], generator)
         return metrics
 
-    def score(self, seen: Seen) -> Array:
+    def score(self, seen: ObservedSteps) -> Array:
         with torch.no_grad():
             error: Array = self._error(seen.obs).double().numpy()
         return error
 
     def _error(self, obs: Tensor) -> Tensor:
-        code = self.coder.encode(obs)
-        if not isinstance(self.coder, Classical):
-            likelihood: Tensor = self.coder.coder.log_prob(code, obs)
+        code = self.encoder.encode(obs)
+        if not isinstance(self.encoder, Classical):
+            likelihood: Tensor = self.encoder.autoencoder.log_prob(code, obs)
             return -likelihood
-        rows = self.observation.rows(obs, self.coder.one_hot).numpy().astype(np.float64)
-        back = self.coder.estimator.inverse_transform(code.numpy().astype(np.float64))
+        rows = self.observation.rows(obs, self.encoder.one_hot).numpy().astype(np.float64)
+        back = self.encoder.estimator.inverse_transform(code.numpy().astype(np.float64))
         return torch.from_numpy(np.square(rows - back).sum(1))
 
     def calibrate(self, scores: Array) -> float:
@@ -83,8 +83,8 @@ class Reconstruction:
         return self.threshold.flag(scores)
 
     def state_dict(self) -> dict[str, Array]:
-        return with_threshold(self.coder.state_dict(), self.threshold)
+        return with_threshold(self.encoder.state_dict(), self.threshold)
 
     def load_state_dict(self, state: dict[str, Array]) -> None:
-        own = without_threshold(state, self.coder.state_dict(), self.threshold, "detector reconstruction")
-        self.coder.load_state_dict(own)
+        own = without_threshold(state, self.encoder.state_dict(), self.threshold, "detector reconstruction")
+        self.encoder.load_state_dict(own)

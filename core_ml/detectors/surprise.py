@@ -12,7 +12,7 @@ from ...store.arrays import Array
 from ..component import component
 from ..observations import Observation
 from .conformal import Conformal
-from .protocol import DetectorConfig, Seen, with_threshold, without_threshold
+from .protocol import DetectorConfig, ObservedSteps, with_threshold, without_threshold
 
 
 @component("detector", "surprise")
@@ -40,21 +40,21 @@ class Surprise:
         self.pairs, self.triples, self.ends = (np.zeros(0, np.uint64) for _ in range(3))  # keys, ascending
         self.pair_counts, self.triple_counts = np.zeros(0, np.int64), np.zeros(0, np.int64)
 
-    def update(self, seen: Seen, generator: torch.Generator) -> dict[str, float]:
+    def update(self, seen: ObservedSteps, generator: torch.Generator) -> dict[str, float]:
         pair, triple, end = self._keys(seen.rows(~seen.is_first))
         self.pairs, self.pair_counts = counted(self.pairs, self.pair_counts, pair)
         self.triples, self.triple_counts = counted(self.triples, self.triple_counts, triple)
         self.ends = np.union1d(self.ends, end)
         return {"pairs": float(len(self.pairs)), "triples": float(len(self.triples))}
 
-    def score(self, seen: Seen) -> Array:
+    def score(self, seen: ObservedSteps) -> Array:
         pair, triple, _ = self._keys(seen)
         c = self.config.prior
         times = look_up(self.triples, self.triple_counts, triple) + c / (len(self.ends) + 1)
         found: Array = np.log(look_up(self.pairs, self.pair_counts, pair) + c) - np.log(times)
         return np.where(seen.is_first.numpy(), np.nan, found)
 
-    def _keys(self, seen: Seen) -> tuple[Array, Array, Array]:
+    def _keys(self, seen: ObservedSteps) -> tuple[Array, Array, Array]:
         """Keys of (x, a), of (x, a, x') and of x', uint64 (B,)."""
         self.observation.check(seen.obs)
         begin = np.full(len(seen.obs), GOLDEN)
@@ -86,7 +86,7 @@ class Surprise:
 
 
 def hashed(rows: Tensor, begin: Array) -> Array:
-    """64 well-mixed bits of each row's bytes, uint64 (B,), going on from `begin` (B,): multiply and fold, as splitmix64 does.
+    """64 well-mixed bits of each row's bytes, uint64 (B,), continued from `begin` (B,): multiply and fold, as splitmix64 does.
 
     Two of a million different rows share theirs with a chance of 3e-8.
     """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -9,7 +11,7 @@ from torch import Tensor
 from ...store.arrays import Array, check_arrays
 from ..component import component
 from ..observations import Observation
-from .autoencoding import AutoencoderModule, CoderConfig
+from .autoencoding import AutoencoderConfig, AutoencoderModule
 
 
 @component("encoder", "autoencoder")
@@ -19,39 +21,45 @@ class Autoencoder:
     Obs (B, *shape) as `observation` has them, codes float32 (B, size). Gradients flow through `encode`.
     """
 
-    class Config(CoderConfig):
+    class Config(AutoencoderConfig):
         size: int = Field(32, ge=1, le=4096, description="numbers in a code")
         noise: float = Field(0.0, ge=0, description="deviation of noise on what the encoder reads while it learns")
         dropout: float = Field(0.0, ge=0, lt=1, description="up to this share of pixels is 0 while it learns")
 
+    can_decode: ClassVar[bool] = True
+
     def __init__(self, config: Config, observation: Observation, seed: int) -> None:
         self.config, self.observation, self.size = config, observation, config.size
-        self.coder = AutoencoderModule(config, observation, self.size, self.size, seed)
+        self.autoencoder = AutoencoderModule(config, observation, self.size, self.size, seed)
 
     def encode(self, obs: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        return self.coder.encode(obs)
+        return self.autoencoder.encode(obs)
 
     def decode(self, code: Tensor) -> Tensor:
-        return self.coder.decode(code)
+        return self.autoencoder.decode(code)
 
     def update(self, obs: Tensor, generator: torch.Generator) -> dict[str, float]:
         """One step of Adam on B observations. The code is made of a corrupted one, and judged by the clean one."""
-        coder, o = self.coder, self.config
-        coder.look(obs)
+        autoencoder, o = self.autoencoder, self.config
+        autoencoder.update_statistics(obs)
         share = o.dropout * torch.rand(len(obs), generator=generator)  # some see nearly all: from these it learns what to say
-        rows = coder.rows(blank(obs, self.observation, share, generator) if o.dropout else obs)
+        rows = autoencoder.rows(blank(obs, self.observation, share, generator) if o.dropout else obs)
         if o.noise:
             rows = rows + o.noise * torch.randn(rows.shape, generator=generator)
-        code = coder.model["encoder"](rows)
-        loss = -coder.log_prob(code, obs).mean()
-        return {"loss": loss.item(), "grad_norm": coder.step(loss)}
+        code = autoencoder.model["encoder"](rows)
+        loss = -autoencoder.log_prob(code, obs).mean()
+        return {"loss": loss.item(), "grad_norm": autoencoder.step(loss)}
+
+    @property
+    def num_parameters(self) -> int:
+        return self.autoencoder.parameters.flat.size
 
     def state_dict(self) -> dict[str, Array]:
-        return self.coder.state()
+        return self.autoencoder.state()
 
     def load_state_dict(self, state: dict[str, Array]) -> None:
         check_arrays(state, self.state_dict(), "encoder autoencoder")
-        self.coder.load(state)
+        self.autoencoder.load(state)
 
 
 def blank(obs: Tensor, observation: Observation, share: Tensor, generator: torch.Generator) -> Tensor:

@@ -23,7 +23,7 @@ from ..optim.parameters import Parameters
 Kind = Literal["auto", "gaussian", "bernoulli", "categorical"]
 
 
-class CoderConfig(ComponentConfig):
+class AutoencoderConfig(ComponentConfig):
     """Options of both networks and of what is said about observations."""
 
     network: Literal["auto", "mlp", "cnn"] = Field("auto", description="auto: cnn from 1,024 cells on, else mlp")
@@ -95,19 +95,19 @@ class AutoencoderModule:
     Parameters begin orthogonal, from `seed` alone; outputs of both networks begin small.
     """
 
-    def __init__(self, config: CoderConfig, observation: Observation, code: int, features: int, seed: int) -> None:
+    def __init__(self, config: AutoencoderConfig, observation: Observation, code: int, features: int, seed: int) -> None:
         keep_memory()
         self.config, self.observation = config, observation
         self.likelihood = Likelihood.of(config.likelihood, observation, config.sigma)
         with torch.device("meta"):  # no draws from torch's global generator
             model = networks(config, observation, code, features, self.likelihood.one_hot)
         self.model = model.to_empty(device="cpu")
-        memory = Parameters({name: tuple(p.shape) for name, p in self.model.named_parameters()})
-        memory.initialise(np.random.default_rng(seed))
+        parameters = Parameters({name: tuple(p.shape) for name, p in self.model.named_parameters()})
+        parameters.initialise(np.random.default_rng(seed))
         for net, gain in (("encoder", 0.5), ("decoder", 0.1)):
-            last = [name for name in memory.shapes if name.startswith(net)][-2]  # the weight of its last layer
-            memory.views(memory.flat)[last] *= gain
-        self.memory, self.optimiser = memory, FlatAdam(self.model, parameters=memory)
+            last = [name for name in parameters.shapes if name.startswith(net)][-2]  # the weight of its last layer
+            parameters.views(parameters.flat)[last] *= gain
+        self.parameters, self.optimiser = parameters, FlatAdam(self.model, parameters=parameters)
         channels, h, w = observation.planes(config.grid_input == "one-hot")
         self.normaliser = RunningNormaliser(channels * h * w) if config.normalise else None
         self.scale: Tensor | None = None  # float32 (2, C H W): what to subtract, then what to multiply by
@@ -142,7 +142,7 @@ class AutoencoderModule:
             target = self._scaled(target)
         return self.likelihood.log_prob(self._outputs(code), target)
 
-    def look(self, obs: Tensor) -> None:
+    def update_statistics(self, obs: Tensor) -> None:
         """Count `obs` in mean and deviation of what the encoder reads, unless a number in it is not finite."""
         rows = self.observation.rows(obs, self.config.grid_input == "one-hot")
         if self.normaliser and rows.isfinite().all():
@@ -178,18 +178,18 @@ class AutoencoderModule:
     def state(self) -> dict[str, Array]:
         """Everything as arrays by name, copied."""
         normaliser = self.normaliser.state() if self.normaliser else {}
-        state = self.memory.state() | {f"normaliser.{name}": array for name, array in normaliser.items()}
+        state = self.parameters.state() | {f"normaliser.{name}": array for name, array in normaliser.items()}
         return {name: array.copy() for name, array in state.items()}
 
     def load(self, state: dict[str, Array]) -> None:
         """Put back what `state` gave; the component whose part this is has checked it."""
-        self.memory.load(state)
+        self.parameters.load(state)
         if self.normaliser:
             self.normaliser.load({name.removeprefix("normaliser."): array for name, array in state.items()})
         self._measure()
 
 
-def networks(config: CoderConfig, observation: Observation, code: int, features: int, one_hot: bool) -> nn.ModuleDict:
+def networks(config: AutoencoderConfig, observation: Observation, code: int, features: int, one_hot: bool) -> nn.ModuleDict:
     """`encoder` (B, C H W) -> (B, features) and `decoder` (B, code) -> (B, C' H W), C' planes by `one_hot`."""
     channels, h, w = observation.planes(config.grid_input == "one-hot")
     out = observation.planes(one_hot)[0]

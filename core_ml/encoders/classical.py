@@ -6,7 +6,7 @@ from __future__ import annotations
 import copy
 import importlib
 import warnings
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -52,6 +52,8 @@ class Classical:
         memory: int = Field(4096, ge=2, description="rows to be fitted anew to, for estimators without partial_fit")
         refit_every: int = Field(1, ge=1, description="updates until it is fitted anew, for estimators without partial_fit")
 
+    num_parameters: ClassVar[int] = 0  # none by gradient descent
+
     def __init__(self, config: Config, observation: Observation, seed: int, estimator: Any = None) -> None:
         self.config, self.observation = config, observation
         self.one_hot = config.grid_input == "one-hot"
@@ -59,7 +61,7 @@ class Classical:
         self.updates, self.seen = np.array(0, np.int64), np.array(0, np.int64)
         self.fresh = _made(config) if estimator is None else copy.deepcopy(estimator)
         self.what = f"encoder classical: {type(self.fresh).__name__}"
-        self.incremental = hasattr(self.fresh, "partial_fit")
+        self.incremental, self.can_decode = hasattr(self.fresh, "partial_fit"), hasattr(self.fresh, "inverse_transform")
         options = self.fresh.get_params() if hasattr(self.fresh, "get_params") else {}
         self.random = [k for k, v in options.items() if k.split("__")[-1] == "random_state" and v is None]
         dtype = np.float32 if observation.kind == "vector" else np.uint8
@@ -89,7 +91,7 @@ class Classical:
 
     def decode(self, code: Tensor) -> Tensor:
         """The observations nearest to the estimator's `inverse_transform`, (B, *shape); ValueError where it has none."""
-        if not hasattr(self.estimator, "inverse_transform"):
+        if not self.can_decode:
             raise ValueError(f"{self.what} has no inverse_transform: it cannot decode")
         rows = np.asarray(self.estimator.inverse_transform(code.detach().numpy().astype(np.float64)), np.float32)
         return self.observation.unrows(torch.from_numpy(np.ascontiguousarray(rows)), self.one_hot)

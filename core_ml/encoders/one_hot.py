@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 import torch
 from pydantic import Field
@@ -18,6 +20,9 @@ class OneHot:
 
     class Config(ComponentConfig):
         pass
+
+    can_decode: ClassVar[bool] = True
+    num_parameters: ClassVar[int] = 0
 
     def __init__(self, config: Config, observation: Observation, seed: int) -> None:
         self.config, self.observation = config, observation
@@ -49,6 +54,9 @@ class Symbols:
 
     class Config(ComponentConfig):
         size: int = Field(64, ge=1, le=65_536, description="observations that get a number")
+
+    can_decode: ClassVar[bool] = True
+    num_parameters: ClassVar[int] = 0
 
     def __init__(self, config: Config, observation: Observation, seed: int) -> None:
         self.config, self.observation, self.size = config, observation, config.size

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch
 from pydantic import Field
@@ -12,7 +13,7 @@ from ...store.arrays import Array, check_arrays
 from ..component import component
 from ..distributions import Gaussian
 from ..observations import Observation
-from .autoencoding import AutoencoderModule, CoderConfig
+from .autoencoding import AutoencoderConfig, AutoencoderModule
 
 
 @component("encoder", "vae")
@@ -23,24 +24,26 @@ class VAE:
     least. Obs (B, *shape) as `observation` has them, codes float32 (B, size). Gradients flow through `encode`.
     """
 
-    class Config(CoderConfig):
+    class Config(AutoencoderConfig):
         size: int = Field(32, ge=1, le=4096, description="numbers in a code")
         beta: float = Field(1.0, ge=0, description="weight of the KL divergence to the prior")
         warmup: int = Field(
             300, ge=0, description="updates in which beta rises from 0: before codes say something, they only cost"
         )
 
+    can_decode: ClassVar[bool] = True
+
     def __init__(self, config: Config, observation: Observation, seed: int) -> None:
         self.config, self.observation, self.size = config, observation, config.size
-        self.coder = AutoencoderModule(config, observation, self.size, 2 * self.size, seed)
-        last = list(self.coder.model["encoder"].parameters())[-2:]  # weight and bias of mu and ln s
-        with torch.no_grad():  # deviations begin at 0.1, so that the decoder hears what is said
+        self.autoencoder = AutoencoderModule(config, observation, self.size, 2 * self.size, seed)
+        last = list(self.autoencoder.model["encoder"].parameters())[-2:]  # weight and bias of mu and ln s
+        with torch.no_grad():  # initial posterior std 0.1: the decoder gets a usable signal from the first step
             last[0][self.size :] *= 0.1
             last[1][self.size :] = math.log(0.1)
 
     def posterior(self, obs: Tensor) -> Gaussian:
         """q(z | obs): mean and log deviation, both (B, size)."""
-        mean, log_std = self.coder.encode(obs).chunk(2, 1)
+        mean, log_std = self.autoencoder.encode(obs).chunk(2, 1)
         return Gaussian(mean, log_std.clamp(-10.0, 5.0))
 
     def encode(self, obs: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -49,7 +52,7 @@ class VAE:
         return q.mode() if generator is None else q.sample(generator)
 
     def decode(self, code: Tensor) -> Tensor:
-        return self.coder.decode(code)
+        return self.autoencoder.decode(code)
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
         """n observations (n, *shape) that the model makes up: the likeliest for codes from the prior."""
@@ -58,14 +61,14 @@ class VAE:
     def update(self, obs: Tensor, generator: torch.Generator, rate: float = 1.0) -> dict[str, float]:
         """One step of Adam, of `rate` times its learning rate, on B observations. All metrics are nats per observation, but
         `active`: how many of a code's numbers carry more than 0.01 nats."""
-        self.coder.look(obs)
-        beta = self.config.beta * min(1.0, (self.coder.memory.steps + 1) / (self.config.warmup + 1))
+        self.autoencoder.update_statistics(obs)
+        beta = self.config.beta * min(1.0, (self.autoencoder.parameters.steps + 1) / (self.config.warmup + 1))
         q = self.posterior(obs)
         z = q.sample(generator)  # z = mu + s eps, eps ~ N(0, I): gradients reach mu and s
-        log_likelihood = self.coder.log_prob(z, obs)  # (B,)
+        log_likelihood = self.autoencoder.log_prob(z, obs)  # (B,)
         kl = kl_to_standard(q)  # (B, size)
         loss = (beta * kl.sum(1) - log_likelihood).mean()
-        grad_norm = self.coder.step(loss, rate)
+        grad_norm = self.autoencoder.step(loss, rate)
         nats, per_number = kl.detach().sum(1).mean().item(), kl.detach().mean(0)
         likelihood = log_likelihood.mean().item()
         return {
@@ -73,12 +76,16 @@ class VAE:
             "active": float((per_number > 0.01).sum()), "grad_norm": grad_norm,
         }  # fmt: skip
 
+    @property
+    def num_parameters(self) -> int:
+        return self.autoencoder.parameters.flat.size
+
     def state_dict(self) -> dict[str, Array]:
-        return self.coder.state()
+        return self.autoencoder.state()
 
     def load_state_dict(self, state: dict[str, Array]) -> None:
         check_arrays(state, self.state_dict(), "encoder vae")
-        self.coder.load(state)
+        self.autoencoder.load(state)
 
 
 def kl_to_standard(q: Gaussian) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 import torch
 from pydantic import Field
@@ -10,7 +12,7 @@ from torch import Tensor
 from ...store.arrays import Array, check_arrays
 from ..component import component
 from ..observations import Observation
-from .autoencoding import AutoencoderModule, CoderConfig
+from .autoencoding import AutoencoderConfig, AutoencoderModule
 
 
 @component("encoder", "vq-vae")
@@ -24,7 +26,7 @@ class VQVAE:
     Obs (B, *shape) as `observation` has them, codes float32 (B, positions D), tokens int64 (B, positions).
     """
 
-    class Config(CoderConfig):
+    class Config(AutoencoderConfig):
         positions: int = Field(8, ge=1, le=1024, description="tokens for an observation")
         code_size: int = Field(8, ge=1, le=1024, description="numbers in a row of the codebook")
         codes: int = Field(64, ge=2, le=65_536, description="rows of the codebook")
@@ -34,10 +36,12 @@ class VQVAE:
         )
         revive: float = Field(0.1, ge=0, lt=1, description="a row chosen less often than this share of the average begins anew")
 
+    can_decode: ClassVar[bool] = True
+
     def __init__(self, config: Config, observation: Observation, seed: int) -> None:
         self.config, self.observation = config, observation
         self.size = config.positions * config.code_size
-        self.coder = AutoencoderModule(config, observation, self.size, self.size, seed)
+        self.autoencoder = AutoencoderModule(config, observation, self.size, self.size, seed)
         rng = np.random.default_rng([seed, 1])
         self.codebook = torch.from_numpy(rng.standard_normal((config.codes, config.code_size)).astype(np.float32))
         self.share = torch.full((config.codes,), 1 / config.codes)  # N_i: of all choices, averaged over updates
@@ -49,7 +53,7 @@ class VQVAE:
         return straight_through(z, self.codebook[nearest(z, self.codebook)]).reshape(-1, self.size)
 
     def decode(self, code: Tensor) -> Tensor:
-        return self.coder.decode(code)
+        return self.autoencoder.decode(code)
 
     def tokens(self, obs: Tensor) -> Tensor:
         """obs (B, *shape) -> int64 (B, positions)."""
@@ -71,17 +75,17 @@ class VQVAE:
         `perplexity`: how many equally frequent rows would be as surprising as this batch's choices; `live`: share of rows that
         the batch chose; `revived`: how many began anew.
         """
-        o, coder = self.config, self.coder
-        coder.look(obs)
+        o, autoencoder = self.config, self.autoencoder
+        autoencoder.update_statistics(obs)
         z = self._z(obs)  # (B positions, D)
-        if coder.memory.steps == 0:  # rows begin where codes are
+        if autoencoder.parameters.steps == 0:  # rows begin where codes are
             self._begin(torch.ones(o.codes, dtype=torch.bool), z.detach(), generator)
         tokens = nearest(z, self.codebook)
         e = self.codebook[tokens]
-        log_likelihood = coder.log_prob(straight_through(z, e).reshape(len(obs), self.size), obs).mean()
+        log_likelihood = autoencoder.log_prob(straight_through(z, e).reshape(len(obs), self.size), obs).mean()
         distance = (z - e).square().sum() / len(obs)
         loss = o.commitment * distance - log_likelihood
-        grad_norm = coder.step(loss, rate)
+        grad_norm = autoencoder.step(loss, rate)
 
         chosen = torch.nn.functional.one_hot(tokens, o.codes).float()  # (B positions, codes)
         move_codebook(self.codebook, self.share, self.total, z.detach(), chosen, o.decay)
@@ -95,7 +99,7 @@ class VQVAE:
         }  # fmt: skip
 
     def _z(self, obs: Tensor) -> Tensor:
-        return self.coder.encode(obs).view(-1, self.config.code_size)
+        return self.autoencoder.encode(obs).view(-1, self.config.code_size)
 
     def _begin(self, which: Tensor, z: Tensor, generator: torch.Generator) -> None:
         """Rows `which` (codes,) of the codebook begin at rows of `z` drawn at random, as if chosen averagely often."""
@@ -104,12 +108,16 @@ class VQVAE:
         self.share[which] = 1 / len(which)
         self.total[which] = found[which] / len(which)
 
+    @property
+    def num_parameters(self) -> int:
+        return self.autoencoder.parameters.flat.size
+
     def state_dict(self) -> dict[str, Array]:
-        return self.coder.state() | {name: array.copy() for name, array in self._book().items()}
+        return self.autoencoder.state() | {name: array.copy() for name, array in self._book().items()}
 
     def load_state_dict(self, state: dict[str, Array]) -> None:
         check_arrays(state, self.state_dict(), "encoder vq_vae")
-        self.coder.load(state)
+        self.autoencoder.load(state)
         for name, array in self._book().items():
             array[...] = state[name]
 

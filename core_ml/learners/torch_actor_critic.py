@@ -18,7 +18,7 @@ from ..nets.actor_critic import ActorCritic
 from ..optim.adam import FlatAdam
 from ..optim.parallel import Replicas, keep_memory, one_thread_each
 from ..optim.parameters import Parameters
-from .torch_ops import SHARED_FROM, features, permutation
+from .torch_ops import SHARED_FROM, features, mask_tensor, permutation
 from .types import Acted, Coefs
 
 
@@ -28,6 +28,7 @@ class TensorBatch(NamedTuple):
     obs: Tensor  # (B, D) of any number type: bytes become floats when they are needed
     action: Tensor  # int64 (B,) or float32 (B, D)
     numbers: Tensor  # float32 (B, 4): log-probability, advantage, target, value; side by side, because one gather fetches them
+    mask: Tensor | None = None  # bool (B, actions): legal actions; None: all
 
 
 class TorchActorCritic:
@@ -52,11 +53,13 @@ class TorchActorCritic:
             outputs = self._outputs(features(torch.from_numpy(obs), scale))
         return outputs[:, :-1].numpy(), outputs[:, -1].numpy()
 
-    def act(self, obs: Array, seed: int, scale: Array | None = None) -> Acted:
-        """Sampled actions for observations (B, ...), from the random stream `seed`."""
+    def act(self, obs: Array, seed: int, scale: Array | None = None, mask: Array | None = None) -> Acted:
+        """Sampled actions for observations (B, ...), from the stream `seed`; legal ones only of `mask`, bool (B, actions)."""
         generator = torch.Generator().manual_seed(seed)
         with torch.inference_mode():
-            distribution, value = self.model.split(self._outputs(features(torch.from_numpy(obs), scale)))
+            distribution, value = self.model.split(
+                self._outputs(features(torch.from_numpy(obs), scale)), mask_tensor(mask, len(obs))
+            )
             action = distribution.sample(generator)
             log_prob, entropy = distribution.log_prob(action), distribution.entropy()
         return Acted(action.numpy(), log_prob.numpy(), entropy.numpy(), value.numpy())
@@ -77,10 +80,12 @@ class TorchActorCritic:
         target: Array,
         value: Array,
         out: TensorBatch | None = None,
+        mask: Array | None = None,
     ) -> TensorBatch:
         """B samples as `gradient` takes them. `out`, the batch before, is not reused here."""
         numbers = torch.stack([torch.from_numpy(x).reshape(-1) for x in (log_prob, advantage, target, value)], 1)
-        return TensorBatch(torch.from_numpy(obs).reshape(len(numbers), -1), torch.from_numpy(action), numbers)
+        rows = torch.from_numpy(obs).reshape(len(numbers), -1)
+        return TensorBatch(rows, torch.from_numpy(action), numbers, mask_tensor(mask, len(numbers)))
 
     def permutation(self, num_samples: int, seed: int, block: int = 1) -> Array:
         """See `torch_ops.permutation`."""
@@ -100,7 +105,8 @@ class TorchActorCritic:
         def chunk_gradient(model: ActorCritic, chunk: tuple[Tensor, Tensor, Tensor]) -> Tensor:
             part, numbers, weight = chunk
             old_log_prob, _, target, old_value = numbers.unbind(1)
-            distribution, value = model(features(batch.obs.index_select(0, part), scale))
+            mask = None if batch.mask is None else batch.mask.index_select(0, part)
+            distribution, value = model(features(batch.obs.index_select(0, part), scale), mask)
             log_prob, entropy = distribution.log_prob(batch.action.index_select(0, part)), distribution.entropy()
             loss, sums = ppo_loss(
                 log_prob, value, entropy, old_log_prob, weight, target, old_value, **coefs._asdict(), num_samples=len(index)

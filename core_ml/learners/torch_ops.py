@@ -21,6 +21,11 @@ def features(obs: Tensor, scale: Array | None = None) -> Tensor:
     return rows.clone() if rows.data_ptr() % 64 else rows  # a product's last bit depends on where its operands begin
 
 
+def mask_tensor(mask: Array | None, rows: int) -> Tensor | None:
+    """An action mask, bool (..., actions) of `rows` samples, as (rows, actions)."""
+    return None if mask is None else torch.from_numpy(mask).reshape(rows, -1)
+
+
 def permutation(num_samples: int, seed: int, block: int = 1) -> Array:
     """0 .. num_samples - 1 in random order, int64, where runs of `block` neighbours stay together."""
     blocks = torch.randperm(-(-num_samples // block), generator=torch.Generator().manual_seed(seed))

@@ -74,10 +74,11 @@ class TorchQ:
         for k, (row, next_row, *known) in enumerate(zip(*sample, strict=True)):
             action, return_, discount, weight = (torch.from_numpy(x) for x in known)
             obs, next_obs = features(torch.from_numpy(replay.obs[row])), features(torch.from_numpy(replay.next_obs[next_row]))
+            mask = None if replay.next_mask is None else torch.from_numpy(replay.next_mask[next_row])
             with torch.no_grad():
                 following = self.target_model(next_obs, self._noise(generator, len(row)))
                 chooser = self.model(next_obs, self._noise(generator, len(row))) if double else following
-                goal = td_target(return_, discount, following, chooser, self.heads > 0)  # (B, Z)
+                goal = td_target(return_, discount, following, chooser, self.heads > 0, mask)  # (B, Z)
             self.optimiser.zero_grad()
             chosen = self.model(obs, self._noise(generator, len(row)))[torch.arange(len(row)), action]  # (B, Z)
             error = goal.mean(1) - chosen.mean(1)

@@ -23,7 +23,7 @@ from ..nets.layers import mlp
 from ..optim.adam import FlatAdam
 from ..optim.parallel import Replicas, keep_memory, one_thread_each
 from ..optim.parameters import orthogonal
-from .torch_ops import SHARED_FROM, features, permutation
+from .torch_ops import SHARED_FROM, features, mask_tensor, permutation
 from .types import Acted, Coefs
 
 States = dict[str, Array]  # of B streams: a belief's state, and the last action ("action") where the belief reads it
@@ -39,6 +39,7 @@ class TensorSequences(NamedTuple):
     is_first: Tensor  # bool (T, B): an episode begins with this step
     state: State  # of the belief before the first step, (B, ...)
     numbers: Tensor  # float32 (T, B, 4): log-probability, advantage, target, value
+    mask: Tensor | None = None  # bool (T, B, actions): legal actions; None: all
 
 
 class RecurrentActorCritic(nn.Module):
@@ -84,10 +85,10 @@ class RecurrentActorCritic(nn.Module):
         hidden = self.trunk(belief)
         return torch.cat([self.policy_head(hidden), self.value_head(hidden)], 1)
 
-    def split(self, outputs: Tensor) -> tuple[Distribution, Tensor]:
+    def split(self, outputs: Tensor, mask: Tensor | None = None) -> tuple[Distribution, Tensor]:
         """(B, actions + 1) -> distribution over B actions, value (B,)."""
         out, value = outputs[:, :-1], outputs[:, -1]
-        return Categorical.of(out) if self.log_std is None else Gaussian(out, self.log_std), value
+        return Categorical.of(out, mask) if self.log_std is None else Gaussian(out, self.log_std), value
 
 
 class TorchRecurrent:
@@ -120,18 +121,26 @@ class TorchRecurrent:
         last = {LAST: np.zeros((n, self.actions), np.float32)} if self.reads_action else {}
         return {name: part.numpy().copy() for name, part in self.model.belief.initial(n).items()} | last
 
-    def outputs(self, obs: Array, state: States, scale: Array | None = None) -> tuple[Array, Array, States]:
+    def outputs(
+        self, obs: Array, state: States, scale: Array | None = None, mask: Array | None = None
+    ) -> tuple[Array, Array, States]:
         """Logits or means float32 (B, actions), values float32 (B,), and states after B streams have seen `obs` (B, ...).
 
         The new states assume that the likeliest action is taken now. `scale`: see `features`. Changes no argument.
         """
         with torch.inference_mode():
             outputs, after = self._observe(obs, state, scale)
-            action = self.model.split(outputs)[0].mode()
+            action = self.model.split(outputs, mask_tensor(mask, len(obs)))[0].mode()
             return outputs[:, :-1].numpy(), outputs[:, -1].numpy(), self._states(after, action)
 
     def act(
-        self, obs: Array, state: States, seed: int, scale: Array | None = None, greedy: bool = False
+        self,
+        obs: Array,
+        state: States,
+        seed: int,
+        scale: Array | None = None,
+        greedy: bool = False,
+        mask: Array | None = None,
     ) -> tuple[Acted, States]:
         """Actions of B streams that see `obs` (B, ...), drawn from the random stream `seed` or the likeliest; and new states.
 
@@ -140,7 +149,7 @@ class TorchRecurrent:
         generator = torch.Generator().manual_seed(seed)
         with torch.inference_mode():
             outputs, after = self._observe(obs, state, scale)
-            distribution, value = self.model.split(outputs)
+            distribution, value = self.model.split(outputs, mask_tensor(mask, len(obs)))
             action = distribution.mode() if greedy else distribution.sample(generator)
             log_prob, entropy = distribution.log_prob(action), distribution.entropy()
             acted = Acted(action.numpy(), log_prob.numpy(), entropy.numpy(), value.numpy())
@@ -184,7 +193,7 @@ class TorchRecurrent:
 
     def batch(
         self, obs: Array, action: Array, is_first: Array, state: States, log_prob: Array, advantage: Array, target: Array,
-        value: Array, out: TensorSequences | None = None,
+        value: Array, out: TensorSequences | None = None, mask: Array | None = None,
     ) -> TensorSequences:  # fmt: skip
         """B streams of T steps as `gradient` takes them. `out`, the batch before, is not reused here.
 
@@ -195,7 +204,8 @@ class TorchRecurrent:
         known = {name: torch.from_numpy(part) for name, part in state.items() if name != LAST or not self.reads_action}
         numbers = torch.stack([torch.from_numpy(x) for x in (log_prob, advantage, target, value)], 2)
         rows, last = torch.from_numpy(obs).reshape(steps, streams, -1), self.previous_actions(action, state)
-        return TensorSequences(rows, last, torch.from_numpy(action), torch.from_numpy(is_first), known, numbers)
+        legal = None if mask is None else torch.from_numpy(mask).reshape(steps, streams, -1)
+        return TensorSequences(rows, last, torch.from_numpy(action), torch.from_numpy(is_first), known, numbers, legal)
 
     def permutation(self, num_samples: int, seed: int, block: int = 1) -> Array:
         """See `torch_ops.permutation`."""
@@ -225,7 +235,8 @@ class TorchRecurrent:
             codes = features(obs.flatten(0, 1), scale).unflatten(0, obs.shape[:2])
             state = {name: x.index_select(0, part) for name, x in batch.state.items()}
             outputs = model.sequence(codes, rows(batch.last), rows(batch.is_first), state)
-            distribution, value = model.split(outputs)  # (M T, ...)
+            mask = None if batch.mask is None else rows(batch.mask).flatten(0, 1)
+            distribution, value = model.split(outputs, mask)  # (M T, ...)
             old_log_prob, _, target, old_value = rows(batch.numbers).flatten(0, 1).unbind(1)
             log_prob, entropy = distribution.log_prob(rows(batch.action).flatten(0, 1)), distribution.entropy()
             loss, sums = ppo_loss(

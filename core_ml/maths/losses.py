@@ -75,13 +75,18 @@ def quantile_huber(quantile: Tensor, goal: Tensor) -> Tensor:
     return ((tau[:, None] - (u.detach() < 0).to(u.dtype)).abs() * huber(u)).mean(2).sum(1)
 
 
-def td_target(return_: Tensor, discount: Tensor, following: Tensor, chooser: Tensor, apart: bool = False) -> Tensor:
+def td_target(
+    return_: Tensor, discount: Tensor, following: Tensor, chooser: Tensor, apart: bool = False,
+    mask: Tensor | None = None,
+) -> Tensor:  # fmt: skip
     """y = R + discount Z(s', a*),  a* = argmax_a mean Z_chooser(s', a); (B, Z).
 
     `following` (B, A, Z) are the target network's values of s', Z quantiles or one value for each action. `chooser` picks a*:
     the same values give Q-learning's target, those of the learning network double Q-learning's (van Hasselt et al. 2016,
     arXiv:1509.06461, eq. 4). `apart`: the Z are separate estimates, each with its own a*.
     """
+    if mask is not None:  # a* is the best of the legal actions, bool (B, A)
+        chooser = chooser.masked_fill(~mask.unsqueeze(-1), -torch.inf)
     if apart:
         return return_[:, None] + discount[:, None] * following.gather(1, chooser.argmax(1, keepdim=True))[:, 0]
     best = chooser.mean(2).argmax(1)

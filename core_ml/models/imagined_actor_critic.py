@@ -73,8 +73,8 @@ class ImaginedActorCritic:
         """(..., size) -> (...), by the slow copy."""
         return self.two_hot.decode(self.slow(features))
 
-    def update(self, dream: ImaginedTrajectory, rate: float = 1.0, ent_coef: float = 3e-3) -> dict[str, float]:
-        """One step of Adam, of `rate` times its learning rate, on a dream of H steps and B rows.
+    def update(self, imagined: ImaginedTrajectory, rate: float = 1.0, ent_coef: float = 3e-3) -> dict[str, float]:
+        """One step of Adam, of `rate` times its learning rate, on an imagined trajectory of H steps and B rows.
 
         R_t = r_t + gamma c_t ((1 - lambda) v_{t+1} + lambda R_{t+1}),  A_t = (R_t - v_t) / max(least_scale, S)
         L = sum_t w_t (-A_t ln pi(a_t | s_t) - ent_coef H[pi(. | s_t)] - ln p_v(R_t | s_t)),  w_t = prod_{k < t} gamma c_k
@@ -82,21 +82,21 @@ class ImaginedActorCritic:
         c: probability that the episode goes on; S: running range of returns; `ent_coef` stands beside advantages scaled by it.
         """
         one_thread_each()
-        o, features = self.config, dream.features.clone()  # what inference mode made takes no part in gradients
+        o, features = self.config, imagined.features.clone()  # what inference mode made takes no part in gradients
         with torch.no_grad():
             value = self.value(features)  # (H + 1, B)
-            discount = o.gamma * dream.continue_
+            discount = o.gamma * imagined.continue_
             ahead = torch.cat([torch.ones_like(discount[:1]), discount[:-1]])
             weight = ahead.cumprod(0)
         return_ = torch.from_numpy(
-            lambda_returns(dream.reward.numpy(), value[1:].numpy(), discount.numpy(), o.return_lambda)
+            lambda_returns(imagined.reward.numpy(), value[1:].numpy(), discount.numpy(), o.return_lambda)
         )  # (H, B)
         low, high = np.percentile(return_.numpy(), [5, 95])
         self.range += (1.0 if not self.range else 0.01) * ((high - low) - self.range)
         advantage = (return_ - value[:-1]) / max(o.least_scale, float(self.range))
 
         policy = self.policy(features[:-1])
-        log_prob = (policy.log_p * dream.action).sum(-1)
+        log_prob = (policy.log_p * imagined.action).sum(-1)
         policy_loss = -(weight * advantage * log_prob).mean()
         entropy = (weight * policy.entropy()).mean()
         value_loss = (weight * self.two_hot.loss(self.net["critic"](features[:-1]), return_)).mean()
@@ -107,7 +107,7 @@ class ImaginedActorCritic:
         self._slow.lerp_(self._fast, o.slow)
         return {
             "loss/policy": policy_loss.item(), "loss/value": value_loss.item(), "entropy": policy.entropy().mean().item(),
-            "dream_return": return_[0].mean().item(), "value": value[:-1].mean().item(), "behaviour_grad_norm": norm,
+            "imagined_return": return_[0].mean().item(), "value": value[:-1].mean().item(), "actor_critic_grad_norm": norm,
         }  # fmt: skip
 
     def state_dict(self) -> dict[str, Array]:

@@ -27,13 +27,13 @@ from .protocol import ImaginedTrajectory, Outcome, OutcomeHeads, Policy, before,
 @component("model", "mdn-gru")
 class MdnGru:
     """z_t ~ q(z | x_t), of the VAE alone;  h_{t+1} = GRU(h_t, [z_t, a_t]), h = 0 where an episode begins;
-    p(z_{t+1} | h_{t+1}) a mixture of normal distributions;  reward and going on of a_t from h_{t+1}.
+    p(z_{t+1} | h_{t+1}) a mixture of normal distributions;  reward and continuation of a_t from h_{t+1}.
 
     State: h (B, deter) and z (B, size of a code); features are [h, z]. Unlike in an RSSM, observations do not change h: what z
     does not say of them is lost, and codes do not learn from what will be. The VAE learns from the same batches, one step
-    before M does, and with `settle` only at first: M predicts what V says now, and V had better not move. In a dream z is drawn
-    with `temperature`: above 1 dreams are more uncertain than the model is, so that nothing learns to live on its faults
-    (there, section 4).
+    before M does, and with `settle` only at first, because M predicts the codes of V. In imagination z is drawn with
+    `temperature`: above 1 imagination is more uncertain than the model, so that a policy exploits its errors less (there,
+    section 4).
     """
 
     class Config(VAE.Config):
@@ -42,11 +42,11 @@ class MdnGru:
         beta: float = Field(0.1, ge=0, description="weight of the KL divergence to the prior; what blurs z, M cannot know")
         settle: int = Field(0, ge=0, description="updates after which the autoencoder stays as it is; 0: never")
         deter: int = Field(64, ge=1, le=4096, description="units of the GRU, numbers in h")
-        width: int = Field(64, ge=1, le=4096, description="hidden units of reward and going on")
+        width: int = Field(64, ge=1, le=4096, description="hidden units of reward and continue heads")
         components: int = Field(5, ge=1, le=256, description="normal distributions in a mixture")
         joint: bool = Field(True, description="one mixture over the whole z; else one for each number, as in World Models")
         min_std: float = Field(0.05, gt=0, description="added to deviations of the mixture")
-        temperature: float = Field(1.0, ge=0, le=10, description="of z in dreams; 0: the likeliest component's mean")
+        temperature: float = Field(1.0, ge=0, le=10, description="of z in imagination; 0: the likeliest component's mean")
         reward_bins: int = Field(41, ge=3, le=1023, description="of the two-hot code of rewards; odd")
         reward_limit: float = Field(5.0, gt=0, le=20, description="symlog of the largest reward that it can say")
         max_grad_norm: float = Field(100.0, ge=0, description="gradients are cut to this norm; 0: never")
@@ -124,7 +124,7 @@ class MdnGru:
         one_thread_each()
         o, (obs, action, reward, terminated, is_first) = self.config, tensors(batch, self.actions)
         metrics: dict[str, float] = {}
-        if not o.settle or self.vae.coder.memory.steps < o.settle:
+        if not o.settle or self.vae.autoencoder.parameters.steps < o.settle:
             metrics = {f"vae/{name}": value for name, value in self.vae.update(obs.flatten(0, 1), generator, rate).items()}
         with torch.no_grad():
             z = self._codes(obs).sample(generator)  # (B, L, size)

@@ -1,5 +1,6 @@
-"""What a world model foresees, beside what happened: it sees the first steps, then dreams with the actions that were really
-taken (open loop). As a film, true above imagined; and as figures by horizon, how far its rewards and ends can be trusted."""
+"""What a world model foresees, beside what happened: it observes the first steps, then imagines with the actions that were
+really taken (open loop). As a film, true above imagined; and as figures by horizon, how far its rewards and ends can be
+trusted."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ from ..observations import Observation
 from ..optim.parallel import one_thread_each
 from .protocol import WorldModel, before, stacked, tensors
 
-SEEING, DREAMING = (120, 120, 120), (213, 94, 0)  # colour of the strip below a frame
+SEEING, IMAGINING = (120, 120, 120), (213, 94, 0)  # colour of the strip below a frame
 STRIP = 4  # pixels
 
 
@@ -25,17 +26,17 @@ class OpenLoop(NamedTuple):
     """B sequences of L steps, of which the model saw the observations of the first `context`, K, and foresaw H = L - K more."""
 
     true: Tensor  # (B, L, *shape)
-    imagined: Tensor  # (B, L, *shape): while it sees, what its features decode to; then its dream
+    imagined: Tensor  # (B, L, *shape): while it sees, what its features decode to; then what it imagines
     context: int
     running: Tensor  # bool (B, L): the episode that is going at step K - 1 is going at this step
     reward: Tensor  # (B, H): foreseen of the action at step K - 1, K, ..
     continue_: Tensor  # (B, H): likewise, the probability that the rules do not end the episode there
     true_reward: Tensor  # (B, H)
-    true_going_on: Tensor  # float (B, H): 1 or 0
+    true_continue: Tensor  # float (B, H): 1 or 0
 
 
 def open_loop(model: WorldModel, batch: Sequences, context: int, generator: torch.Generator | None = None) -> OpenLoop:
-    """One dream of each sequence; without a generator the likeliest. A sequence begins from nothing, as an episode does. Raises
+    """Imagine each sequence once; without a generator the likeliest. A sequence begins from nothing, as an episode does. Raises
     ValueError where nothing is left to see, or to foresee."""
     one_thread_each()
     obs, action, reward, terminated, is_first = tensors(batch, model.actions)
@@ -66,9 +67,9 @@ def open_loop(model: WorldModel, batch: Sequences, context: int, generator: torc
 def calibration(model: WorldModel, batch: Sequences, horizon: int, generator: torch.Generator) -> dict[str, list[float]]:
     """By horizon k = 1 .. H, after the model saw the first L - H steps of sequences (B, L); c, r: what it says of each step.
 
-    continue_, true_going_on: mean of c_1 .. c_k, the probability that the rules have not ended the episode by then, and how
+    continue, true_continue: mean of c_1 .. c_k, the probability that the rules have not ended the episode by then, and how
     often that was so;  reward, true_reward: mean of c_1 .. c_{k-1} r_k, and of what the k-th action earned, 0 after an end;
-    brier: mean squared difference of that probability and what happened, 1 or 0;  brier_constant: what saying `true_going_on`
+    brier: mean squared difference of that probability and what happened, 1 or 0;  brier_constant: what saying `true_continue`
     of every sequence would have;  rows: how many sequences are known so far.
 
     A time limit is no end: it hides how the episode would have gone on. Those not cut stand for those that were, with weights
@@ -77,7 +78,7 @@ def calibration(model: WorldModel, batch: Sequences, horizon: int, generator: to
     """
     found = open_loop(model, batch, batch.reward.shape[1] - horizon, generator)
     still = found.running[:, found.context - 1 : -1]  # (B, H): the k-th action is taken in the episode
-    ends = still & (found.true_going_on == 0)
+    ends = still & (found.true_continue == 0)
     over = ends.long().cumsum(1) > 0
     cut = (still & ~ends & ~found.running[:, found.context :]).sum(0) / (still & ~ends).sum(0).clamp(1)
     left = torch.cat([torch.ones(1), 1 - cut[:-1]]).double().cumprod(0)  # share not cut before the k-th action
@@ -91,7 +92,7 @@ def calibration(model: WorldModel, batch: Sequences, horizon: int, generator: to
 
     share = mean(goes)
     figures = {
-        "rows": (still | over).sum(0).double(), "continue_": mean(foreseen), "true_going_on": share,
+        "rows": (still | over).sum(0).double(), "continue": mean(foreseen), "true_continue": share,
         "reward": mean(reached * found.reward), "true_reward": mean(found.true_reward * still),
         "brier": mean((foreseen - goes).square()), "brier_constant": share * (1 - share),
     }  # fmt: skip
@@ -100,7 +101,7 @@ def calibration(model: WorldModel, batch: Sequences, horizon: int, generator: to
 
 def frames(observation: Observation, found: OpenLoop, draw: Callable[[Tensor], Array] | None = None, zoom: int = 8) -> Array:
     """The film, uint8 (L, H, W, 3): in each frame a column for each sequence, what was true above what is imagined, and a strip
-    below, grey while the model sees and orange while it dreams. White where the episode is another than that dreamt of.
+    below, grey while the model observes, orange while it imagines. White after the imagined episode has really ended.
 
     `draw`: observations (N, *shape) -> uint8 (N, h, w, 3); else one square of `zoom` pixels for each number in them.
     """
@@ -112,6 +113,6 @@ def frames(observation: Observation, found: OpenLoop, draw: Callable[[Tensor], A
     film = []
     for t in range(steps):
         picture = mosaic(np.pad(tiles[:, t], ((0, 0), (0, 0), (1, 1), (1, 1), (0, 0)), constant_values=PAPER))
-        strip = np.full((STRIP, picture.shape[1], 3), DREAMING if t >= found.context else SEEING, np.uint8)
+        strip = np.full((STRIP, picture.shape[1], 3), IMAGINING if t >= found.context else SEEING, np.uint8)
         film.append(np.concatenate([picture, strip]))
     return np.stack(film)

@@ -1,8 +1,8 @@
 """World models: what each of them can do, and the functions that they share.
 
 B rows, L steps, K numbers in an action. A world model sees what happened and says what will: the next state in its own terms,
-the reward, and whether the episode goes on. Its state, which a dream may start from, is a dict of tensors (B, ...) by name,
-numbers of any kind: h and z of an RSSM, keys and values of a transformer. One model, one file: `rssm`, `mdn_gru`,
+the reward, and whether the episode goes on. Its state, which an imagined trajectory may start from, is a dict of tensors (B,
+...) by name, numbers of any kind: h and z of an RSSM, keys and values of a transformer. One model, one file: `rssm`, `mdn_gru`,
 `token_model`.
 """
 
@@ -49,7 +49,7 @@ class ImaginedTrajectory(NamedTuple):
 
 
 class WorldModel(Protocol):
-    """What behaviours, planners and dreams need of a model of a world.
+    """A learned model of a world: what actor-critics, planners and imagined trajectories need.
 
     Made by (config, observation, action_size, seed), slot "model" of the register. Obs (B, *shape) as `observation` has them;
     actions (B, K) float32, one-hot where they are discrete. Where `is_first` is true an episode begins: the row's state counts
@@ -66,7 +66,7 @@ class WorldModel(Protocol):
         ...
 
     def features(self, state: State) -> Tensor:
-        """What behaviours read of a state: float32 (B, size)."""
+        """What policies and values read of a state: float32 (B, size)."""
         ...
 
     def observe(
@@ -104,8 +104,8 @@ class WorldModel(Protocol):
         ...
 
     def posterior(self, batch: Sequences, generator: torch.Generator | None = None) -> State:
-        """The whole states at the steps of a batch, each (B, L, ...), without gradients: where dreams may start. A sequence
-        that begins within an episode starts from nothing, as an episode does."""
+        """The whole states at the steps of a batch, each (B, L, ...), without gradients: where imagined trajectories may
+        start. A sequence that begins within an episode starts from nothing, as an episode does."""
         ...
 
     def state_dict(self) -> dict[str, Array]: ...
@@ -116,9 +116,9 @@ class OutcomeHeads(nn.Module):
     """What a step brings, from H numbers (..., H) that know of the action and not yet of the next observation: whether the
     rules let the episode go on, and the reward in either case, as a two-hot distribution. Time limits are no part of it.
 
-    Said apart, the two would not belong together where the model is not sure: a goal's reward would be paid in part and the
-    episode go on, to be paid again. p(r, c | h) = p(c | h) p(r | c, h) pays it where the episode ends. What a case would bring
-    that never happens, such as going on at a goal, is a guess from the other.
+    With independent heads an uncertain model would pay part of a goal's reward and also continue, so it could be paid again. We
+    therefore factor p(r, c | h) = p(c | h) p(r | c, h). The reward of a case that never occurs, such as continuing at a goal,
+    is extrapolated from the other case.
     """
 
     def __init__(self, inputs: int, width: int, activation: str, two_hot: TwoHot) -> None:
@@ -128,7 +128,7 @@ class OutcomeHeads(nn.Module):
         self.continue_ = nn.Sequential(*mlp([inputs, width], activation), nn.Linear(width, 1))
 
     def begin(self) -> None:
-        """Rewards begin near 0, going on near one half; whoever made the module gave all layers their first values."""
+        """Start with rewards near 0 and P(continue) near one half; all layers have been initialised before."""
         last: Any = self.reward[-1]
         with torch.no_grad():
             last.weight.zero_()

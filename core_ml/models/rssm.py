@@ -1,4 +1,4 @@
-"""Recurrent state-space model: a world learned in latents, that can be dreamt in (Hafner et al. 2019, "Learning latent dynamics
+"""Recurrent state-space model: a world learned in latents, for imagination (Hafner et al. 2019, "Learning latent dynamics
 from pixels": PlaNet; 2021, "Mastering Atari with discrete world models": DreamerV2; 2025: DreamerV3)."""
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ...store.arrays import Array, check_arrays
 from ..beliefs.protocol import State
 from ..component import component
 from ..data.sequences import Sequences
-from ..encoders.autoencoding import AutoencoderModule, CoderConfig
+from ..encoders.autoencoding import AutoencoderConfig, AutoencoderModule
 from ..encoders.cells import Cells
 from ..maths.two_hot import TwoHot
 from ..nets.layers import ACTIVATIONS, last_layer, mlp
@@ -57,18 +57,18 @@ class RSSM:
     With `posterior` observation, z is made of x_t alone and tells it alone, h does not help (as in STORM, Zhang et al. 2023):
     codes stay what they are while the dynamics, whose gradients do not reach them, learn. DreamerV2 is {latent: categorical,
     posterior: history, chain: false, unimix: 0.01, representation: 0.1}. The prior draws groups one after the other, each
-    knowing those before it: where chance decides between few outcomes, as slipping does, a dream that drew them apart would mix
+    knowing those before it: where chance decides between few outcomes, as slipping does, independent draws would mix
     them.
 
-    Reward and going on belong to the step that led to h_t and are read from it, before x_t is seen: a terminated episode shows
-    no next x, and a truncated one none of its own. Going on means that the rules did not end the episode; time limits
+    Reward and continuation belong to the step that led to h_t and are read from it, before x_t is seen: a terminated episode
+    shows no next x, and a truncated one none of its own. Going on means that the rules did not end the episode; time limits
     are not learned.
 
     Obs (B, *shape) as `observation` has them; actions (B, K) floats, one-hot where they are discrete. It is a belief
     (`memory.Belief`) over raw observations; without a generator the likeliest z stands for a sample.
     """
 
-    class Config(CoderConfig):
+    class Config(AutoencoderConfig):
         hidden: tuple[int, ...] = Field((64,), description="full layers, in the encoder; mirrored in the decoder")
         code: int = Field(64, ge=1, le=4096, description="numbers that the encoder makes of an observation")
         deter: int = Field(64, ge=1, le=4096, description="numbers in h")
@@ -80,7 +80,7 @@ class RSSM:
         classes: int = Field(5, ge=2, le=256, description="of each categorical: its levels, where it has an order")
         chain: bool = Field(True, description="the prior draws a categorical knowing those drawn before it; else all at once")
         unimix: float = Field(0.0, ge=0, lt=1, description="share of the uniform distribution in each categorical")
-        width: int = Field(64, ge=1, le=4096, description="hidden units of prior, posterior, reward and going on")
+        width: int = Field(64, ge=1, le=4096, description="hidden units of prior, posterior, reward and continue heads")
         free_nats: float = Field(1.0, ge=0, description="posteriors may differ from the prior so much for nothing")
         dynamics: float = Field(1.0, ge=0, description="weight of drawing the prior to the posterior")
         representation: float = Field(0.0, ge=0, description="weight of drawing the posterior to the prior")
@@ -103,7 +103,7 @@ class RSSM:
         self.alone = o.posterior == "observation" or bool(self.cells)
         self.certain = o.latent in ("levels", "cells")  # its posterior leaves nothing to chance
         self.chained = o.chain and self.discrete and self.groups > 1
-        self.coder = (
+        self.autoencoder = (
             None if self.cells else AutoencoderModule(o, observation, self.stoch if self.alone else self.size, o.code, seed)
         )
 
@@ -148,7 +148,7 @@ class RSSM:
     ) -> tuple[Tensor, State]:
         """One step: obs (B, *shape), previous action (B, K), is_first bool (B,) -> belief (B, size), state."""
         one_thread_each()
-        state = self._look(self._seen(obs), action, is_first, state, self._noise((len(obs),), generator))
+        state = self._observe_step(self._embed(obs), action, is_first, state, self._noise((len(obs),), generator))
         return self.features(state), state
 
     def sequence(
@@ -156,21 +156,21 @@ class RSSM:
     ) -> tuple[Tensor, State]:
         """T steps: (B, T, *shape), previous actions (B, T, K), (B, T), state before -> (B, T, size), state after."""
         one_thread_each()
-        seen, beliefs = self._seen(obs.flatten(0, 1)).unflatten(0, obs.shape[:2]), []
+        seen, beliefs = self._embed(obs.flatten(0, 1)).unflatten(0, obs.shape[:2]), []
         for t in range(obs.shape[1]):
             noise = self._noise((len(obs),), generator)
-            state = self._look(seen[:, t], action[:, t], is_first[:, t], state, noise)
+            state = self._observe_step(seen[:, t], action[:, t], is_first[:, t], state, noise)
             beliefs.append(self.features(state))
         return torch.stack(beliefs, 1), state
 
-    def _look(self, seen: Tensor, action: Tensor, is_first: Tensor, state: State, noise: Tensor | None) -> State:
+    def _observe_step(self, seen: Tensor, action: Tensor, is_first: Tensor, state: State, noise: Tensor | None) -> State:
         h = self._forward(state["h"], state["z"], action).masked_fill(is_first.unsqueeze(1), 0.0)
-        return {"h": h, "z": self._tell(h, seen, noise)[2]}
+        return {"h": h, "z": self._posterior(h, seen, noise)[2]}
 
     def step(self, state: State, action: Tensor, generator: torch.Generator | None = None) -> tuple[State, Outcome]:
         """One step in imagination, z from the prior: action (B, K) -> state, outcome. A chain gives z no gradient."""
         h = self._forward(state["h"], state["z"], action)
-        return {"h": h, "z": self._foresee(h, generator)}, self.net["heads"].outcome(h)
+        return {"h": h, "z": self._sample_prior(h, generator)}, self.net["heads"].outcome(h)
 
     def imagine(self, state: State, policy: Policy, steps: int, generator: torch.Generator) -> ImaginedTrajectory:
         """`steps` steps of every row from `state`, with the actions of `policy`; without gradients."""
@@ -178,8 +178,8 @@ class RSSM:
 
     def decode(self, belief: Tensor) -> Tensor:
         """The likeliest observations, (B, *shape), of beliefs (B, size)."""
-        told = self._told(belief)
-        part = self.cells or self.coder
+        told = self._decoder_input(belief)
+        part = self.cells or self.autoencoder
         assert part
         return part.decode(told)
 
@@ -203,16 +203,16 @@ class RSSM:
         one_thread_each()
         o, (obs, action, reward, terminated, is_first) = self.config, tensors(batch, self.actions)
         flat = obs.flatten(0, 1)
-        if self.coder:
-            self.coder.look(flat)
-        seen, h = self._seen(flat).unflatten(0, reward.shape), self.initial(len(obs))["h"]
+        if self.autoencoder:
+            self.autoencoder.update_statistics(flat)
+        seen, h = self._embed(flat).unflatten(0, reward.shape), self.initial(len(obs))["h"]
         noise = None if self.certain else self._noise(tuple(reward.shape), generator)
         # What the posterior says, it, and z: of the observation alone all at once, else step by step behind h.
-        known = self._tell(h, seen, noise) if self.alone else None
+        known = self._posterior(h, seen, noise) if self.alone else None
         told, kept, after = [], [], []
         for t in range(reward.shape[1]):
             if known is None:
-                told.append(self._tell(h, seen[:, t], None if noise is None else noise[:, t]))
+                told.append(self._posterior(h, seen[:, t], None if noise is None else noise[:, t]))
             z = told[-1][2] if known is None else known[2][:, t].detach()
             kept.append(h)
             after.append(self._forward(h, z, action[:, t]))
@@ -222,8 +222,8 @@ class RSSM:
         h, led_to = torch.stack(kept, 1), torch.stack(after, 1)  # before and after the action, (B, L, deter)
 
         likelihood = reward.new_zeros(())
-        if self.coder:
-            likelihood = self.coder.log_prob(self._told(torch.cat([h, z], -1)).flatten(0, 1), flat).mean()
+        if self.autoencoder:
+            likelihood = self.autoencoder.log_prob(self._decoder_input(torch.cat([h, z], -1)).flatten(0, 1), flat).mean()
         reward_loss, going_loss = (part.mean() for part in self.net["heads"].loss(led_to, reward, terminated))
         p, counted = self._prior(h, z.detach()), torch.ones_like(reward)
         counted[:, 0] = is_first[:, 0]
@@ -237,7 +237,7 @@ class RSSM:
         if o.usage and self.discrete:
             share = q.mean((0, 1))  # (groups, classes)
             loss = loss + o.usage * (share * share.clamp_min(1e-12).log()).sum()
-        optimisers = [self.optimiser, *([self.coder.optimiser] if self.coder else [])]
+        optimisers = [self.optimiser, *([self.autoencoder.optimiser] if self.autoencoder else [])]
         for optimiser in optimisers:
             optimiser.zero_grad()
         loss.backward()
@@ -256,12 +256,12 @@ class RSSM:
             belief, _ = self.sequence(obs, before(action), is_first, self.initial(len(obs)), generator)
         return dict(zip(("h", "z"), belief.split([self.config.deter, self.stoch], -1), strict=True))
 
-    def _seen(self, obs: Tensor) -> Tensor:
+    def _embed(self, obs: Tensor) -> Tensor:
         """(B, *shape) -> (B, width): what the posterior reads of observations; cells as they are, (B, groups, classes)."""
         if self.cells:
             return self.cells.encode(obs)
-        assert self.coder
-        seen: Tensor = self.net["look"](self.coder.encode(obs))
+        assert self.autoencoder
+        seen: Tensor = self.net["look"](self.autoencoder.encode(obs))
         return seen
 
     def _forward(self, h: Tensor, z: Tensor, action: Tensor) -> Tensor:
@@ -274,22 +274,22 @@ class RSSM:
         new = (new + new).sigmoid() * 2 - 1  # tanh, several times faster on a CPU
         return torch.lerp(h, new, (u - 1).sigmoid())  # gates begin by keeping
 
-    def _told(self, belief: Tensor) -> Tensor:
+    def _decoder_input(self, belief: Tensor) -> Tensor:
         """Of [h, z] what observations are decoded from."""
         return belief[..., self.config.deter :] if self.alone else belief
 
-    def _tell(self, h: Tensor, seen: Tensor, noise: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    def _posterior(self, h: Tensor, seen: Tensor, noise: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """What is made of an observation: outputs of the posterior (..., numbers), the posterior, z (..., stoch)."""
         if self.cells:
             return seen, seen, seen.flatten(-2)
         out: Tensor = self.net["posterior"](seen if self.alone else seen + linear(h, self.net["expect"].weight))
         if self.config.latent == "levels":
-            q = self._nearest(out)
+            q = self._nearest_level(out)
             return out, q, q.flatten(-2)
         q = self._latent(out)
         return out, q, self._draw(q, noise)
 
-    def _nearest(self, out: Tensor) -> Tensor:
+    def _nearest_level(self, out: Tensor) -> Tensor:
         """One class of each group (..., groups, classes) for numbers (..., groups), with certainty: the level nearest to it
         (finite scalar quantisation, Mentzer et al. 2024).
 
@@ -321,7 +321,7 @@ class RSSM:
         weight = last.weight.view(self.groups, self.classes, -1)
         return self._latent(torch.einsum("...gw,gcw->...gc", act(hidden.unsqueeze(-2) + known), weight).flatten(-2) + last.bias)
 
-    def _foresee(self, h: Tensor, generator: torch.Generator | None) -> Tensor:
+    def _sample_prior(self, h: Tensor, generator: torch.Generator | None) -> Tensor:
         """z (B, stoch) from the prior; the likeliest without a generator, group by group."""
         if not self.chained:
             return self._draw(self._prior(h, h), self._noise((len(h),), generator))
@@ -382,11 +382,15 @@ class RSSM:
         return (log_spread - log_std + 0.5 * (ratio - 1)).sum(-1)
 
     def state_dict(self) -> dict[str, Array]:
-        parts = {"latent": self.optimiser.parameters.state()} | ({"coder": self.coder.state()} if self.coder else {})
+        parts = {"latent": self.optimiser.parameters.state()}
+        if self.autoencoder:
+            parts["coder"] = self.autoencoder.state()
         return {f"{part}.{name}": array.copy() for part, found in parts.items() for name, array in found.items()}
 
     def load_state_dict(self, state: dict[str, Array]) -> None:
         check_arrays(state, self.state_dict(), "world model rssm")
-        loads = {"latent": self.optimiser.parameters.load} | ({"coder": self.coder.load} if self.coder else {})
+        loads = {"latent": self.optimiser.parameters.load}
+        if self.autoencoder:
+            loads["coder"] = self.autoencoder.load
         for part, load in loads.items():
             load({name.removeprefix(f"{part}."): array for name, array in state.items() if name.startswith(f"{part}.")})

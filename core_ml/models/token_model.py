@@ -1,6 +1,6 @@
 """A world as a language: a VQ-VAE makes tokens of an observation, a causal transformer says which come next (Micheli et al.
-2023, "Transformers are sample-efficient world models": IRIS; reward and going on at the action, and the features, as in Zhang
-et al. 2023, "STORM")."""
+2023, "Transformers are sample-efficient world models": IRIS; reward and continue heads at the action, and the features, as in
+Zhang et al. 2023, "STORM")."""
 
 from __future__ import annotations
 
@@ -31,14 +31,15 @@ class TokenModel:
     """What happens as one row of words: x_0^1 .. x_0^P, a_0, x_1^1 .. x_1^P, a_1, ..; x_t^p is token p of observation t.
 
     The transformer (`Transformer`, with its sliding window of `window` steps) reads word after word. At a_t it says reward and
-    going on of a_t and what x_{t+1}^1 will be, at x_{t+1}^p what x_{t+1}^{p+1} will be: tokens of one observation know of each
-    other, so where chance decides between few outcomes, dreams do not mix them. A dream reads its own words.
+    continuation of a_t and what x_{t+1}^1 will be, at x_{t+1}^p what x_{t+1}^{p+1} will be: tokens of one observation know of
+    each other, so where chance decides between few outcomes, imagination does not mix them. It reads its own tokens.
 
     State: `h` (B, width), the output at the action before, 0 at an episode's start; `tokens`, int64 (B, P); and the
     transformer's keys, values and age, which make it large: 2 layers window (P + 1) width numbers. Features: h and the tokens'
-    rows of the codebook. Tokens are the nearest rows: nothing is drawn but in dreams, and without a generator each token is the
-    likeliest after those before it. The VQ-VAE learns from the same batches, one step before the transformer does, and with
-    `settle` only at first: words that change their meaning unsettle whoever reads them.
+    rows of the codebook. Tokens are the nearest rows: nothing is sampled but in imagination, and without a generator each
+    token is the likeliest after those before it. The VQ-VAE learns from the same batches, one step before the transformer
+    does, and with `settle` only at first: a codebook that keeps changing destabilises the
+    transformer that predicts its tokens.
     """
 
     class Config(VQVAE.Config):
@@ -46,7 +47,7 @@ class TokenModel:
         positions: int = Field(4, ge=1, le=256, description="tokens of an observation, P")
         codes: int = Field(32, ge=2, le=65_536, description="words for observations: rows of the codebook")
         settle: int = Field(0, ge=0, description="updates after which the VQ-VAE stays as it is; 0: never")
-        width: int = Field(64, ge=1, le=4096, description="of the transformer; and hidden units of reward and going on")
+        width: int = Field(64, ge=1, le=4096, description="of the transformer; and hidden units of reward and continue heads")
         heads: int = Field(4, ge=1, le=64, description="heads of attention; they share the width")
         layers: int = Field(2, ge=1, le=64, description="of the transformer")
         window: int = Field(8, ge=1, le=4096, description="steps that a layer attends to")
@@ -147,7 +148,7 @@ class TokenModel:
         o, (obs, action, reward, terminated, is_first) = self.config, tensors(batch, self.actions)
         b, steps = reward.shape
         metrics: dict[str, float] = {}
-        if not o.settle or self.vq.coder.memory.steps < o.settle:
+        if not o.settle or self.vq.autoencoder.parameters.steps < o.settle:
             metrics = {f"vq/{name}": value for name, value in self.vq.update(obs.flatten(0, 1), generator, rate).items()}
         with torch.no_grad():
             tokens = self.vq.tokens(obs.flatten(0, 1)).view(b, steps, -1)  # (B, L, P)

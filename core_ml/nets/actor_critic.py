@@ -56,15 +56,15 @@ class ActorCritic(nn.Module):
             return nn.functional.linear(features, weight, bias)
         return torch.cat([self.policy_head(features), self.value_head(self.value_trunk(obs))], 1)
 
-    def split(self, outputs: Tensor) -> tuple[Distribution, Tensor]:
+    def split(self, outputs: Tensor, mask: Tensor | None = None) -> tuple[Distribution, Tensor]:
         """`outputs` -> distribution over B actions, value (B,)."""
-        return self._distribution(outputs[:, :-1]), outputs[:, -1]
+        return self._distribution(outputs[:, :-1], mask), outputs[:, -1]
 
-    def forward(self, obs: Tensor) -> tuple[Distribution, Tensor]:
-        return self.split(self.outputs(obs))
+    def forward(self, obs: Tensor, mask: Tensor | None = None) -> tuple[Distribution, Tensor]:
+        return self.split(self.outputs(obs), mask)
 
-    def _distribution(self, out: Tensor) -> Distribution:
-        return Categorical.of(out) if self.log_std is None else Gaussian(out, self.log_std)
+    def _distribution(self, out: Tensor, mask: Tensor | None = None) -> Distribution:
+        return Categorical.of(out, mask) if self.log_std is None else Gaussian(out, self.log_std)
 
     def policy(self, obs: Tensor) -> Distribution:
         return self._distribution(self.policy_head(self.policy_trunk(obs)))

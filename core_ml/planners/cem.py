@@ -18,18 +18,23 @@ from ..distributions import Categorical
 from ..models.protocol import ImaginedTrajectory, WorldModel
 
 
-class Plan(NamedTuple):
+class ActionPlan(NamedTuple):
     """What a planner thinks of B states, over H steps and A actions."""
 
     action: Tensor  # int64 (B,): what to do now
-    p: Tensor  # (B, H, A): how likely each action is in a good sequence
-    value: Tensor  # (B,): what the last round's elites got on average; of their own dreams, so on the bright side
+    p: Tensor  # float32 (B, H, A): probability of each action at each step of a good sequence
+    value: Tensor  # (B,): mean imagined return of the last round's elites: optimistic, as they were selected by it
+
+    @classmethod
+    def of(cls, p: Tensor) -> ActionPlan:
+        """The plan of one step ago, of which only `p` is known."""
+        return cls(p[:, 0].argmax(-1), p, p[:, 0, 0])
 
 
-class Planner:
+class CEMPlanner:
     """Categorical cross-entropy method. In each of `iterations` rounds, for each state:
 
-        draw `population` sequences a_1..a_H, a_t ~ p_t;  dream each of them `samples` times;  E: the `elites` best
+        draw `population` sequences a_1..a_H, a_t ~ p_t;  imagine each `samples` times;  E: the `elites` best
         p_t <- smoothing p_t + (1 - smoothing) share of the actions of E at step t
 
     from uniform p, or from the plan one step ago. Sequences are judged by sum_t gamma^t c_1 .. c_t r_{t+1}, c the probability
@@ -43,7 +48,7 @@ class Planner:
         elites: int = Field(16, ge=1, le=65_536, description="the best of them, which the next round is like")
         iterations: int = Field(4, ge=1, le=1000, description="rounds")
         smoothing: float = Field(0.1, ge=0, lt=1, description="share of the old distribution in the new one")
-        samples: int = Field(1, ge=1, le=1000, description="dreams of each sequence, whose mean counts")
+        samples: int = Field(1, ge=1, le=1000, description="imagined trajectories of each sequence, whose mean counts")
         gamma: float = Field(0.99, ge=0, le=1, description="discount of a step")
         keep: float = Field(0.5, ge=0, le=1, description="of a plan one step ago in the first round; the rest is uniform")
 
@@ -58,8 +63,8 @@ class Planner:
 
     def plan(
         self, model: WorldModel, state: State, generator: torch.Generator, value: Callable[[Tensor], Tensor] | None = None,
-        before: Plan | None = None,
-    ) -> Plan:  # fmt: skip
+        before: ActionPlan | None = None,
+    ) -> ActionPlan:  # fmt: skip
         """For states of B rows. `value`: (N, size) -> (N,). `before`: the plan for these rows one step ago."""
         o, b = self.config, len(next(iter(state.values())))
         many = {name: part.repeat_interleave(o.population * o.samples, 0) for name, part in state.items()}
@@ -73,23 +78,23 @@ class Planner:
             best, which = score.topk(o.elites, dim=1)
             elite = sequences.gather(1, which.unsqueeze(-1).expand(-1, -1, o.horizon))  # (B, elites, H)
             p = torch.lerp(one_hot(elite, self.actions).float().mean(1), p, o.smoothing)
-        return Plan(p[:, 0].argmax(-1), p, best.mean(1))
+        return ActionPlan(p[:, 0].argmax(-1), p, best.mean(1))
 
     def _score(
         self, model: WorldModel, many: State, sequences: Tensor, generator: torch.Generator,
         value: Callable[[Tensor], Tensor] | None,
     ) -> Tensor:  # fmt: skip
-        """Mean returns (B, population) of sequences (B, population, H), dreamt from states of B population samples rows."""
+        """Mean returns (B, population) of sequences (B, population, H)imagined from states of B population samples rows."""
         o = self.config
         steps = one_hot(sequences.flatten(0, 1).repeat_interleave(o.samples, 0), self.actions).float().unbind(1)
         ahead = iter(steps)
-        dream = model.imagine(many, lambda features: next(ahead), o.horizon, generator)
-        return returns(dream, o.gamma, value).view(*sequences.shape[:2], o.samples).mean(-1)
+        imagined = model.imagine(many, lambda features: next(ahead), o.horizon, generator)
+        return returns(imagined, o.gamma, value).view(*sequences.shape[:2], o.samples).mean(-1)
 
 
-def returns(dream: ImaginedTrajectory, gamma: float, value: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-    """Expected discounted returns (B,) of dreams, by their probabilities of going on: with w_t = gamma^t c_0 .. c_{t-1},
+def returns(imagined: ImaginedTrajectory, gamma: float, value: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+    """Expected discounted returns (B,) of imagined trajectories, weighted by P(continue): with w_t = gamma^t c_0 .. c_{t-1},
     sum_{t < H} w_t r_t + w_H v(features at H)."""
-    weight = torch.cat([torch.ones_like(dream.continue_[:1]), (gamma * dream.continue_).cumprod(0)])  # (H + 1, B)
-    total = (weight[:-1] * dream.reward).sum(0)
-    return total if value is None else total + weight[-1] * value(dream.features[-1])
+    weight = torch.cat([torch.ones_like(imagined.continue_[:1]), (gamma * imagined.continue_).cumprod(0)])  # (H + 1, B)
+    total = (weight[:-1] * imagined.reward).sum(0)
+    return total if value is None else total + weight[-1] * value(imagined.features[-1])

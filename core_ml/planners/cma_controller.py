@@ -1,5 +1,5 @@
-"""A small policy of a world model's features whose parameters evolve by what they earn in dreams (Ha & Schmidhuber 2018, "World
-models", sections 2.3 and 4: controller C, trained inside the dream)."""
+"""A small policy of a world model's features whose parameters evolve by imagined returns (Ha & Schmidhuber 2018, "World
+models", sections 2.3 and 4: controller C, trained in imagination)."""
 
 from __future__ import annotations
 
@@ -20,16 +20,17 @@ from .cem import returns
 class CmaController:
     """Action: argmax of W f + b, or with `hidden` units of W tanh(V f + c) + b, for features f (B, size).
 
-    An update is one generation of `CMAES`: `population` candidates, each of which dreams `episodes` times from the same real
-    states as all others; all dreams are rows of one batch, each with its candidate's parameters. What acts is the mean of the
-    distribution. No gradients: returns may be as rough as they like, but parameters should be few (C has their square).
+    An update is one generation of `CMAES`: `population` candidates, each of which acts in `episodes` imagined
+    trajectories from the same real states as all others; all are rows of one batch, each with its candidate's parameters. What
+    acts is the mean of the distribution. No gradients: returns may be as rough as they like, but parameters should be few (C
+    has their square).
     """
 
     class Config(ComponentConfig):
         hidden: int = Field(0, ge=0, le=256, description="units between features and actions; 0: none")
         population: int = Field(0, ge=0, le=65_536, description="candidates in a generation; 0: 4 + 3 ln parameters")
-        episodes: int = Field(8, ge=1, le=65_536, description="dreams of each candidate, whose mean return counts")
-        horizon: int = Field(50, ge=1, le=100_000, description="steps of a dream")
+        episodes: int = Field(8, ge=1, le=65_536, description="imagined trajectories whose mean return a candidate has")
+        horizon: int = Field(50, ge=1, le=100_000, description="steps of an imagined trajectory")
         gamma: float = Field(1.0, ge=0, le=1, description="discount of a step")
         sigma: float = Field(0.5, gt=0, le=1e3, description="deviation of parameters, around 0, in the first generation")
 
@@ -41,7 +42,11 @@ class CmaController:
 
     def act(self, features: Tensor) -> Tensor:
         """(B, size) -> int64 (B,)."""
-        return self.scores(features[None], torch.from_numpy(self.es.mean)[None])[0].argmax(-1)
+        return self.mean_scores(features).argmax(-1)
+
+    def mean_scores(self, features: Tensor) -> Tensor:
+        """(B, size) -> (B, actions): scores by the mean of the distribution."""
+        return self.scores(features[None], torch.from_numpy(self.es.mean)[None])[0]
 
     def scores(self, features: Tensor, parameters: Tensor) -> Tensor:
         """Of P candidates (P, n), each for its own E rows: (P, E, size) -> (P, E, actions)."""
@@ -53,7 +58,7 @@ class CmaController:
         return x
 
     def update(self, model: WorldModel, starts: State, generator: torch.Generator) -> dict[str, float]:
-        """One generation, in dreams from rows of `starts`, (S, ...) by name."""
+        """One generation, in imagination from rows of `starts`, (S, ...) by name."""
         o, x = self.config, self.es.ask(generator)
         parameters = torch.from_numpy(x)
         drawn = torch.randint(len(next(iter(starts.values()))), (o.episodes,), generator=generator).repeat(len(x))
@@ -62,11 +67,11 @@ class CmaController:
             score = self.scores(features.view(len(x), o.episodes, -1), parameters)
             return one_hot(score.argmax(-1).flatten(), self.actions).float()
 
-        dream = model.imagine({name: part[drawn] for name, part in starts.items()}, policy, o.horizon, generator)
-        earned = returns(dream, o.gamma).view(len(x), o.episodes).mean(1).numpy().astype(np.float64)
+        imagined = model.imagine({name: part[drawn] for name, part in starts.items()}, policy, o.horizon, generator)
+        earned = returns(imagined, o.gamma).view(len(x), o.episodes).mean(1).numpy().astype(np.float64)
         self.es.tell(x, -earned)
         return {
-            "dream_return": float(earned.mean()), "dream_return_best": float(earned.max()), "sigma": float(self.es.sigma),
+            "imagined_return": float(earned.mean()), "imagined_return_best": float(earned.max()), "sigma": float(self.es.sigma),
         }  # fmt: skip
 
     def state_dict(self) -> dict[str, Array]:

@@ -15,7 +15,7 @@ from ...store.arrays import Array, check_arrays
 from ..component import ComponentConfig, component
 from ..maths.normalise import RunningNormaliser
 from ..nets.layers import mlp
-from ..observations import Facts
+from ..observations import BonusInputs
 from ..optim.adam import FlatAdam
 from ..optim.parallel import keep_memory, one_thread_each
 from ..optim.parameters import Parameters
@@ -55,7 +55,7 @@ class ICM:
             "one-hot", description="a grid as planes of 0 and 1, or one number a cell"
         )
 
-    def __init__(self, config: Config, facts: Facts, seed: int) -> None:
+    def __init__(self, config: Config, facts: BonusInputs, seed: int) -> None:
         keep_memory()
         self.config, self.observation, self.actions, self.discrete = config, facts.observation, facts.actions, facts.discrete
         self.one_hot = config.grid_input == "one-hot"
@@ -72,9 +72,9 @@ class ICM:
                 model["forward_model"] = net(size + self.actions, size)
         self.model = nn.ModuleDict(model).to_empty(device="cpu")
         rng = np.random.default_rng(seed)
-        self.memory = Parameters({name: tuple(p.shape) for name, p in self.model.named_parameters()})
-        self.memory.initialise(rng)
-        self.optimiser = FlatAdam(self.model, parameters=self.memory)
+        self.parameters = Parameters({name: tuple(p.shape) for name, p in self.model.named_parameters()})
+        self.parameters.initialise(rng)
+        self.optimiser = FlatAdam(self.model, parameters=self.parameters)
         self.normaliser = RunningNormaliser(inputs)
         self.scale: Array | None = None
         self.count, self.square = np.zeros(()), np.zeros(())  # bonuses so far, and the sum of their squares
@@ -176,7 +176,7 @@ class ICM:
         self.scale = self.normaliser.scale()
 
     def _state(self) -> dict[str, Array]:
-        state = self.memory.state() | {f"normaliser.{name}": array for name, array in self.normaliser.state().items()}
+        state = self.parameters.state() | {f"normaliser.{name}": array for name, array in self.normaliser.state().items()}
         return state | {
             "bonuses.count": self.count,
             "bonuses.square": self.square,
@@ -190,7 +190,7 @@ class ICM:
 
     def load_state_dict(self, state: dict[str, Array]) -> None:
         check_arrays(state, self.state_dict(), "reward icm")
-        self.memory.load(state)
+        self.parameters.load(state)
         self.normaliser.load({name.removeprefix("normaliser."): array for name, array in state.items()})
         self.count[...], self.square[...] = state["bonuses.count"], state["bonuses.square"]
         self.projection[...], self.visits[...] = state["projection"], state["visits"]

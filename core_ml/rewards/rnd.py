@@ -13,7 +13,7 @@ from ...store.arrays import Array, check_arrays
 from ..component import ComponentConfig, component
 from ..maths.normalise import RunningNormaliser
 from ..nets.layers import mlp
-from ..observations import Facts
+from ..observations import BonusInputs
 from ..optim.adam import FlatAdam
 from ..optim.parallel import keep_memory, one_thread_each
 from ..optim.parameters import Parameters
@@ -27,7 +27,7 @@ class RND:
 
     Both networks read observations standardised number by number by all that was learned from, cut at +-`clip`; the bonus is
     divided by the root mean square of all bonuses so far (section 2.4; the paper divides by the deviation of their discounted
-    sums, which knows of copies and time; here rows stand for themselves). A step that terminated led nowhere: bonus 0.
+    sums, which needs environments and time; here rows are independent). A step that terminated has bonus 0.
 
     Never updated, the bonus is the error of two random networks: another number for each observation, whatever was seen.
     """
@@ -44,7 +44,7 @@ class RND:
             "one-hot", description="a grid as planes of 0 and 1, or one number a cell"
         )
 
-    def __init__(self, config: Config, facts: Facts, seed: int) -> None:
+    def __init__(self, config: Config, facts: BonusInputs, seed: int) -> None:
         keep_memory()
         self.config, self.observation, self.one_hot = config, facts.observation, config.grid_input == "one-hot"
         planes, height, width = self.observation.planes(self.one_hot)
@@ -58,12 +58,12 @@ class RND:
         self.target, self.predictor = (model.to_empty(device="cpu") for model in models)
         rng = np.random.default_rng(seed)
         shapes = {name: tuple(p.shape) for name, p in self.target.named_parameters()}
-        self.fixed, self.memory = Parameters(shapes), Parameters(shapes)
-        self.fixed.initialise(rng)
-        self.memory.initialise(rng)
-        FlatAdam(self.target, parameters=self.fixed)  # parameters are views of the memory; never stepped
+        self.target_parameters, self.parameters = Parameters(shapes), Parameters(shapes)
+        self.target_parameters.initialise(rng)
+        self.parameters.initialise(rng)
+        FlatAdam(self.target, parameters=self.target_parameters)  # moves the parameters into one array; never stepped
         self.target.requires_grad_(False)
-        self.optimiser = FlatAdam(self.predictor, parameters=self.memory)
+        self.optimiser = FlatAdam(self.predictor, parameters=self.parameters)
         self.normaliser = RunningNormaliser(sizes[0])
         self.scale: Array | None = None
         self.count, self.square = np.zeros(()), np.zeros(())  # bonuses so far, and the sum of their squares
@@ -124,8 +124,8 @@ class RND:
         self.scale = self.normaliser.scale()
 
     def _state(self) -> dict[str, Array]:
-        state = self.memory.state() | {f"normaliser.{name}": array for name, array in self.normaliser.state().items()}
-        return state | {"target": self.fixed.flat, "bonuses.count": self.count, "bonuses.square": self.square}
+        state = self.parameters.state() | {f"normaliser.{name}": array for name, array in self.normaliser.state().items()}
+        return state | {"target": self.target_parameters.flat, "bonuses.count": self.count, "bonuses.square": self.square}
 
     def state_dict(self) -> dict[str, Array]:
         """Predictor, optimiser, target and statistics; copies."""
@@ -133,8 +133,8 @@ class RND:
 
     def load_state_dict(self, state: dict[str, Array]) -> None:
         check_arrays(state, self.state_dict(), "reward rnd")
-        self.memory.load(state)
+        self.parameters.load(state)
         self.normaliser.load({name.removeprefix("normaliser."): array for name, array in state.items()})
-        self.fixed.flat[:] = state["target"]
+        self.target_parameters.flat[:] = state["target"]
         self.count[...], self.square[...] = state["bonuses.count"], state["bonuses.square"]
         self._measure()

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from ...store.arrays import Array, check_arrays
 from ..component import ComponentConfig, component
-from ..observations import Facts
+from ..observations import BonusInputs
 
 Potential = Callable[[Array], Any]  # observations (B, *shape) -> (B,)
 Nested = tuple[float, ...] | tuple[tuple[float, ...], ...] | tuple[tuple[tuple[float, ...], ...], ...]
@@ -32,7 +32,7 @@ class Shaping:
         table: Nested = Field((), description="potentials by the observation's whole numbers, nested lists")
         weights: tuple[float, ...] = Field((), description="of a linear potential, one for each of an observation's numbers")
 
-    def __init__(self, config: Config, facts: Facts, seed: int = 0, potential: Potential | None = None) -> None:
+    def __init__(self, config: Config, facts: BonusInputs, seed: int = 0, potential: Potential | None = None) -> None:
         self.config, self.shape = config, facts.observation.shape
         self.gamma = facts.gamma if config.gamma is None else config.gamma
         if (potential is not None) + bool(config.table) + bool(config.weights) != 1:

@@ -1,4 +1,4 @@
-"""Conformance checks for any world, ours or a plugin's, and for foreign environments: `gumdrop env check`.
+"""Conformance checks for any world, ours or a plugin's, and for external environments: `gumdrop env check`.
 
 Each check plays random actions and holds one promise of `envs/world.py` against what comes out. A failed
 check says in one line which contract was broken and the way out.
@@ -34,7 +34,7 @@ from ..rng import copy_seeds, fresh_streams
 from ..solvers.yardstick import StateIndex
 from ..world import Model, World
 
-RAW_STEPS = 60  # that a foreign environment takes by itself
+RAW_STEPS = 60  # that an external environment takes by itself
 SHORT = 13  # steps: a time limit that lets many episodes end within a check
 RESERVED = {  # parameters of the views and of gymnasium.make, which would hide a world's option of that name
     "autoreset_mode", "disable_env_checker", "id", "max_episode_steps", "num_envs", "render_mode",
@@ -183,7 +183,7 @@ def require_same(a: Trace, b: Trace, what: str, way_out: str) -> None:
 
 
 def _way_out(env: BatchEnv, ours: str, theirs: str) -> str:
-    """What to mend: in a world's rules, or in a foreign environment."""
+    """What to mend: in a world's rules, or in an external environment."""
     return theirs if isinstance(env, ExternalBatch) else ours
 
 
@@ -498,7 +498,7 @@ def _require_legal(world: World, env: Engine, model: Model) -> None:
 
 
 def check_raw(id: str, options: dict[str, Any]) -> str:
-    """What a foreign environment itself returns, before `ExternalBatch` casts it."""
+    """What an external environment itself returns, before `ExternalBatch` casts it."""
     env = make_external(id, options)
     single = isinstance(env, gymnasium.Env)
     spaces = {"": env.observation_space} if single else {a: env.observation_space(a) for a in env.possible_agents}
@@ -594,8 +594,8 @@ def _apart(check: Callable[[str, dict[str, Any]], str], id: str, options: dict[s
         raise Fault(str(error)) from None
 
 
-def check_foreign(id: str, options: dict[str, Any], check: Callable[[Make], str]) -> str:
-    """A check of `BatchEnv` on a foreign environment; what it makes is closed again, worker processes too."""
+def check_external(id: str, options: dict[str, Any], check: Callable[[Make], str]) -> str:
+    """A check of `BatchEnv` on an external environment; what it makes is closed again, worker processes too."""
     made: list[ExternalBatch] = []
 
     def make(n: int) -> BatchEnv:
@@ -626,7 +626,7 @@ def _checks(id: str, options: dict[str, Any]) -> Iterator[tuple[str, Callable[[]
         library = probe(id, options)
         yield "raw observation", lambda: _apart(check_raw, id, options)
         for name, check in common.items():
-            yield name, lambda check=check: check_foreign(id, options, check)  # type: ignore[misc]
+            yield name, lambda check=check: check_external(id, options, check)  # type: ignore[misc]
         yield f"{library}'s own check", lambda: _apart(check_by_its_library, id, options)
         return
     world = make_world(id, options)
@@ -655,7 +655,7 @@ def _checks(id: str, options: dict[str, Any]) -> Iterator[tuple[str, Callable[[]
 
 
 def check_world(id: str, options: dict[str, Any] | None = None) -> list[Check]:
-    """Check a world or a foreign environment against the contract of `envs/world.py`.
+    """Check a world or an external environment against the contract of `envs/world.py`.
 
     Raises UnknownName or ValueError if it cannot be made; everything after that becomes a `Check`.
     """

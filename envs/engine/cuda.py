@@ -140,8 +140,9 @@ def _programs(
 ) -> Spans:  # fmt: skip
     """Kernels over all environments, each with the arguments of the span of its name less lo and hi."""
     made: dict[Any, Any] = {}
-    rule = [_on_device(rule, made, static) for rule in rules_of(world_class, masked)]
-    spans = make_spans(*rule, _on_device(binder(constants, dict(static)), made), agents)
+    reset_rule, step_rule, observe_rule, legal_rule = (_on_device(rule, made, static) for rule in rules_of(world_class, masked))
+    rules = reset_rule, step_rule, observe_rule, legal_rule
+    spans = make_spans(*rules, _on_device(binder(constants, dict(static)), made), agents)
     step_span, reset_span, observe_span = (_on_device(span, made) for span in spans)
 
     def step(s: Any, c: Any, b: Any, action: Any, limit: int, autoreset: bool) -> None:

@@ -43,7 +43,7 @@ class Solved(NamedTuple):
     """A solved environment: plain figures, and a picture of them where there is one to draw."""
 
     document: dict[str, Any]  # plain numbers, lists and text, ready for JSON: what `solve_world` returns
-    picture: value_map.Map | value_map.Rows | None
+    picture: value_map.Map | value_map.StateTable | None
 
 
 def solve_world(
@@ -151,7 +151,7 @@ def _examine_table(id: str, options: dict[str, Any] | None, gamma: float, progre
     """Gymnasium's toy-text environments, from their own tables and distribution of first states."""
     import gymnasium
 
-    refusal = f"{id} is a foreign environment without an exact model: solve takes gumdrop's own worlds"
+    refusal = f"{id} is an external environment without an exact model: solve takes gumdrop's own worlds"
     if ":" in id or id not in gymnasium.registry:
         raise ValueError(refusal)
     spec = gymnasium.spec(id)

@@ -40,7 +40,7 @@ class Map(NamedTuple):
     start: tuple[int, int]
 
 
-class Rows(NamedTuple):
+class StateTable(NamedTuple):
     """The first states of a model that is no board."""
 
     names: tuple[str, ...]  # fields of the state
@@ -51,7 +51,7 @@ class Rows(NamedTuple):
     start: int
 
 
-def rows_of(model: Model, solution: Solution) -> Rows:
+def rows_of(model: Model, solution: Solution) -> StateTable:
     """The first `BARS` states, the start first; a policy of floats is mixed and not shown."""
     total = len(model.next_state)
     shown = [model.start, *(s for s in range(min(total, BARS + 1)) if s != model.start)][:BARS]
@@ -59,7 +59,7 @@ def rows_of(model: Model, solution: Solution) -> Rows:
         tuple(" ".join(f"{v:g}" for v in np.ravel(field[s])[:8].tolist()) for field in model.fields.values()) for s in shown
     )
     action = solution.policy[shown] if solution.policy.dtype.kind in "iu" else None
-    return Rows(tuple(model.fields), states, solution.value[shown], action, total, model.start)
+    return StateTable(tuple(model.fields), states, solution.value[shown], action, total, model.start)
 
 
 # --- where states are on a board
@@ -204,9 +204,9 @@ def _direction(v: Array, oblique: bool) -> tuple[int, int]:
 # --- text
 
 
-def text(picture: Map | Rows, label: str = "optimal return") -> str:
+def text(picture: Map | StateTable, label: str = "optimal return") -> str:
     """The picture in plain characters; `label` says what the values of a map are."""
-    if isinstance(picture, Rows):
+    if isinstance(picture, StateTable):
         return _table(picture)
     used = set(picture.mark.ravel().tolist()) - set(picture.cells[np.isnan(picture.value)].ravel().tolist())
     key = "o: stay; "
@@ -217,7 +217,7 @@ def text(picture: Map | Rows, label: str = "optimal return") -> str:
     return "\n".join([" ".join(row) for row in picture.mark] + [start] + ["".join(row).rstrip() for row in numbers])
 
 
-def _table(rows: Rows) -> str:
+def _table(rows: StateTable) -> str:
     shown = range(min(len(rows.states), LISTED))
     header = ["", *rows.names, "value", *(["action"] if rows.action is not None else [])]
     lines = [header] + [
@@ -228,7 +228,7 @@ def _table(rows: Rows) -> str:
     return "\n".join([*out, *([f"... {rows.total:,} states in all"] if rows.total > len(shown) else [])])
 
 
-def _action(rows: Rows, k: int, word: str) -> list[str]:
+def _action(rows: StateTable, k: int, word: str) -> list[str]:
     return [] if rows.action is None else [f"{word}{int(rows.action[k])}"]
 
 
@@ -245,7 +245,7 @@ def require_path(path: Path | str) -> Path:
     return out
 
 
-def save(path: Path | str, picture: Map | Rows, title: str = "", label: str = "optimal return") -> None:
+def save(path: Path | str, picture: Map | StateTable, title: str = "", label: str = "optimal return") -> None:
     """Draw `picture` into a PNG, SVG or PDF. ValueError: another suffix, or no such folder."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -362,7 +362,7 @@ def _ticks(size: int) -> Array:
     return np.arange(0, size, step)
 
 
-def _draw_rows(axes: Axes, rows: Rows, label: str) -> None:
+def _draw_rows(axes: Axes, rows: StateTable, label: str) -> None:
     """A bar for each state, labelled with its fields; the start's has another colour."""
     n = len(rows.states)
     names = [", ".join(f"{k} {v}" for k, v in zip(rows.names, state, strict=True)) for state in rows.states]

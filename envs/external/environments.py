@@ -103,6 +103,7 @@ class ZooEnv:
                     way_out = "wrap it so that all agents share one"
                     raise ValueError(f"environment {id}: {what} spaces of {names[0]} and {name} differ, {differ}: {way_out}")
         space, theirs = env.observation_space(names[0]), env.action_space(names[0])
+        self._visible: Any
         space, self._visible = split_mask(space, theirs, id) if masks else (space, None)
         box, flat = _observation(space, id)
         self.spaces = ExternalSpaces(len(names), box, _action(theirs, id), theirs, 0)

@@ -42,11 +42,13 @@ class Flat(NamedTuple):
 
     def named(self, policy: Array) -> Array:
         """A policy (S,) by actions that are legal."""
-        return policy if self.stand_in is None else self.stand_in[np.arange(len(policy)), policy]
+        found: Array = policy if self.stand_in is None else self.stand_in[np.arange(len(policy)), policy]
+        return found
 
     def mean(self, q: Array) -> Array:
         """Mean of action values (A, S) over the legal actions, (S,)."""
-        return q.mean(0) if self.legal is None else np.einsum("as,sa->s", q, uniform(self.legal))
+        mean: Array = q.mean(0) if self.legal is None else np.einsum("as,sa->s", q, uniform(self.legal))
+        return mean
 
 
 def flatten(model: Model) -> Flat:
@@ -59,8 +61,9 @@ def flatten(model: Model) -> Flat:
     legal, stand_in = model.legal, None
     if legal is not None:
         stand_in = np.where(legal, np.arange(legal.shape[1]), legal.argmax(1)[:, None])
-        tables = (np.take_along_axis(table, stand_in[:, :, None], 1) for table in model[:4])
-        model = Model(*tables, model.start, model.fields)
+        names = ("next_state", "probability", "reward", "terminated")
+        tables: dict[str, Any] = {name: np.take_along_axis(getattr(model, name), stand_in[:, :, None], 1) for name in names}
+        model = model._replace(legal=None, **tables)
     states, actions, _ = model.next_state.shape
     p = model.probability.transpose(1, 0, 2)
     term = model.terminated.transpose(1, 0, 2)

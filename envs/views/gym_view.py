@@ -90,7 +90,8 @@ class GymView(gymnasium.Env[Array, Any]):
         mask = self.engine.action_mask()
         if mask is None:
             raise ValueError(f"world {self.engine.id} has no action masks: all its actions are always legal")
-        return mask[0, 0].copy()
+        legal: Array = mask[0, 0].copy()
+        return legal
 
     def render(self) -> Any:
         """The environment as text or picture, by `render_mode`; None for "human", whose window is up to date by itself."""

@@ -66,15 +66,15 @@ class ParallelView(ParallelEnv[str, Array, Any]):  # type: ignore[misc]  # Petti
             if agent not in actions:
                 raise ValueError(f"no action for {agent}: all of {', '.join(self.agents)} act in every step")
             self._action[0, k] = _one_action(actions[agent], self._action_spaces[agent], self._whole)
-        _, reward, terminated, truncated, _ = self.engine.step(self._action, None, False)
-        ended, cut, agents = terminated.item(), truncated.item(), self.agents
+        step = self.engine.step(self._action, None, False)
+        ended, cut, agents = step.terminated.item(), step.truncated.item(), self.agents
         if self._window is not None:
             _show(self._window, self.engine)
         if ended or cut:
             self.agents = []
         return (
             self._observations(),
-            dict(zip(agents, reward[0].tolist(), strict=True)),
+            dict(zip(agents, step.reward[0].tolist(), strict=True)),
             dict.fromkeys(agents, ended),
             dict.fromkeys(agents, cut),
             self._infos(agents),

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ...agents.protocol import Agent, Parted, PartRow
+from ...agents.protocol import Agent, Encodes, Parted, PartRow
 from ...agents.registry import make_agent
 from ...configs.schema import RunConfig
 from ...envs.make import make
@@ -35,21 +34,17 @@ def encoder_sheet(agent: Agent, config: RunConfig, count: int = 8, zoom: int = 8
 
     from ...core_ml.encoders import pictures
 
-    encoding = getattr(getattr(agent, "actor", None), "encoding", None)
-    if encoding is None:
+    encoding = agent.encoding if isinstance(agent, Encodes) else None
+    if encoding is None or not encoding.component.can_decode:
         return None
-    component = encoding.component
-    obs = encoding._rows(observations(config, 64 * count))
+    encoder, obs = encoding.component, encoding.tensor(observations(config, 64 * count))
     few = obs[:: max(1, len(obs) // count)][:count]
     generator = torch.Generator().manual_seed(config.seed)
-    try:
-        sheets = [pictures.reconstructions(component, few, zoom=zoom)]
-    except (AttributeError, ValueError):  # random projection, for one, has no way back
-        return None
-    with suppress(AttributeError, ValueError):
-        sheets.append(pictures.samples(component, obs, generator, n=count, zoom=zoom))
-    with suppress(AttributeError, ValueError):
-        sheets.append(pictures.traversals(component, obs, zoom=zoom))
+    sheets = [
+        pictures.reconstructions(encoder, few, zoom=zoom),
+        pictures.samples(encoder, obs, generator, n=count, zoom=zoom),
+        pictures.traversals(encoder, obs, zoom=zoom),
+    ]
     return stacked(sheets, 2 * zoom)
 
 

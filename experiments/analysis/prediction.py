@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from ...agents.protocol import Agent, Carry
+from ...agents.protocol import Agent, Carry, ModelBased
 from ...agents.registry import make_agent
 from ...configs.schema import RunConfig
-from ...envs.batch import BatchEnv
+from ...envs.batch import BatchEnv, world_of
 from ...envs.draw import render
 from ...envs.make import make
 from ...envs.rng import copy_seeds
@@ -27,9 +27,8 @@ CELL = 16  # pixels of a cell in a scene
 
 
 def world_model(agent: Agent) -> Any:
-    """The agent's `core_ml.world_model.WorldModel`; None: it has none."""
-    model = getattr(agent, "model", None)
-    return model if hasattr(model, "imagine") and hasattr(model, "posterior") else None
+    """The agent's `core_ml.models.protocol.WorldModel`; None: it has none."""
+    return agent.world_model if isinstance(agent, ModelBased) else None
 
 
 def predict(
@@ -134,7 +133,7 @@ def longest(replay: Any, steps: int, count: int) -> Any:
 
 def drawing(env: BatchEnv) -> Callable[[Any], Array] | None:
     """How the world draws what an observation shows: tensor (N, *shape) -> uint8 (N, h, w, 3). None: it cannot."""
-    world = getattr(env, "world", None)
+    world = world_of(env)
     if world is None or world.sight(env.obs[0, 0]) is None:
         return None
     drawn: dict[bytes, Array] = {}
@@ -144,7 +143,9 @@ def drawing(env: BatchEnv) -> Callable[[Any], Array] | None:
         for one in obs.numpy():
             key = one.tobytes()
             if key not in drawn:
-                drawn[key] = render.draw(world.sight(one), CELL)
+                scene = world.sight(one)
+                assert scene is not None  # as for the first observation
+                drawn[key] = render.draw(scene, CELL)
             found.append(drawn[key])
         return np.stack(found)
 

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...agents.tabular.plan import Plan, see
-from ...agents.tabular.table import UNKNOWN, Table
+from ...agents.protocol import Solved, Tabular
+from ...agents.tabular.plan import see
+from ...agents.tabular.table import UNKNOWN
 from ...envs.examine import value_map as value_map
 from ...envs.solvers import mdp
 from ...envs.solvers.mdp import Solution
@@ -19,11 +20,11 @@ class Shown(NamedTuple):
     """A trained run's agent: plain figures and text, and a picture where there is one to draw."""
 
     document: dict[str, Any]
-    picture: value_map.Map | value_map.Rows | None
+    picture: value_map.Map | value_map.StateTable | None
 
 
 def is_tabular(agent: Any) -> bool:
-    return isinstance(getattr(agent, "table", None), Table) or isinstance(getattr(agent, "plan", None), Plan)
+    return isinstance(agent, Tabular | Solved)
 
 
 def show(folder: Path) -> Shown:
@@ -40,7 +41,7 @@ def show(folder: Path) -> Shown:
     known: dict[str, Any] = {"agent": config.agent_name, "env": config.env, "options": config.agent_options, "text": ""}
     if not is_tabular(agent):
         return Shown(known, None)
-    if hasattr(agent, "table"):
+    if isinstance(agent, Tabular):
         known["met"] = agent.table.count
     if is_external(config.env_id):
         return Shown(known | {"text": "no board: the environment is not ours, so it has no exact model"}, None)
@@ -68,7 +69,7 @@ def learned(agent: Any, obs: Array, model: Any) -> tuple[Solution, Array]:
 
     `obs` (S, ...) is what the model's states look like. An agent that knows state values only is greedy by one look ahead.
     """
-    if hasattr(agent, "plan"):
+    if isinstance(agent, Solved):
         solution = agent.plan.solution
         return solution, mdp.backup(mdp.flatten(model), solution.value, agent.config.gamma).T
     values = agent.values(obs[:, None])

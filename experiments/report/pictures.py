@@ -76,7 +76,7 @@ def calibration_png(figures: dict[str, list[float]], out: Path) -> None:
     """What a world model foresaw beside what happened, by horizon: going on, the Brier score of that, and reward."""
     figure = _figure(11, 3.4)
     panels = (
-        ("the episode is not over", (("foreseen", "continue_", 1), ("happened", "true_going_on", 0))),
+        ("the episode is not over", (("foreseen", "continue", 1), ("happened", "true_continue", 0))),
         ("Brier score of that", (("the model", "brier", 1), ("always the mean", "brier_constant", 0))),
         ("mean reward of a step", (("foreseen", "reward", 1), ("happened", "true_reward", 0))),
     )

@@ -56,7 +56,7 @@ def play(
     """
     for _ in range(steps):
         seen = obs.copy() if keep_obs else obs[:0]  # the environment writes the next one into the same array
-        action, carry, _ = agent.act(obs, carry, mode)
+        action, carry, _ = agent.act(obs, carry, mode, env.action_mask())
         step = env.step(action, autoreset=autoreset)
         if autoreset:
             restart(agent, carry, step)
@@ -78,7 +78,8 @@ def run_episodes(
     """Play `episodes` held-out episodes. Equal (env_id, options, episodes, seed) begin equally for every agent.
 
     `agent` may be the name of an agent that needs no training, with its options. `lines`: compute the yardstick where the
-    world has one. `wrap`: what the agent plays in instead of the environment as it is made, such as `envs.wrappers.Seen`.
+    world has one. `wrap`: what the agent plays in instead of the environment as it is made,
+    such as `envs.wrappers.ObservationTransform`.
     """
     seeds = copy_seeds((seed ^ HELD_OUT) % 2**64, episodes)
     returns, lengths = np.zeros(episodes), np.zeros(episodes, np.int64)

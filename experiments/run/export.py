@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...agents.protocol import Agent, Exportable, restart
-from ...agents.saved import load_deployed
+from ...agents.saved import load_run
 from ...configs.schema import RunConfig
 from ...envs.batch import BatchEnv
 from ...envs.checks.conformance import random_actions
@@ -68,12 +68,14 @@ def export_run(folder: Path, to: str = "onnx", path: Path | None = None) -> Expo
     path = path or folder / f"policy{SUFFIX[to]}"
     if not path.parent.is_dir() or path.is_dir():
         raise ValueError(f"{path}: {'a folder, name a file' if path.is_dir() else 'its folder does not exist: make it first'}")
-    agent, config, _ = load_deployed(folder)
+    agent, config, _ = load_run(folder, "deploy")
     if not isinstance(agent, Exportable):
         raise ValueError(f"agent {config.agent_name} has no network to export: ppo, policy-gradient and dqn have")
     module = agent.policy_module()
     env = make(config.env_id, config.env_options, num_envs=STREAMS)
     try:
+        if env.action_mask() is not None:
+            raise ValueError(f"environment {config.env_id} has action masks: only policies without masks are exported")
         about = describe(module, env, config, folder)
         traced = _traced(module, config)
         temporary = path.with_name(f".{path.name}.tmp")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ...agents.protocol import Agent, Carry, Mode, Spaces
-from ...agents.saved import load_deployed
+from ...agents.saved import load_run
 from ...envs.make import make
 from ...store.arrays import Array
 
@@ -39,7 +39,7 @@ class Policy:
     @classmethod
     def of_run(cls, folder: Path) -> Policy:
         """That of the checkpoint that `deploy` means. Raises ValueError."""
-        agent, config, _ = load_deployed(folder)
+        agent, config, _ = load_run(folder, "deploy")
         env = make(config.env_id, config.env_options, num_envs=1)
         spaces = Spaces.of(env)
         env.close()
@@ -62,6 +62,8 @@ class Policy:
         carry = self.agent.initial(n) if state is None else state
         if carry is not None and any(len(part) != n for part in carry.values()):
             raise ValueError(f"state is that of {len(next(iter(carry.values())))} environments, observations are of {n}")
+        if self.spaces.masked and mask is None:
+            raise ValueError("the environment has action masks: give mask=env.action_mask(), for the same observations")
         extra = {} if mask is None else {"mask": np.asarray(mask, np.bool_).reshape(n, agents, -1)}
         action, carry, _ = self.agent.act(rows, carry, mode, **extra)
         found = np.array(action)  # (N, A) or (N, A, D)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ...agents.protocol import Agent, NonFinite
+from ...agents.protocol import Agent, NonFinite, Noted
 from ...agents.registry import make_agent
 from ...configs.schema import RunConfig
 from ...envs.batch import BatchEnv
@@ -140,8 +140,8 @@ class Training:
             lines = (yardstick["random"], yardstick["optimal"], yardstick["meaning"]) if yardstick else None
             live = Live(self.budget, title, lines)
         self.view = None if isinstance(live, bool) else live
-        if note := getattr(self.agent, "note", ""):
-            self.notes.append(note)
+        if isinstance(self.agent, Noted) and self.agent.note:
+            self.notes.append(self.agent.note)
 
     # ---- one update, one checkpoint ----
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ...agents.registry import agents, make_agent
+from ...agents.registry import agents, in_leaderboard, make_agent
 from ...configs.schema import RunConfig
 from ...envs.make import make
 from ...store.run_folder import RunFolder
@@ -36,7 +36,7 @@ def leaderboard(
     """Train agents as `base` says, each with all `seeds` in `folder`/NAME, evaluate and rank them; write leaderboard.json.
 
     `names`: which agents; None takes all registered ones that can play the world, the others are skipped with a reason, as
-    are those whose class says in `unasked` why they do not come along by themselves.
+    are those whose class has `in_leaderboard = False`.
     `options`: of agents, by name. Call it under `if __name__ == "__main__":`, as `train_group`. An agent whose training fails
     costs a line and stands in `failed`. A second call goes on where a first one was stopped. Raises Interrupted after a signal
     (everything is saved first), ValueError for agents named that cannot play, and where `folder` holds another budget.
@@ -67,9 +67,8 @@ def entrants(
     skipped: dict[str, str] = {}
     try:
         for name in wanted:
-            why = getattr(known[name], "unasked", None) if name in known else None
-            if why and names is None and name not in options:
-                skipped[name] = why
+            if name in known and not in_leaderboard(known[name]) and names is None and name not in options:
+                skipped[name] = "it takes part when it is named"
                 continue
             config = base.model_copy(update={"agent": {"name": name, **options.get(name, {})}})
             try:

@@ -45,6 +45,8 @@ PARTS: dict[str, dict[str, Any]] = {  # slots filled; what is in them is part of
     },
     "ppo+symbols+hmm": {"encoder": {"name": "symbols", "size": 12}, "belief": {"name": "hmm", "states": 5, "prior": 0.1}},
     "ppo+lstm+normaliser": {"belief": {"name": "lstm", "hidden": 6, "actions": False}, "normalise_observation": True},
+    "dreamer+planner": {"name": "dreamer", "controller": "planner", "planner": {"population": 8, "elites": 2, "horizon": 3}},
+    "dreamer+cma": {"name": "dreamer", "controller": "cma", "cma": {"population": 4, "episodes": 2, "horizon": 3}},
     "policy-gradient+autoencoder": {
         "name": "policy-gradient", "encoder": {"name": "autoencoder", "size": 3, "hidden": [8], "updates": 2},
     },
@@ -57,7 +59,9 @@ def config_of(name: str, **changes: Any) -> RunConfig:
     """A run of about six updates."""
     if name in PARTS:
         suited = {**BUTTONS, "agent": {**SMALL, **PARTS[name]}}
-        if suited["agent"]["name"] != "ppo":
+        if suited["agent"]["name"] == "dreamer":
+            suited = {**CORRIDOR, "agent": OWN["dreamer"]["agent"] | PARTS[name]}
+        elif suited["agent"]["name"] != "ppo":
             suited["agent"] = {"name": "policy-gradient", "num_steps": 8, "hidden": [8]} | PARTS[name]
     else:
         folder = agents()[name].__module__.split(".")[-2]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from gumdrop.envs.make import make
-from gumdrop.envs.wrappers import Seen, blank, recolour, zoom
+from gumdrop.envs.wrappers import ObservationTransform, blank, recolour, zoom
 from gumdrop.experiments.run.episodes import run_episodes
 
 WORLD: dict[str, Any] = {"layout": "S..G", "view": 0, "observe": "rgb", "time_limit": 3}
@@ -17,7 +17,7 @@ RNG = np.random.default_rng(0)
 
 
 def seen(*changes: Any, seed: int = 0, n: int = 3) -> Any:
-    return Seen(make("maze", WORLD, num_envs=n), *changes, seed=seed)
+    return ObservationTransform(make("maze", WORLD, num_envs=n), *changes, seed=seed)
 
 
 def test_each_pixel_becomes_several() -> None:
@@ -95,7 +95,7 @@ def test_episodes_are_played_as_they_are_seen() -> None:
             return np.full(obs.shape[:2], 2 if obs.shape[-2:] == (2, 8) else 0), carry, {}
 
     agent: Any = Watcher()
-    through = [lambda env: Seen(env, zoom(2)), None]
+    through = [lambda env: ObservationTransform(env, zoom(2)), None]
     found = [run_episodes(agent, "maze", WORLD, 5, 0, lines=False, wrap=wrap).returns.mean() for wrap in through]  # type: ignore[arg-type]
     assert found == [1, 0]
 
@@ -105,4 +105,4 @@ def test_only_arrays_can_be_changed() -> None:
         observation_space = make("maze", WORLD).action_space
 
     with pytest.raises(ValueError, match="no arrays"):
-        Seen(Symbols(), zoom(2))  # type: ignore[arg-type]
+        ObservationTransform(Symbols(), zoom(2))  # type: ignore[arg-type]

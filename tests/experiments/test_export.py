@@ -80,10 +80,10 @@ def test_the_module_has_the_learners_own_outputs(kind: str, tmp_path: Path) -> N
         wanted = agent.learner.q(rows)
     elif memory:
         wanted = agent.learner.outputs(
-            rows, {k: x.numpy() for k, x in zip(module.memory, memory, strict=True)}, agent.actor.scale()
+            rows, {k: x.numpy() for k, x in zip(module.memory, memory, strict=True)}, agent.actor.input.scale()
         )[0]
     else:
-        wanted = agent.learner.outputs(rows, agent.actor.scale())[0]
+        wanted = agent.learner.outputs(rows, agent.actor.input.scale())[0]
     assert np.abs(said - wanted).max() <= 1e-5 and np.ptp(wanted) > 1e-4
 
 
@@ -137,6 +137,20 @@ def test_what_is_no_network_is_refused(agent: str, env: str, options: Any, messa
     with pytest.raises(ValueError) as found:
         run.export()
     assert message in str(found.value) and "\n" not in str(found.value)
+
+
+def test_masks_are_not_left_out_in_silence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = trained("fused", tmp_path)
+    real = runtime.make
+
+    def masked(*args: Any, **kwargs: Any) -> Any:
+        env = real(*args, **kwargs)
+        monkeypatch.setattr(type(env), "action_mask", lambda self: np.ones((self.num_envs, 1, 2), np.bool_))
+        return env
+
+    monkeypatch.setattr(runtime, "make", masked)
+    with pytest.raises(ValueError, match="environment cartpole has action masks: only policies without masks are exported"):
+        export_run(path)
 
 
 def test_formats_and_files_are_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,7 +49,7 @@ class Better(Good):
 
 
 class Shy(Random):
-    unasked = "it waits to be named"
+    in_leaderboard = False
 
 
 @pytest.fixture(autouse=True)
@@ -99,7 +99,7 @@ def test_who_can_play(tmp_path: Path) -> None:
         "picky": "it needs pixels: take a world that shows them",
         "broken": "'a bug\\nin two lines'",
         "slow": "one update takes 40,000 steps, more than steps=1,000",
-        "shy": "it waits to be named",
+        "shy": "it takes part when it is named",
     }
     assert "shy" in entrants(BASE, ["shy"], {})[0]
 

@@ -37,7 +37,7 @@ def test_show_writes_a_film_and_figures(
         assert film.n_frames > 10 and film.width > film.height / 2
     figures = json.loads(Path("seen/calibration.json").read_text())
     assert figures["horizon"] == list(range(1, 16)) and figures["rows"][0] == figures["sequences"]
-    assert all(0 <= x <= 1 for name in ("continue_", "true_going_on", "brier") for x in figures[name] if x is not None)
+    assert all(0 <= x <= 1 for name in ("continue", "true_continue", "brier") for x in figures[name] if x is not None)
     first = Path("seen/calibration.json").read_bytes()
     assert main(["agent", "show", "d", "--out", "seen", "--json"]) == 0  # a folder that is there; same seed, same figures
     assert json.loads(capsys.readouterr().out)["calibration"]["brier"] == figures["brier"]

@@ -13,7 +13,7 @@ import pytest
 from gumdrop.agents.protocol import Agent
 from gumdrop.agents.registry import make_agent
 from gumdrop.envs.make import make
-from gumdrop.envs.wrappers import Change, Seen, blank, recolour, zoom
+from gumdrop.envs.wrappers import Change, ObservationTransform, blank, recolour, zoom
 from gumdrop.experiments.run.collect.host import Collector
 from gumdrop.experiments.run.collect.make import fit
 from gumdrop.experiments.run.episodes import run_episodes
@@ -49,7 +49,7 @@ DROPPED: dict[str, Any] = {"denoising": WIDE | {"dropout": 0.6}, "plain": WIDE, 
 
 def trained(encoder: Any, seed: int, world: dict[str, Any], *changes: Change) -> Agent:
     """PPO that has learned for `STEPS` steps from observations seen through `changes`."""
-    env: Any = Seen(make("maze", world, num_envs=COPIES, seed=seed), *changes)
+    env: Any = ObservationTransform(make("maze", world, num_envs=COPIES, seed=seed), *changes)
     agent = make_agent("ppo", {**PPO, "encoder": encoder}, env, seed)
     fit(agent, env, STEPS // (COPIES * agent.num_steps))
     return agent
@@ -59,7 +59,7 @@ def success(agent: Agent | str, world: dict[str, Any], *changes: Change) -> floa
     """Share of held-out episodes that reach the goal; the agent stays as it is."""
 
     def wrap(env: Any) -> Any:
-        return Seen(env, *changes)
+        return ObservationTransform(env, *changes)
 
     return float(run_episodes(agent, "maze", world, EPISODES, HELD_OUT, "sample", lines=False, wrap=wrap).returns.mean())
 

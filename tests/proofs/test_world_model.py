@@ -26,7 +26,7 @@ from gumdrop.agents.registry import make_agent
 from gumdrop.core_ml.models.open_loop import calibration
 from gumdrop.core_ml.models.rssm import RSSM
 from gumdrop.core_ml.observations import Observation
-from gumdrop.core_ml.planners.cem import Planner
+from gumdrop.core_ml.planners.cem import CEMPlanner
 from gumdrop.core_ml.planners.cma_controller import CmaController
 from gumdrop.envs.make import make
 from gumdrop.experiments.analysis.prediction import wandering
@@ -217,7 +217,7 @@ def arm(job: tuple[str, str, int]) -> dict[str, Any]:
         agent = trained(task, "dreamer", options, task.steps, seed)
         found |= {"return": real(task, agent), "env_steps": task.steps}
         if name == "dreams":
-            found["dream_return"] = dreamt(task, agent, seed)
+            found["imagined_return"] = dreamt(task, agent, seed)
             blind = wandering(agent, make(task.id, task.world, num_envs=COPIES), seed, context=4, horizon=10, count=2000)
             found["calibration"] = calibration(agent.model, blind, 10, torch.Generator().manual_seed(seed))
     return found | {"seconds": round(time.perf_counter() - began)}
@@ -239,8 +239,8 @@ def test_a_controller_from_dreams_alone(which: str, proof: Proof) -> None:
     values = {name: [run["return"] for run in runs if run["arm"] == name] for name in ARMS}
     table, more = {name: over_seeds(found) for name, found in values.items()}, welch(values["dreams"], values["untrained"])
     awake = [run for run in runs if run["arm"] == "dreams"]
-    ratios = [run["dream_return"] / max(run["return"], 1e-9) for run in awake]
-    ratio = statistics.mean(run["dream_return"] for run in awake) / table["dreams"]["mean"]
+    ratios = [run["imagined_return"] / max(run["return"], 1e-9) for run in awake]
+    ratio = statistics.mean(run["imagined_return"] for run in awake) / table["dreams"]["mean"]
     share = table["dreams"]["mean"] / table["world, 5 x steps"]["mean"]
     lines = run_episodes(make_agent("random", {}, make(task.id, task.world), 0), task.id, task.world, EPISODES, HELD_OUT)
     proof(f"world-model-{which}", {
@@ -276,7 +276,7 @@ def controllers(seed: int) -> dict[str, float]:
     generator = torch.Generator().manual_seed(seed)
     for _ in range(200):
         evolved.update(model, {name: torch.from_numpy(part) for name, part in starts.items()}, generator)
-    planner = Planner(Planner.Config(horizon=3, population=32, elites=4, iterations=2, samples=4), agent.actions)
+    planner = CEMPlanner(CEMPlanner.Config(horizon=3, population=32, elites=4, iterations=2, samples=4), agent.actions)
     planning = Planning(model, planner, seed, agent.actor_critic.value)
     played = {
         "ppo": WorldModelPolicy(model, ppo, agent.actions),

@@ -193,7 +193,7 @@ def test_env_list_needs_neither_torch_nor_numba() -> None:
 def test_env_list_names_broken_plugins(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     from gumdrop.envs import registry
 
-    monkeypatch.setattr(registry, "broken_plugins", lambda: (registry.Broken("lava", "ImportError: no lava"),))
+    monkeypatch.setattr(registry, "plugin_errors", lambda: (registry.PluginError("lava", "ImportError: no lava"),))
     assert main(["env", "list"]) == 0
     assert "broken plugin lava: ImportError: no lava" in capsys.readouterr().out
     assert document(capsys, "env", "list")["broken"] == [{"name": "lava", "reason": "ImportError: no lava"}]

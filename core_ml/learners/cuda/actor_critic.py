@@ -100,6 +100,7 @@ class DeviceRolloutBuffer(NamedTuple):
     terminated: Tensor  # bool (T, N)
     truncated: Tensor  # bool (T, N)
     last_obs: Tensor  # (N, A, *observation shape): after the last step
+    mask: Tensor  # bool (T, N, A, actions): legal actions; (T, N, A, 0): there are no masks
 
 
 class DeviceActorCritic:
@@ -107,13 +108,13 @@ class DeviceActorCritic:
 
     Acting: `outputs` and `act`, as `TorchActorCritic` has them. A rollout that stays on the device: `reserve` and `begin`, then
     `choose` and `bootstrap_value` at each step. Learning from it: `advantages`, `epoch` and `report`. `bounds`, float32
-    (2, *action shape): actions are clipped to these for the world.
+    (2, *action shape): actions are clipped to these for the world. `masked`: how many actions a mask has, 0: there are none.
     """
 
     compiled: ClassVar[bool] = False  # what the CPU's collectors and `agents.deep.ppo.run_epoch` ask
 
-    def __init__(self, model: ActorCritic, device: str, bounds: Array | None = None) -> None:
-        self.place = place = Place(device)
+    def __init__(self, model: ActorCritic, device: str, bounds: Array | None = None, masked: int = 0) -> None:
+        self.place, self.masked = (place := Place(device)), masked
         with place.here():
             self.model = model.to(place.device)
             self.bounds = None if bounds is None else torch.from_numpy(bounds).to(place.device)
@@ -142,10 +143,11 @@ class DeviceActorCritic:
         return outputs[:, :-1].numpy(), outputs[:, -1].numpy()
 
     @torch.no_grad()
-    def act(self, obs: Array, seed: int, scale: Array | None = None) -> Acted:
-        """Sampled actions for observations (B, ...), from the stream `seed`."""
+    def act(self, obs: Array, seed: int, scale: Array | None = None, mask: Array | None = None) -> Acted:
+        """Sampled actions for observations (B, ...), from the stream `seed`; legal ones only of `mask`, bool (B, actions)."""
         with self.place.here():
-            distribution, value = self.model(_features(torch.from_numpy(obs).to(self.place.device)))
+            legal = None if mask is None else torch.from_numpy(mask).to(self.place.device).reshape(len(obs), -1)
+            distribution, value = self.model(_features(torch.from_numpy(obs).to(self.place.device)), legal)
             action = sample(distribution, torch.tensor(seed, device=self.place.device))
             log_prob, entropy = distribution.log_prob(action).cpu().numpy(), distribution.entropy().cpu().numpy()
             return Acted(action.cpu().numpy(), log_prob, entropy, value.cpu().numpy())
@@ -168,6 +170,7 @@ class DeviceActorCritic:
                     terminated=self._zeros(lead[:2], torch.bool),
                     truncated=self._zeros(lead[:2], torch.bool),
                     last_obs=self._zeros(tuple(obs.shape), obs.dtype),
+                    mask=self._zeros((*lead, self.masked), torch.bool),
                 )
                 self.advantage = self._zeros(lead)
             self._graphs.clear()
@@ -180,11 +183,17 @@ class DeviceActorCritic:
             self.seed.fill_(seed)
 
     @torch.no_grad()
-    def choose(self, t: int, obs: Tensor, action: Tensor) -> None:
-        """Step `t` of a rollout: store `obs` (N, A, ...), and write into `action` what the world gets. May be captured."""
+    def choose(self, t: int, obs: Tensor, action: Tensor, mask: Tensor | None = None) -> None:
+        """Step `t` of a rollout: store `obs` (N, A, ...) and `mask`, bool (N, A, actions), if there are masks, and write into
+        `action` what the world gets. May be captured."""
         buffer, lead = self._buffer(), obs.shape[:2]
         buffer.obs[t].copy_(obs)
-        distribution, value = self.model(_features(buffer.obs[t].flatten(0, 1)))
+        legal = None
+        if self.masked:
+            assert mask is not None, "this learner was made for an environment with action masks"
+            buffer.mask[t].copy_(mask)
+            legal = buffer.mask[t].flatten(0, 1)
+        distribution, value = self.model(_features(buffer.obs[t].flatten(0, 1)), legal)
         chosen = sample(distribution, self.seed, t)
         buffer.action[t].copy_(chosen.view(buffer.action[t].shape))
         buffer.log_prob[t].copy_(distribution.log_prob(chosen).view(lead))
@@ -266,7 +275,8 @@ class DeviceActorCritic:
         target = advantage + old_value
         if normalise and len(index) > 1:
             advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
-        distribution, value = self.model(_features(rows(buffer.obs, -1)))
+        legal = rows(buffer.mask, self.masked) if self.masked else None
+        distribution, value = self.model(_features(rows(buffer.obs, -1)), legal)
         log_prob = distribution.log_prob(rows(buffer.action) if discrete else rows(buffer.action, -1))
         chosen = coefs._asdict() | {"ent_coef": self.rates[1].float()}  # a tensor: it changes from update to update
         entropy, old = distribution.entropy(), (old_log_prob, advantage, target, old_value)

@@ -72,6 +72,7 @@ class DeviceCollector(Collector):
         return Rollout(
             obs=tensors.obs, action=action, reward=tensors.reward, terminated=tensors.terminated, truncated=tensors.truncated,
             last_obs=tensors.last_obs, final_obs=tensors.last_obs[:0], extras=extras,
+            mask=tensors.mask if self.learner.masked else None,
         )  # fmt: skip
 
     def _prepare(self, buffer: DeviceRolloutBuffer) -> None:
@@ -88,7 +89,7 @@ class DeviceCollector(Collector):
         """A whole rollout, without a look at the host."""
         world, learner, handle = self.world, self.learner, self.learner.place.handle
         for t in range(len(buffer.reward)):
-            learner.choose(t, world.obs, world.action)
+            learner.choose(t, world.obs, world.action, world.mask)
             self.engine.step_shared(handle)
             buffer.reward[t].copy_(world.reward)
             buffer.terminated[t].copy_(world.terminated)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ....agents.protocol import Agent, Bootstrapping, Carry, CollectsNatively, NonFinite, Rollout, RolloutBuffer, restart
-from ....envs.batch import BatchEnv, Episodes, Native
+from ....envs.batch import BatchEnv, Episodes, Native, native_of
 from ....store.arrays import Array, check_arrays
 
 
@@ -33,11 +33,8 @@ class Collector:
         self._returns, self._lengths = np.zeros(n), np.zeros(n)
         self._store: dict[str, Array] = {}
         # Where agent and world can, they work together without coming back here at each step.
-        native, able = (
-            getattr(env, "native", None),
-            isinstance(agent, CollectsNatively) and agent.can_collect_natively(env.num_agents),
-        )
-        self._native: Native | None = native() if native and able else None
+        able = isinstance(agent, CollectsNatively) and agent.can_collect_natively(env.num_agents)
+        self._native: Native | None = native_of(env) if able else None
         self._float_obs = np.issubdtype(env.observation_space.dtype or np.float32, np.floating)
 
     def begin(self, obs: Array) -> None:
@@ -89,9 +86,19 @@ class Collector:
         before = None if self.carry is None else {name: array.copy() for name, array in self.carry.items()}
         obs = self._buffer("obs", steps, self.obs.shape, self.obs.dtype)
         kept, bootstrapping = dict[str, Array](), isinstance(self.agent, Bootstrapping)
+        first = self.env.action_mask()
+        masks = None if first is None else self._buffer("mask", steps, first.shape, np.bool_)
+        final_masks: list[Array] = []
         for t in range(steps):
             t0 = clock()
-            action, self.carry, extras = self.agent.act(self.obs, self.carry, "sample")
+            mask = self.env.action_mask()
+            if masks is not None:
+                assert mask is not None, "an environment has action masks for all its life or never"
+                masks[t] = mask
+                if not mask.any(-1).all():
+                    i = int(np.argwhere(~mask.any(-1))[0, 0])
+                    raise ValueError(f"no action is legal in environment {i} of {self.env.id}, {t} steps into the rollout")
+            action, self.carry, extras = self.agent.act(self.obs, self.carry, "sample", mask)
             t1 = clock()
             obs[t] = self.obs
             step = self.env.step(action)
@@ -111,6 +118,8 @@ class Collector:
                 kept[name][t] = fact
             if cut:
                 finals.append(step.final_obs[step.truncated])
+                if step.final_mask is not None:
+                    final_masks.append(step.final_mask[step.truncated])
             ended = self.env.episodes()
             if len(ended.env):
                 ends.append(ended)
@@ -124,8 +133,14 @@ class Collector:
         extras = {name[1:]: array for name, array in kept.items() if name.startswith("+")}
         return Rollout(
             obs, kept["action"], kept["reward"], kept["terminated"], kept["truncated"], self.obs, final_obs, extras, before,
-            self.carry,
+            self.carry, masks, *self._last_masks(masks, final_masks),
         )  # fmt: skip
+
+    def _last_masks(self, masks: Array | None, finals: list[Array]) -> tuple[Array | None, Array | None]:
+        """`Rollout.last_mask` and `Rollout.final_mask`."""
+        if masks is None:
+            return None, None
+        return self.env.action_mask(), np.concatenate(finals) if finals else np.empty((0, *masks.shape[2:]), np.bool_)
 
     def _check(self, rollout: Rollout) -> None:
         self._finite("reward", rollout.reward)

@@ -28,7 +28,8 @@ from gumdrop.agents.registry import make_agent
 from gumdrop.configs.schema import RunConfig
 from gumdrop.core_ml.distributions import Categorical, Gaussian
 from gumdrop.core_ml.learners.cuda import actor_critic as device
-from gumdrop.core_ml.learners.cuda import graphs, random
+from gumdrop.core_ml.learners.cuda import graphs as cuda_graphs
+from gumdrop.core_ml.learners.cuda import random
 from gumdrop.core_ml.optim.adam import FlatAdam
 from gumdrop.envs.make import make
 from gumdrop.experiments.run.collect.host import Collector
@@ -93,7 +94,7 @@ NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is n
 def on_device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """Makes an agent for a device whose torch is the CPU's, or for a GPU."""
     if request.param == "cpu":
-        monkeypatch.setattr(graphs, "_torch_device", lambda name: "cpu")
+        monkeypatch.setattr(cuda_graphs, "_torch_device", lambda name: "cpu")
     return lambda options, env, seed: make_agent("ppo", options, env, seed, device="cuda")
 
 
@@ -117,30 +118,30 @@ def as_tensors(batch: Rollout, values: Callable[[Any], Any]) -> Rollout:
     ],
     ids=str,
 )  # fmt: skip
-def test_one_update_is_that_of_the_eager_learner(
+def test_one_update_is_that_of_the_torch_learner(
     world: str, options: dict[str, Any], graphs: bool, on_device: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With one minibatch the order of rows means nothing: the same rollout leads to the same parameters, up to rounding."""
     env = make(world, {"time_limit": 7}, num_envs=24, seed=3)
     chosen = {"num_minibatches": 1, "update_epochs": 3, "num_steps": 20, **options}
-    eager, there = make_agent("ppo", {**chosen, "learner": "torch"}, env, 5), on_device(chosen, env, 5)
+    torchs, there = make_agent("ppo", {**chosen, "learner": "torch"}, env, 5), on_device(chosen, env, 5)
     if not graphs:
-        monkeypatch.setattr(graphs, "capture", lambda work, place: work)
+        monkeypatch.setattr(cuda_graphs, "capture", lambda work, place: work)
     elif there.learner.place.device.type == "cpu":
-        monkeypatch.setattr(graphs, "capture", Tape.capture)
-    collector = Collector(env, eager)
+        monkeypatch.setattr(cuda_graphs, "capture", Tape.capture)
+    collector = Collector(env, torchs)
     collector.begin(env.reset(1))
     for update in range(5):  # the third one captures where minibatches are many, all after it replay
         batch = collector.rollout(20)
         assert len(batch.final_obs)  # truncations bootstrap
-        before = eager.state_dict()
+        before = torchs.state_dict()
         there.load_state_dict(before)
-        moved = as_tensors(batch, lambda obs: eager.actor.values(obs))  # type: ignore[attr-defined]
-        theirs, ours = eager.learn(batch, update / 5), there.learn(moved, update / 5)
+        moved = as_tensors(batch, lambda obs: torchs.actor.values(obs))  # type: ignore[attr-defined]
+        theirs, ours = torchs.learn(batch, update / 5), there.learn(moved, update / 5)
         assert list(theirs) == list(ours)
         for name, value in theirs.items():
             assert ours[name] == pytest.approx(value, rel=1e-3, abs=1e-5), name
-        after, mine = eager.state_dict(), there.state_dict()
+        after, mine = torchs.state_dict(), there.state_dict()
         for name in after:
             if name.startswith("model."):
                 way = np.linalg.norm(after[name] - before[name])
@@ -151,18 +152,18 @@ def test_one_update_is_that_of_the_eager_learner(
 def test_adam_is_flat_adam_and_a_bad_gradient_changes_nothing() -> None:
     module = torch.nn.Linear(5, 3)
     reference = FlatAdam(module)
-    memory = device.DeviceParameters(reference.parameters.shapes, device.Place("cpu"))
-    memory.load(reference.parameters.state())
+    parameters = device.DeviceParameters(reference.parameters.shapes, device.Place("cpu"))
+    parameters.load(reference.parameters.state())
     yes, rate = torch.tensor(True), torch.tensor(0.01, dtype=torch.float64)
     for step in range(4):
         grad = torch.linspace(-1, 1, 18) * 10.0 ** (step - 2)  # both sides of the clip
         reference.grad.copy_(grad)
         norm = reference.step(0.01, 0.5)
-        found, applied = memory.step(grad, rate, 0.5, yes)
+        found, applied = parameters.step(grad, rate, 0.5, yes)
         assert float(found) == pytest.approx(norm) and applied
         for bad, allowed in ((grad * math.nan, yes), (grad * math.inf, yes), (grad, ~yes)):
-            assert not memory.step(bad, rate, 0.5, allowed)[1]
-        for name, array in memory.state().items():
+            assert not parameters.step(bad, rate, 0.5, allowed)[1]
+        for name, array in parameters.state().items():
             np.testing.assert_allclose(array, reference.parameters.state()[name], rtol=1e-5, atol=1e-7, err_msg=name)
 
 
@@ -374,7 +375,7 @@ def _runs(folder: Path) -> dict[str, Any]:
     settings: Any = {"env": env, "agent": {"name": "ppo", **TINY}, "num_envs": 64, "steps": 64 * 8 * 5, "device": "cuda"}
     config = RunConfig(**settings, checkpoint_updates=1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(graphs, "capture", lambda work, place: work)
+        patch.setattr(cuda_graphs, "capture", lambda work, place: work)
         summary = train(config, folder / "whole", live=False)
     stop: Any = StopAt(2)
     try:
@@ -402,7 +403,7 @@ def _capture(patch: pytest.MonkeyPatch) -> None:
         plain(self, stream)
 
     patch.setattr(CudaEngine, "step_shared", step)
-    patch.setattr(graphs, "capture", Tape.capture)
+    patch.setattr(cuda_graphs, "capture", Tape.capture)
 
 
 def _script(job: str, folder: Path) -> None:

@@ -26,7 +26,7 @@ def started(world: str, options: dict[str, Any], agent: dict[str, Any], n: int =
 
 @pytest.mark.parametrize("world", ["cartpole", "corridor", "matrix"])
 def test_a_rollout_in_one_call_is_what_act_and_step_give(world: str) -> None:
-    """To the bit, rollouts, replay and parameters, for one agent and for two in a copy."""
+    """To the bit, rollouts, replay and parameters, for one agent and for two in an environment."""
     found = []
     for native in (True, False):
         env, agent, collector = started(world, {}, {"learning_starts": 32, "epsilon": 0.5, "batch_size": 16}, n=100)
@@ -54,7 +54,7 @@ def batch_of(agent: Any, t: int, n: int, a: int, seed: int = 0) -> Rollout:
 
 
 def test_what_is_stored() -> None:
-    """Two agents a copy: each is a stream; a truncated step leads to its episode's last observation."""
+    """Two agents in an environment: each is a stream; a truncated step leads to its episode's last observation."""
     env = make("matrix", {}, num_envs=3)
     agent: Any = make_agent("dqn", {"buffer_size": 100}, env, 0)
     batch = batch_of(agent, 5, 3, 2)
@@ -131,8 +131,8 @@ def test_noise_lasts_for_an_episode_and_differs_between_copies() -> None:
     carry["fresh"][3] = True  # as `restart` does
     _, carry, _ = agent.act(obs, carry, "sample")
     assert (carry["drawn"] != noise).any((1, 2)).nonzero()[0].tolist() == [3]
-    greedy, kept, _ = agent.act(obs, agent.initial(32), "greedy")
-    assert len(np.unique(greedy)) == 1 and kept["fresh"].all()
+    greedy, carry, _ = agent.act(obs, agent.initial(32), "greedy")
+    assert len(np.unique(greedy)) == 1 and carry["fresh"].all()
 
 
 def test_a_head_acts_for_an_episode() -> None:

@@ -15,7 +15,7 @@ from gumdrop.agents.protocol import restart
 from gumdrop.core_ml.beliefs.protocol import State
 from gumdrop.core_ml.models.protocol import ImaginedTrajectory, Outcome, imagine
 from gumdrop.core_ml.observations import Observation
-from gumdrop.core_ml.planners.cem import Planner
+from gumdrop.core_ml.planners.cem import CEMPlanner
 from gumdrop.core_ml.planners.cma_controller import CmaController
 from gumdrop.envs.make import make
 from gumdrop.experiments.run.episodes import run_episodes
@@ -61,7 +61,7 @@ class Lake:
 
 
 def test_plans_lead_over_the_lake_in_the_fewest_steps() -> None:
-    planner = Planner(Planner.Config(horizon=8, population=2000, elites=10, gamma=0.9), 4)
+    planner = CEMPlanner(CEMPlanner.Config(horizon=8, population=2000, elites=10, gamma=0.9), 4)
     result = run_episodes(Planning(Lake(), planner), "frozenlake", {"slip": 0.0}, 2, 0, lines=False)
     assert (result.returns == 1.0).all() and (result.lengths == 6).all()
 
@@ -73,7 +73,7 @@ def test_a_value_makes_short_plans_suffice() -> None:
         cell = torch.arange(16).repeat_interleave(4)
         after, outcome = model.step({"cell": cell}, torch.eye(4).repeat(16, 1))
         value = (outcome.reward + 0.9 * outcome.continue_ * value[after["cell"]]).view(16, 4).amax(1)
-    planner = Planner(Planner.Config(horizon=2, population=40, elites=4, gamma=0.9), 4)
+    planner = CEMPlanner(CEMPlanner.Config(horizon=2, population=40, elites=4, gamma=0.9), 4)
     result = run_episodes(
         Planning(model, planner, value=lambda f: f @ value), "frozenlake", {"slip": 0.0}, 6, 0, lines=False
     )  # fmt: skip
@@ -82,7 +82,7 @@ def test_a_value_makes_short_plans_suffice() -> None:
 
 def test_plans_go_on_from_where_they_were_and_begin_anew_with_an_episode() -> None:
     env = make("frozenlake", {"slip": 0.0, "time_limit": 3}, num_envs=2, seed=0)
-    one, two = (Planning(Lake(), Planner(Planner.Config(horizon=4, population=8, elites=2), 4), seed) for seed in (0, 1))
+    one, two = (Planning(Lake(), CEMPlanner(CEMPlanner.Config(horizon=4, population=8, elites=2), 4), seed) for seed in (0, 1))
     carry: Any = one.initial(2)
     for t in range(4):
         action, carry, _ = one.act(env.obs, carry, "greedy")
@@ -97,15 +97,15 @@ def test_plans_go_on_from_where_they_were_and_begin_anew_with_an_episode() -> No
     assert np.array_equal(a, b) and all(np.array_equal(after[name], later[name]) for name in after)
 
 
-def test_an_evolved_controller_acts_awake() -> None:
+def test_an_evolved_controller_acts_in_the_world() -> None:
     model: Any = Lake()
     controller = CmaController(CmaController.Config(horizon=12, episodes=32, gamma=0.9, sigma=1.0), 16, 4)
     floor = {"cell": torch.tensor([4 * r + c for r in range(4) for c in range(4) if BOARD[r][c] == "."])}
     generator = torch.Generator().manual_seed(0)
     for _ in range(60):
         controller.update(model, floor, generator)
-    awake = WorldModelPolicy(model, Deciding(controller.act), 4)  # type: ignore[arg-type]
-    result = run_episodes(awake, "frozenlake", {"slip": 0.0}, 4, 0, lines=False)
+    policy = WorldModelPolicy(model, Deciding(controller.act), 4)  # type: ignore[arg-type]
+    result = run_episodes(policy, "frozenlake", {"slip": 0.0}, 4, 0, lines=False)
     assert (result.returns == 1.0).all() and (result.lengths == 6).all()
     with pytest.raises(ValueError, match="does not learn"):
-        awake.learn(None, 0.0)  # type: ignore[arg-type]
+        policy.learn(None, 0.0)  # type: ignore[arg-type]

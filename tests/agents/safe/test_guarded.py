@@ -41,8 +41,8 @@ class Always:
         assert not state
 
 
-def made(world: str = "frozenlake", options: Any = LAKE, copies: int = 16, **agent: Any) -> tuple[Guarded, Any]:
-    env = make(world, options, num_envs=copies, seed=0, threads=1)
+def made(world: str = "frozenlake", options: Any = LAKE, num_envs: int = 16, **agent: Any) -> tuple[Guarded, Any]:
+    env = make(world, options, num_envs=num_envs, seed=0, threads=1)
     found = make_agent("guarded", agent, env, 0)
     assert isinstance(found, Guarded)
     return found, env
@@ -54,10 +54,10 @@ def watched(agent: Guarded, env: Any, updates: int = 12) -> list[dict[str, float
     return [agent.learn(collector.rollout(agent.num_steps), k / updates) for k in range(updates)]
 
 
-def played(agent: Guarded, options: Any, steps: int = 20, copies: int = 64) -> Any:
-    """Actions (T, N), alarms (T, N) and ends (T, N) of copies whose episodes begin anew."""
-    env = make("frozenlake", options, num_envs=copies, seed=5, threads=1)
-    obs, carry, found = env.obs, agent.initial(copies), []
+def played(agent: Guarded, options: Any, steps: int = 20, num_envs: int = 64) -> Any:
+    """Actions (T, N), alarms (T, N) and ends (T, N) of environments whose episodes begin anew."""
+    env = make("frozenlake", options, num_envs=num_envs, seed=5, threads=1)
+    obs, carry, found = env.obs, agent.initial(num_envs), []
     for _ in range(steps):
         action, carry, extras = agent.act(obs, carry, "greedy")
         step = env.step(action)
@@ -88,27 +88,27 @@ def test_the_fallback_acts_in_flagged_episodes_until_they_end(detector: str) -> 
     assert alarm[ended].mean() < 0.2  # alpha, and what 150 episodes vary by
 
 
-def test_calibration_takes_equally_many_episodes_of_every_copy() -> None:
-    agent, _ = made(copies=3, alpha=0.4)
+def test_calibration_takes_equally_many_episodes_of_every_environment() -> None:
+    agent, _ = made(num_envs=3, alpha=0.4)
     guard = agent.guard
-    guard.copies, guard.num_copies = np.array([1, 0, 1, 1, 2, 0, 2]), 3
+    guard.envs, guard.num_envs = np.array([1, 0, 1, 1, 2, 0, 2]), 3
     guard.peaks = np.array([5.0, 1.0, 6.0, 70.0, 3.0, 2.0, 4.0])  # the slowest have two: 70 is left out
     assert guard.calibrate() == 6
     assert guard.detector.threshold.scores.tolist() == [1, 2, 3, 4, 5, 6]
     assert guard.detector.threshold.threshold == 5.0  # k = ceil(7 * 0.6)
-    guard.copies, guard.peaks = guard.copies[:4], guard.peaks[:4]
+    guard.envs, guard.peaks = guard.envs[:4], guard.peaks[:4]
     assert guard.calibrate() == 0 and not guard.detector.flag(np.array([1e9])).any(), "copy 2 has none yet"
 
 
 def test_only_episodes_that_one_detector_saw_from_their_start_count() -> None:
-    agent, env = made(copies=4)
+    agent, env = made(num_envs=4)
     watched(agent, env, updates=12)
     guard = agent.guard
     assert len(guard.peaks) > 8 and np.isfinite(guard.peaks).all()
     batch = Collector(env, agent)
     batch.begin(env.obs)
     rollout = batch.rollout(32)
-    guard.copies, guard.peaks = guard.copies[:0], guard.peaks[:0]
+    guard.envs, guard.peaks = guard.envs[:0], guard.peaks[:0]
     guard.version += 1
     guard.collect(rollout)
     assert not len(guard.peaks), "all of them began under another version"
@@ -116,7 +116,7 @@ def test_only_episodes_that_one_detector_saw_from_their_start_count() -> None:
 
 def test_steps_are_judged_by_what_led_to_them() -> None:
     """The surprise detector in a fixed lake without slipping: after an episode's first step all is known, and said again."""
-    agent, env = made(options={**LAKE, "slip": 0.0}, detector="surprise", copies=8)
+    agent, env = made(options={**LAKE, "slip": 0.0}, detector="surprise", num_envs=8)
     collector = Collector(env, agent)
     collector.begin(env.obs)
     for _ in range(30):
@@ -164,7 +164,7 @@ def test_messages() -> None:
 )
 def test_several_agents_and_other_actions(world: str, detector: str) -> None:
     options = {"candy": {"agents": 2}, "navigation": {"time_limit": 10}}.get(world, {})
-    agent, env = made(world, options, copies=4, detector=detector, alpha=0.3)
+    agent, env = made(world, options, num_envs=4, detector=detector, alpha=0.3)
     watched(agent, env, updates=8)
     assert agent.armed and len(agent.guard.peaks) > 4 and agent.guard.peaks.ndim == 1
     carry = agent.initial(4)

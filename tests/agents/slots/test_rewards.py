@@ -15,11 +15,12 @@ import pytest
 
 from gumdrop.agents.protocol import Rollout, Spaces
 from gumdrop.agents.registry import make_agent
-from gumdrop.agents.slots.reward_env import Rewarded
-from gumdrop.agents.slots.rewards import Bonus, Rewards, Steps
+from gumdrop.agents.slots.reward_env import RewardEnv
+from gumdrop.agents.slots.rewards import Rewards, Steps
 from gumdrop.configs.schema import RunConfig
 from gumdrop.core_ml import component
-from gumdrop.core_ml.observations import Facts
+from gumdrop.core_ml.component import BonusPart
+from gumdrop.core_ml.observations import BonusInputs
 from gumdrop.envs.make import make
 from gumdrop.experiments.run import train
 from gumdrop.experiments.run.collect.host import Collector
@@ -65,7 +66,7 @@ def rollout() -> Rollout:
 
 def filled(*paid: float, **options: Any) -> Rewards:
     rewards = Rewards((), Spaces.of(make("corridor", {}, num_envs=1)), 0.9, 0)
-    rewards.bonuses = tuple(Bonus(name="rnd", weight=10.0**k, **options) for k in range(len(paid)))
+    rewards.bonuses = tuple(BonusPart(name="rnd", weight=10.0**k, **options) for k in range(len(paid)))
     rewards.parts, rewards.labels = [Fixed(p) for p in paid], [f"fixed.{k}" for k in range(len(paid))]
     return rewards
 
@@ -117,7 +118,7 @@ def test_a_bad_bonus_is_told_in_a_line(bonus: Any, says: str) -> None:
         make_agent("ppo", {"bonus": bonus}, make("corridor", {}, num_envs=1), 0)
     assert "\n" not in str(error.value)
     with pytest.raises(ValueError, match=says) as error:
-        Rewarded(make("corridor", {}, num_envs=1), bonus, 0.9, 0)
+        RewardEnv(make("corridor", {}, num_envs=1), bonus, 0.9, 0)
     assert "\n" not in str(error.value)
 
 
@@ -142,7 +143,7 @@ def test_a_plugins_bonus_is_made_as_the_others_are(monkeypatch: pytest.MonkeyPat
     class Told(Fixed):
         Config = component.ComponentConfig
 
-        def __init__(self, config: Any, facts: Facts, seed: int) -> None:
+        def __init__(self, config: Any, facts: BonusInputs, seed: int) -> None:
             super().__init__(1.0)
             self.facts, self.seed = facts, seed
 
@@ -193,7 +194,7 @@ def test_the_agent_learns_from_reward_and_bonus() -> None:
 
 
 def test_wrapper_adds_to_rewards_and_leaves_returns() -> None:
-    env = Rewarded(make("maze", WORLD, num_envs=3), [SMALL], 0.9, 0, every=4)
+    env = RewardEnv(make("maze", WORLD, num_envs=3), [SMALL], 0.9, 0, every=4)
     plain = make("maze", WORLD, num_envs=3)
     np.testing.assert_array_equal(env.reset(0), plain.reset(0))
     rng, returns = np.random.default_rng(0), []
@@ -216,7 +217,7 @@ def test_wrapper_goes_on_exactly() -> None:
         rng = np.random.default_rng(seed)
         return [np.array(env.step(rng.integers(0, 4, (3, 1))).reward) for _ in range(7)]
 
-    one, two = (Rewarded(make("maze", WORLD, num_envs=3), [SMALL], 0.9, seed, every=4) for seed in (0, 1))
+    one, two = (RewardEnv(make("maze", WORLD, num_envs=3), [SMALL], 0.9, seed, every=4) for seed in (0, 1))
     one.reset(0)
     two.reset(5)
     walk(one, 0)
@@ -228,7 +229,7 @@ def test_wrapper_goes_on_exactly() -> None:
 
 def test_stable_baselines_learns_from_the_bonus_through_the_bridge() -> None:
     pytest.importorskip("stable_baselines3")
-    env: Any = Rewarded(make("maze", WORLD, num_envs=4), [SMALL], 0.99, 0)
+    env: Any = RewardEnv(make("maze", WORLD, num_envs=4), [SMALL], 0.99, 0)
     agent = make_agent("sb3-ppo", {"num_steps": 16, "options": {"n_epochs": 1, "batch_size": 32}}, env, 0)
     collector = collector_of(env, agent)
     collector.begin(env.reset(0))

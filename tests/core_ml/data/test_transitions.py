@@ -86,9 +86,9 @@ def test_what_is_drawn_is_what_happened(n: int, capacity: int) -> None:
         assert set(drawn.row.ravel()) <= set(everything.row.ravel()) and len(set(everything.row.ravel())) == high - low
         for sample in (drawn, everything):
             for row, next_row, action, return_, discount in zip(*(x.ravel() for x in sample[:5]), strict=True):
-                total, share, following, taken = stream.find(replay.obs[row].tolist(), n, 0.9)
+                total, share, following, chosen = stream.find(replay.obs[row].tolist(), n, 0.9)
                 assert return_ == pytest.approx(total, abs=1e-5) and discount == pytest.approx(share, rel=1e-5)
-                assert action == taken and (discount == 0 or replay.next_obs[next_row].tolist() == following)
+                assert action == chosen and (discount == 0 or replay.next_obs[next_row].tolist() == following)
 
 
 def test_uniform_draws_are_uniform() -> None:

@@ -18,12 +18,13 @@ from sklearn.covariance import OAS
 from sklearn.ensemble import IsolationForest
 from sklearn.metrics import roc_auc_score
 
+from gumdrop.core_ml.component import components
 from gumdrop.core_ml.detectors.conformal import Conformal, conformal_quantile, p_values
 from gumdrop.core_ml.detectors.evidence import Evidence
 from gumdrop.core_ml.detectors.isolation import Isolation, average_path
 from gumdrop.core_ml.detectors.linear_surprise import LinearSurprise
 from gumdrop.core_ml.detectors.mahalanobis import Mahalanobis
-from gumdrop.core_ml.detectors.protocol import Seen, auroc
+from gumdrop.core_ml.detectors.protocol import ObservedSteps, auroc
 from gumdrop.core_ml.detectors.reconstruction import Reconstruction
 from gumdrop.core_ml.detectors.surprise import Surprise, hashed
 from gumdrop.core_ml.observations import Observation
@@ -49,6 +50,9 @@ DETECTORS: dict[str, tuple[Any, dict[str, Any], tuple[str, ...]]] = {
     "surprise": (Surprise, {}, ("grid", "image")),
     "linear-surprise": (LinearSurprise, {"actions": 3}, ("vector",)),
 }
+for _name, _entry in components("detector").items():  # a new one is tested the moment that its file exists
+    if _entry.cls not in {cls for cls, _, _ in DETECTORS.values()}:
+        DETECTORS[_name] = (_entry.cls, _entry.fixed, tuple(KINDS))
 CASES = pytest.mark.parametrize(("name", "kind"), [(name, kind) for name, (_, _, kinds) in DETECTORS.items() for kind in kinds])
 GENERATOR = torch.Generator()
 
@@ -58,14 +62,14 @@ def made(name: str, kind: str, seed: int = 0) -> Any:
     return cls(cls.Config(**options), KINDS[kind], seed)
 
 
-def steps(kind: str, n: int = 30, seed: int = 0) -> Seen:
+def steps(kind: str, n: int = 30, seed: int = 0) -> ObservedSteps:
     rng, observation = np.random.default_rng(seed), KINDS[kind]
     if observation.kind == "vector":
         obs = torch.from_numpy(rng.normal(size=(2, n, *observation.shape)).astype(np.float32))
     else:
         high = observation.codes if observation.kind == "grid" else 256
         obs = torch.from_numpy(rng.integers(0, high, (2, n, *observation.shape)).astype(np.uint8))
-    return Seen(obs[0], obs[1], torch.from_numpy(rng.integers(0, 3, n)), torch.from_numpy(rng.random(n) < 0.2))
+    return ObservedSteps(obs[0], obs[1], torch.from_numpy(rng.integers(0, 3, n)), torch.from_numpy(rng.random(n) < 0.2))
 
 
 def trained(name: str, kind: str, updates: int = 2, seed: int = 0) -> tuple[Any, torch.Generator]:
@@ -83,12 +87,12 @@ def same(a: Any, b: Any) -> bool:
     return np.array_equal(a, b, equal_nan=True)
 
 
-def of(obs: Any, before: Any = None, action: Any = None) -> Seen:
+def of(obs: Any, before: Any = None, action: Any = None) -> ObservedSteps:
     obs = torch.as_tensor(obs)
     n = len(obs)
     before = torch.zeros_like(obs) if before is None else torch.as_tensor(before)
     action = torch.zeros(n, dtype=torch.int64) if action is None else torch.as_tensor(action)
-    return Seen(obs, before, action, torch.zeros(n, dtype=torch.bool))
+    return ObservedSteps(obs, before, action, torch.zeros(n, dtype=torch.bool))
 
 
 # --- what every detector promises
@@ -228,9 +232,9 @@ def test_reconstruction_errors() -> None:
     network = Reconstruction(Reconstruction.Config(steps=1, options={"size": 2, "hidden": (8,)}), KINDS["grid"], 0)
     seen = steps("grid")
     network.update(seen, torch.Generator().manual_seed(0))
-    coder = network.coder
+    coder = network.encoder
     with torch.no_grad():
-        logits = coder.coder.model["decoder"](coder.encode(seen.obs)) + coder.coder.base  # (B, codes H W)
+        logits = coder.autoencoder.model["decoder"](coder.encode(seen.obs)) + coder.autoencoder.base  # (B, codes H W)
     cells = torch.log_softmax(logits.view(len(seen.obs), 3, 6), 1)
     wanted = -cells.gather(1, seen.obs.long().view(-1, 1, 6)).sum((1, 2))
     np.testing.assert_allclose(network.score(seen), wanted.numpy(), rtol=1e-5)
@@ -304,7 +308,7 @@ def test_linear_surprise_sees_other_dynamics_and_not_other_states() -> None:
     rng = np.random.default_rng(0)
     push = torch.tensor([[0.1, 0.0], [0.0, 0.1], [-0.1, -0.1]])
 
-    def walk(n: int, at: float = 0.0, gain: float = 1.0) -> Seen:
+    def walk(n: int, at: float = 0.0, gain: float = 1.0) -> ObservedSteps:
         x = torch.from_numpy(rng.normal(at, 1.0, (n, 2)).astype(np.float32))
         a = torch.from_numpy(rng.integers(0, 3, n))
         noise = torch.from_numpy(rng.normal(0, 0.01, (n, 2)).astype(np.float32))

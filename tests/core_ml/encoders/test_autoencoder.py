@@ -64,10 +64,10 @@ def test_gradients_reach_the_observation_and_a_bad_one_changes_nothing() -> None
     obs = torch.ones(2, 3, requires_grad=True)
     model.encode(obs).sum().backward()
     assert obs.grad is not None and obs.grad.abs().sum() > 0
-    before = model.coder.memory.flat.copy()
+    before = model.autoencoder.parameters.flat.copy()
     found = model.update(torch.full((4, 3), torch.nan), torch.Generator())
     assert found["grad_norm"] != found["grad_norm"]
-    assert (model.coder.memory.flat == before).all()
+    assert (model.autoencoder.parameters.flat == before).all()
 
 
 def test_vectors_are_standardised_and_come_back_in_their_own_units() -> None:
@@ -76,7 +76,7 @@ def test_vectors_are_standardised_and_come_back_in_their_own_units() -> None:
     model = Autoencoder(Autoencoder.Config(size=2, hidden=(), learning_rate=0.03), Observation("vector", (2,)), 0)
     for _ in range(150):
         model.update(obs, generator)
-    assert model.coder.rows(obs).std(0).tolist() == pytest.approx([1, 1], rel=0.01)
+    assert model.autoencoder.rows(obs).std(0).tolist() == pytest.approx([1, 1], rel=0.01)
     error = (model.decode(model.encode(obs)) - obs).abs().mean(0)
     assert error[0] < 30 and error[1] < 0.001
 
@@ -100,5 +100,5 @@ def test_one_pixel_that_moves_is_not_lost() -> None:
         off = model.decode(model.encode(obs)).float().view(300, 3, 64) - torch.tensor([220.0, 40, 40])[:, None]
     assert (off.abs().sum(1).argmin(1) == place).float().mean() > 0.9
     # centred by pixel, one deviation for all, cut at 10: numbers of mean 0, and of variance 1 together but for the cut
-    rows = model.coder.rows(boards(4000)[0])
+    rows = model.autoencoder.rows(boards(4000)[0])
     assert rows.mean(0).abs().max() < 0.2 and 0.6 < rows.square().mean() < 1.1

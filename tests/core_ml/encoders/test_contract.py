@@ -40,6 +40,9 @@ ENCODERS: dict[str, tuple[Any, dict[str, Any]]] = {
     "one-hot": (OneHot, {}),
     "symbols": (Symbols, {"size": 9}),
 }
+for _name, _entry in components("encoder").items():  # a new one is tested the moment that its file exists
+    if _entry.cls not in {cls for cls, _ in ENCODERS.values()}:
+        ENCODERS[_name] = (_entry.cls, _entry.fixed)
 CASES = pytest.mark.parametrize(
     ("name", "kind"),
     [
@@ -49,8 +52,27 @@ CASES = pytest.mark.parametrize(
 )
 
 
-def test_every_registered_encoder_is_tested_here() -> None:
-    assert {entry.cls for entry in components("encoder").values()} == {cls for cls, _ in ENCODERS.values()}
+def test_registered_encoders_follow_the_protocol() -> None:
+    for name, kind in itertools.product(ENCODERS, ("vector", "grid")):
+        encoder = made(name, kind)
+        assert encoder.observation == KINDS[kind] and encoder.size > 0 and encoder.num_parameters >= 0
+        code = encoder.encode(observations_of(kind))
+        assert tuple(code.shape) == (9, encoder.size) and code.dtype == torch.float32
+        if encoder.can_decode:
+            back = encoder.decode(code.detach())
+            assert back.shape == (9, *KINDS[kind].shape)
+        else:
+            with pytest.raises(ValueError, match="cannot decode"):
+                encoder.decode(code)
+    learns = {name for name in ENCODERS if made(name, "grid").num_parameters}
+    assert learns >= {"autoencoder", "denoising", "vae", "beta-vae", "vq-vae"} and not learns & {"pca", "one-hot", "symbols"}
+
+
+def observations_of(kind: str) -> Any:
+    rng, observation = np.random.default_rng(0), KINDS[kind]
+    if kind == "vector":
+        return torch.from_numpy(rng.normal(size=(9, *observation.shape)).astype(np.float32))
+    return torch.from_numpy(rng.integers(0, observation.codes, (9, *observation.shape)).astype(np.uint8))
 
 
 def made(name: str, kind: str, seed: int = 0) -> Any:

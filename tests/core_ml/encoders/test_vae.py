@@ -29,7 +29,7 @@ def linear(beta: float, weight: float, mean: float, log_std: float) -> VAE:
     model = VAE(config, Observation("vector", (1,)), 0)
     values = {"encoder.0.weight": [[mean], [0.0]], "encoder.0.bias": [0.0, log_std], "decoder.0.weight": [[weight]]}
     with torch.no_grad():
-        for name, p in model.coder.model.named_parameters():
+        for name, p in model.autoencoder.model.named_parameters():
             p.copy_(torch.tensor(values.get(name, [0.0])))
     return model
 
@@ -61,7 +61,9 @@ def test_the_loss_and_its_gradient_by_hand() -> None:
         kl = ((m * x) ** 2 + math.exp(2 * log_s) - 1) / 2 - log_s
         assert found["kl"] == pytest.approx(kl, rel=1e-5)
         assert found["loss"] == pytest.approx(fit + beta * kl, rel=1e-3)
-        grads = {name: p.grad.flatten().tolist() for name, p in model.coder.model.named_parameters() if p.grad is not None}
+        grads = {
+            name: p.grad.flatten().tolist() for name, p in model.autoencoder.model.named_parameters() if p.grad is not None
+        }
         error = x - w * m * x
         assert grads["decoder.0.weight"][0] == pytest.approx(-error * m * x / 0.25, rel=1e-2)
         assert grads["encoder.0.weight"][0] == pytest.approx(-error * w * x / 0.25 + beta * m * x * x, rel=1e-2)
@@ -76,7 +78,7 @@ def test_samples_are_reparameterised() -> None:
     eps = torch.randn(1, 1, generator=torch.Generator().manual_seed(3))
     assert z.item() == pytest.approx(1.0 + math.exp(-1) * eps.item())
     z.sum().backward()
-    bias = dict(model.coder.model.named_parameters())["encoder.0.bias"].grad
+    bias = dict(model.autoencoder.model.named_parameters())["encoder.0.bias"].grad
     assert bias is not None and bias.tolist() == pytest.approx([1.0, math.exp(-1) * eps.item()])
     assert model.encode(obs).item() == 1.0
 

@@ -55,13 +55,13 @@ def test_the_encoder_gets_both_gradients() -> None:
     obs = grids(3, torch.Generator().manual_seed(0))
     z = model._z(obs).detach().requires_grad_()
     e = model.codebook[nearest(z, model.codebook)].clone().requires_grad_()
-    (-model.coder.log_prob(e.reshape(3, -1), obs).mean()).backward()
+    (-model.autoencoder.log_prob(e.reshape(3, -1), obs).mean()).backward()
     assert e.grad is not None
     wanted = e.grad + 2 * 0.25 * (z - e).detach() / 3
 
     seen: list[torch.Tensor] = []
     inner = model._z
-    model.coder.memory.steps = 1  # not the first update: the codebook stays
+    model.autoencoder.parameters.steps = 1  # not the first update: the codebook stays
 
     def watched(obs: torch.Tensor) -> torch.Tensor:
         out = inner(obs)

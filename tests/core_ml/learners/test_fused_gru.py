@@ -78,7 +78,7 @@ class Case:
         views = self.net.parameters.views(self.net.parameters.flat)
         return {name: torch.from_numpy(part).double().requires_grad_() for name, part in views.items()}
 
-    def remembered(self, action: Array) -> Array:
+    def previous(self, action: Array) -> Array:
         """Actions (..., parts) as the GRU reads them."""
         if self.gaussian:
             return action
@@ -101,7 +101,7 @@ class Case:
             heads = [h @ p[f"{head}.weight"].T + p[f"{head}.bias"] for head in ("policy_head", "value_head")]
             outputs.append(torch.cat(heads, 1))
             if self.spec.reads_action:
-                last = torch.from_numpy(self.remembered(self.action[t]))
+                last = torch.from_numpy(self.previous(self.action[t]))
         return torch.stack(outputs)
 
     def split(self, out: torch.Tensor, action: Array, p: Any) -> tuple[Any, Any, Any]:
@@ -183,7 +183,7 @@ def test_any_shape(
 
 
 def stepwise(case: Case) -> tuple[Array, Any]:
-    """Outputs of all steps, one call for each, with the case's actions for remembered ones; the states after them."""
+    """Outputs of all steps, one call for each, with the case's actions in place of the sampled ones; the states after them."""
     state, start, found = copy.deepcopy(case.state), case.net.initial(case.many), []
     for t in range(case.steps):
         for name, part in state.items():
@@ -194,7 +194,7 @@ def stepwise(case: Case) -> tuple[Array, Any]:
             np.testing.assert_array_equal(part, state[name])
         state = after
         if case.spec.reads_action:
-            state["action"] = case.remembered(case.action[t]).astype(np.float32)
+            state["action"] = case.previous(case.action[t]).astype(np.float32)
         found.append(np.column_stack([outputs, value]))
     return np.stack(found), state
 
@@ -217,7 +217,7 @@ def test_acting_reports_what_it_did(spec: GRUSpec) -> None:
         np.testing.assert_allclose(found, exact, atol=3e-6 * max(1.0, np.abs(exact).max()))
     assert {n: (p.shape, p.dtype) for n, p in state.items()} == {n: (p.shape, p.dtype) for n, p in case.state.items()}
     if spec.reads_action:
-        np.testing.assert_array_equal(state["action"], case.remembered(acted.action.reshape(300, -1)).astype(np.float32))
+        np.testing.assert_array_equal(state["action"], case.previous(acted.action.reshape(300, -1)).astype(np.float32))
     greedy, after = case.net.act(case.obs[0], case.state, 7, greedy=True)
     outputs, values, states = case.net.outputs(case.obs[0], case.state)
     first = spec.sizes[0]
@@ -232,21 +232,23 @@ def test_it_is_the_torch_learner() -> None:
     """The same parameters at first, the same states, gradients and steps of Adam."""
     spec = replace(BASE, inputs=7, hidden=24, reads_action=True)
     for span in (None, 20):
-        eager = TorchRecurrent(Recurrent(Recurrent.Config(hidden=24, span=span), 7, 4, 3), 4, False, seed=5, reads_action=True)
+        reference = TorchRecurrent(
+            Recurrent(Recurrent.Config(hidden=24, span=span), 7, 4, 3), 4, False, seed=5, reads_action=True
+        )
         case = Case(spec, 50, 8)
         case.net.initialise(3, 5, span)
-        assert case.net.parameters.shapes == eager.parameters.shapes == spec.shapes
-        np.testing.assert_array_equal(case.net.parameters.flat, eager.parameters.flat)
+        assert case.net.parameters.shapes == reference.parameters.shapes == spec.shapes
+        np.testing.assert_array_equal(case.net.parameters.flat, reference.parameters.flat)
     case.action = case.action[..., 0]
-    ours, theirs = case.batch(), eager.batch(case.obs, case.action, case.is_first, case.state, *case.facts)
+    ours, theirs = case.batch(), reference.batch(case.obs, case.action, case.is_first, case.state, *case.facts)
     for k in range(3):
         order = case.net.permutation(50, k)
-        a, b = (run_epoch(net, made, order, 20, Coefs(), 1e-3, 0.5) for net, made in ((case.net, ours), (eager, theirs)))
+        a, b = (run_epoch(net, made, order, 20, Coefs(), 1e-3, 0.5) for net, made in ((case.net, ours), (reference, theirs)))
         np.testing.assert_allclose(a[0], b[0], rtol=1e-4, atol=1e-3)
         np.testing.assert_allclose(a[1], b[1], rtol=1e-4)
-    np.testing.assert_allclose(case.net.parameters.flat, eager.parameters.flat, atol=2e-5)
-    assert case.net.parameters.steps == eager.parameters.steps == 9
-    (_, value, after), (_, value2, after2) = (net.outputs(case.obs[0], case.state) for net in (case.net, eager))
+    np.testing.assert_allclose(case.net.parameters.flat, reference.parameters.flat, atol=2e-5)
+    assert case.net.parameters.steps == reference.parameters.steps == 9
+    (_, value, after), (_, value2, after2) = (net.outputs(case.obs[0], case.state) for net in (case.net, reference))
     np.testing.assert_allclose(value, value2, atol=1e-4)
     np.testing.assert_allclose(after["h"], after2["h"], atol=1e-4)
 
@@ -269,8 +271,8 @@ def epochs(case: Case, threads: int) -> dict[str, Array]:
     out: dict[str, Array] = {}
     for k in range(2):
         out[f"sums {k}"], out[f"norms {k}"] = case.net.epoch(case.batch(), order, 150, Coefs(), 1e-3, 0.5)
-    memory = case.net.parameters
-    out |= {"flat": memory.flat.copy(), "mean": memory.mean, "square": memory.square}
+    parameters = case.net.parameters
+    out |= {"flat": parameters.flat.copy(), "mean": parameters.mean, "square": parameters.square}
     acted, state = case.net.act(case.obs[0], case.state, 1)
     return out | dict(zip("alev", acted, strict=True)) | state
 
@@ -332,7 +334,7 @@ def test_a_gradient_that_is_not_finite_changes_nothing() -> None:
     case.check_gradient(np.arange(100), Coefs())  # nothing of it is left in the work space
 
 
-def test_records_take_the_memory_of_others_and_whoever_changes_parameters_is_noticed() -> None:
+def test_a_batch_reuses_the_arrays_of_another_and_changed_parameters_are_noticed() -> None:
     case = Case(OPTIONS["reads_action"], 30, 4)
     made = case.batch()
     kept = made.data.copy()
@@ -381,7 +383,7 @@ hits = gru_kernels.gru_work.stats
 print(sum(hits.cache_hits.values()), sum(hits.cache_misses.values()))
 """
     case = Case(BASE, 1, 1)
-    case.net.outputs(np.zeros((1, 5), np.uint8), case.net.initial(1))  # compiled and kept, if it was not
+    case.net.outputs(np.zeros((1, 5), np.uint8), case.net.initial(1))  # compiled and cached, if it was not
     assert not case.net.compiles
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, env=os.environ)
     assert done.stdout.split() == ["1", "0"], done.stderr

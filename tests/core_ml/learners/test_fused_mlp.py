@@ -344,7 +344,7 @@ if child == 0:
     os._exit(7)
 print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
-    Case(BASE, 1).net.outputs(np.zeros((1, 5), np.uint8))  # compiled and kept, if it was not
+    Case(BASE, 1).net.outputs(np.zeros((1, 5), np.uint8))  # compiled and cached, if it was not
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, env=os.environ)
     assert done.stdout.split() == ["1", "0", "7"], done.stderr
 

@@ -154,8 +154,8 @@ class Case:
         return_ = (1.5 * np.abs(rng.normal(size=(parts, rows))) + 0.3).astype(np.float32)
         discount = (0.9 * (rng.random((parts, rows)) < 0.8)).astype(np.float32)
         self.sample = Sample(row, next_row, action, return_, discount, rng.random((parts, rows), np.float32) + 0.5)
-        self.fused, self.eager = FusedQ(spec, frozen), TorchQ(q_network(*self.arguments), frozen)
-        for learner in (self.fused, self.eager):
+        self.fused, self.reference = FusedQ(spec, frozen), TorchQ(q_network(*self.arguments), frozen)
+        for learner in (self.fused, self.reference):
             learner.initialise(np.random.default_rng(1))
             noise = np.random.default_rng(2).standard_normal((2, spec.parameters)).astype(np.float32)
             learner.parameters.flat += 0.1 * noise[0]
@@ -169,8 +169,8 @@ class Case:
 
     def exact(self, double: bool) -> tuple[Array, Array]:
         """The gradient and the temporal differences of the first minibatch in float64, written out anew."""
-        online = copy.deepcopy(self.eager.model).double()
-        target = copy.deepcopy(self.eager.target_model).double()
+        online = copy.deepcopy(self.reference.model).double()
+        target = copy.deepcopy(self.reference.target_model).double()
         row, next_row, action, return_, discount, weight = (torch.from_numpy(x[0]) for x in self.sample)
         obs, next_obs = (torch.from_numpy(x).double() for x in (self.replay.obs, self.replay.next_obs))
         goal = torch.empty(len(row), dtype=torch.float64)
@@ -179,11 +179,11 @@ class Case:
                 following = target(next_obs[next_row[b]][None])[0, :, 0]
                 judge = online(next_obs[next_row[b]][None])[0, :, 0] if double else following
                 goal[b] = return_[b].double() + discount[b].double() * following[int(judge.argmax())]
-        taken = online(obs[row])[torch.arange(len(row)), action, 0]
-        loss = torch.nn.functional.smooth_l1_loss(taken, goal, reduction="none")
+        chosen = online(obs[row])[torch.arange(len(row)), action, 0]
+        loss = torch.nn.functional.smooth_l1_loss(chosen, goal, reduction="none")
         (loss * weight.double()).mean().backward()
         grad = torch.cat([p.grad.reshape(-1) for p in online.parameters()]).numpy()  # type: ignore[union-attr]
-        return grad, (goal - taken).detach().numpy()
+        return grad, (goal - chosen).detach().numpy()
 
 
 BASE = MLPSpec(5, (16, 16), "relu", sizes=(4,), value=False)
@@ -204,7 +204,7 @@ OPTIONS = {
 def test_gradient_is_that_of_autograd(spec: MLPSpec, bytes_: bool, double: bool) -> None:
     case = Case(spec, bytes_=bytes_)
     grad, error = case.exact(double)
-    for learner in (case.fused, case.eager):
+    for learner in (case.fused, case.reference):
         found = learner.learn(case.replay, case.sample, double, 0.0, 0.0)
         assert np.linalg.norm(learner.parameters.grad - grad) <= 1e-5 * np.linalg.norm(grad)
         np.testing.assert_allclose(found.error[0], error, atol=2e-5)
@@ -219,19 +219,19 @@ def test_many_steps_are_those_of_torch(frozen: bool) -> None:
     """Ten steps of Adam in one call: values afterwards agree, and the target network has not moved unless it is the same."""
     case = Case(BASE, 32, 10, frozen=frozen)
     before = case.fused.target.copy()
-    found = [learner.learn(case.replay, case.sample, True, 1e-3, 0.5) for learner in (case.fused, case.eager)]
+    found = [learner.learn(case.replay, case.sample, True, 1e-3, 0.5) for learner in (case.fused, case.reference)]
     np.testing.assert_allclose(found[0].norms, found[1].norms, rtol=1e-3)
-    np.testing.assert_allclose(case.fused.q(case.replay.obs), case.eager.q(case.replay.obs), atol=2e-4)
-    assert case.fused.parameters.steps == case.eager.parameters.steps == 10
+    np.testing.assert_allclose(case.fused.q(case.replay.obs), case.reference.q(case.replay.obs), atol=2e-4)
+    assert case.fused.parameters.steps == case.reference.parameters.steps == 10
     assert (case.fused.target == before).all() == frozen
     case.fused.sync()
     assert (case.fused.target == case.fused.parameters.flat).all()
     # the next call sees the new target network
-    again = [learner.learn(case.replay, case.sample, False, 0.0, 0.0) for learner in (case.fused, case.eager)]
+    again = [learner.learn(case.replay, case.sample, False, 0.0, 0.0) for learner in (case.fused, case.reference)]
     if frozen:
         assert np.abs(again[0].error - again[1].error).max() > 1e-3
-    case.eager.sync()
-    other = case.eager.learn(case.replay, case.sample, False, 0.0, 0.0)
+    case.reference.sync()
+    other = case.reference.learn(case.replay, case.sample, False, 0.0, 0.0)
     np.testing.assert_allclose(again[0].error, other.error, atol=1e-3)
 
 
@@ -284,7 +284,7 @@ def test_options_of_torch_learn(options: tuple[Any, ...]) -> None:
 def test_a_gradient_that_is_not_finite_changes_nothing() -> None:
     case = Case(BASE, 32, 3)
     case.sample.return_[1, 5] = np.nan
-    for learner in (case.fused, case.eager):
+    for learner in (case.fused, case.reference):
         found = learner.learn(case.replay, case.sample, False, 1e-3, 0.5)
         assert len(found.norms) == 2 and np.isfinite(found.norms[0]) and not np.isfinite(found.norms[1])
         assert (

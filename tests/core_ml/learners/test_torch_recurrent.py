@@ -1,4 +1,4 @@
-"""Actor-critics that remember, in torch: gradients against a plain loop in float64, steps against sequences, states."""
+"""Recurrent actor-critics in torch: gradients against a plain loop in float64, steps against sequences, states."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def plain_loss(learner: Any, d: dict[str, Any], index: Array, coefs: Coefs, weig
     """The mean loss in float64, one stream and one step after the other; the model it was computed with, its five sums."""
     model = copy.deepcopy(learner.model).double()
     if isinstance(model.belief, Transformer):
-        model.belief.waves = model.belief.waves.double()
+        model.belief.sinusoids = model.belief.sinusoids.double()
     steps, sums = len(d["obs"]), [0.0] * 5
     loss, last_of = torch.zeros((), dtype=torch.float64), d["state"].get("action", np.zeros((B, 0), np.float32))
     for i in index:
@@ -154,7 +154,7 @@ def test_acting_step_by_step_says_what_a_sequence_says(name: str) -> None:
     np.testing.assert_allclose(outputs.numpy(), d["outputs"], atol=2e-5)
 
 
-def test_the_last_action_is_remembered_where_that_is_wanted() -> None:
+def test_the_last_action_is_read_where_that_is_wanted() -> None:
     learner, other = make("frames"), make("gru", reads_action=False)
     d = data(learner)
     np.testing.assert_array_equal(d["end"]["action"], np.eye(ACTIONS)[d["action"][-1]])

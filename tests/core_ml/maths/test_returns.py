@@ -43,12 +43,12 @@ def test_running_mean_by_hand() -> None:
     assert one.at(np.array([0, 9])).tolist() == [3, 3]
 
 
-def stream(steps: int, copies: int, agents: int, rng: np.random.Generator) -> dict[str, Array]:
+def stream(steps: int, num_envs: int, agents: int, rng: np.random.Generator) -> dict[str, Array]:
     """Random episodes one after the other; `id` numbers the steps."""
-    shape = (steps, copies, agents)
+    shape = (steps, num_envs, agents)
     return {
-        "id": np.arange(steps * copies * agents).reshape(shape), "reward": rng.normal(size=shape).astype(np.float32),
-        "bootstrap": rng.normal(size=shape).astype(np.float32), "done": rng.random((steps, copies)) < 0.15,
+        "id": np.arange(steps * num_envs * agents).reshape(shape), "reward": rng.normal(size=shape).astype(np.float32),
+        "bootstrap": rng.normal(size=shape).astype(np.float32), "done": rng.random((steps, num_envs)) < 0.15,
     }  # fmt: skip
 
 
@@ -75,13 +75,13 @@ def test_each_step_is_given_once_with_the_return_of_its_whole_episode(agents: in
                 return_[t, i] = weights @ s["reward"][t : end + 1, i] + gamma ** (end + 1 - t) * s["bootstrap"][end, i]
                 time[t, i] = t - start
             start = end + 1
-    last = [np.flatnonzero(s["done"][:, i])[0] for i in range(5)]  # where each copy's first episode ends
+    last = [np.flatnonzero(s["done"][:, i])[0] for i in range(5)]  # where each environment's first episode ends
     episodes, found, first = whole(1000, agents), [], 0
     while first < 60:
         then = min(first + int(rng.integers(1, 10)), 60)
         ended = take(episodes, s, first, then)
         if then <= max(last):
-            assert not len(ended.time)  # some copy has ended no episode yet
+            assert not len(ended.time)  # some environment has ended no episode yet
         came = ended.facts["id"][:, 0] // agents // 5
         assert ended.late == (came < first).sum()
         found.append(ended)
@@ -97,20 +97,20 @@ def test_each_step_is_given_once_with_the_return_of_its_whole_episode(agents: in
 def test_long_episodes_count_as_often_as_short_ones() -> None:
     """Half of all episodes last one step, half twenty, and a rollout is four steps: whoever took the episodes that lie in one
     rollout would never see a long one."""
-    rng, copies, steps = np.random.default_rng(0), 200, 2000
-    done = np.zeros((steps, copies), np.bool_)
-    for i in range(copies):
+    rng, num_envs, steps = np.random.default_rng(0), 200, 2000
+    done = np.zeros((steps, num_envs), np.bool_)
+    for i in range(num_envs):
         ends = np.cumsum(rng.choice([1, 20], steps)) - 1
         done[ends[ends < steps], i] = True
-    zeros = np.zeros((steps, copies, 1), np.float32)
-    s = {"id": np.arange(steps * copies).reshape(steps, copies, 1), "reward": zeros + 1, "bootstrap": zeros, "done": done}
+    zeros = np.zeros((steps, num_envs, 1), np.float32)
+    s = {"id": np.arange(steps * num_envs).reshape(steps, num_envs, 1), "reward": zeros + 1, "bootstrap": zeros, "done": done}
     episodes, long, short = whole(10_000), 0, 0
     for first in range(0, steps, 4):
         ended = take(episodes, s, first, first + 4, 1.0)
         starts = ended.return_[ended.time == 0]
         long, short = long + int((starts == 20).sum()), short + int((starts == 1).sum())
     share, error = long / (long + short), 0.5 / np.sqrt(long + short)
-    cut = 1 / 190  # of some 190 episodes of a copy the last is missing, and more often a long one
+    cut = 1 / 190  # of some 190 episodes of an environment the last is missing, and more often a long one
     assert abs(share - 0.5) < 4 * error + cut
 
 
@@ -125,7 +125,7 @@ def test_a_state_goes_on_where_it_was() -> None:
         np.testing.assert_array_equal(a.return_, b.return_)
         assert a.late == b.late
     bad = {name: np.array(array) for name, array in one.state().items()} | {"count": np.array(101)}
-    with pytest.raises(ValueError, match="101 steps kept, of at most 100"):
+    with pytest.raises(ValueError, match="101 steps wait, of at most 100"):
         other.load(bad)
 
 
@@ -134,5 +134,5 @@ def test_more_than_there_is_room_for_is_refused() -> None:
     s["done"][:] = False
     episodes = whole(100)
     take(episodes, s, 0, 33)
-    with pytest.raises(Full, match="102 steps of episodes under way, and room for 100"):
+    with pytest.raises(Full, match="102 steps of unfinished episodes, and room for 100"):
         take(episodes, s, 33, 34)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gumdrop.core_ml.beliefs.protocol import State
 from gumdrop.core_ml.data.sequences import Sequences
-from gumdrop.core_ml.models.open_loop import DREAMING, SEEING, STRIP, calibration, frames, open_loop
+from gumdrop.core_ml.models.open_loop import IMAGINING, SEEING, STRIP, calibration, frames, open_loop
 from gumdrop.core_ml.models.protocol import Outcome
 from gumdrop.core_ml.observations import Observation
 
@@ -70,7 +70,7 @@ def test_an_exact_model_foresees_all() -> None:
     found = open_loop(Clock(1.0), play(50, 9, 0.0), 3)  # type: ignore[arg-type]
     assert torch.equal(found.true, found.imagined) and found.running.all()
     assert torch.equal(found.reward, found.true_reward) and found.reward.shape == (50, 6) and found.reward.any()
-    assert torch.equal(found.continue_, found.true_going_on)
+    assert torch.equal(found.continue_, found.true_continue)
     for context in (0, 9):
         with pytest.raises(ValueError, match="1 to 8"):
             open_loop(Clock(1.0), play(50, 9, 0.0), context)  # type: ignore[arg-type]
@@ -112,18 +112,18 @@ def test_calibration_by_horizon_against_a_loop() -> None:
                 got = float(batch.reward[row, t]) * goes
                 goes *= 1.0 - batch.terminated[row, t]
                 for name, value in (
-                    ("rows", 1.0), ("continue_", said), ("true_going_on", goes), ("reward", 2.0 * home * reached),
+                    ("rows", 1.0), ("continue", said), ("true_continue", goes), ("reward", 2.0 * home * reached),
                     ("true_reward", got), ("brier", (said - goes) ** 2),
                 ):  # fmt: skip
                     found.setdefault(name, [[] for _ in range(horizon)])[k].append(value)
         for name, values in found.items():
             want = [sum(v) if name == "rows" else np.mean(v) for v in values]
             assert figures[name] == pytest.approx(want, abs=1e-5), name
-        share = np.array(figures["true_going_on"])
+        share = np.array(figures["true_continue"])
         assert figures["brier_constant"] == pytest.approx((share * (1 - share)).tolist())
         assert figures["horizon"] == [1, 2, 3, 4, 5] and figures["rows"] == [4000] * 5
         # Who says it as often as it happens is honest at every horizon, in rewards too; who says it too seldom is not.
-        off = np.abs(np.array(figures["continue_"]) - share)
+        off = np.abs(np.array(figures["continue"]) - share)
         reward = np.abs(np.array(figures["reward"]) - figures["true_reward"])
         assert (off < 0.02).all() and (reward < 0.01).all() if chance == 0.5 else (off > 0.04).all() and reward[-1] > 0.03
 
@@ -135,13 +135,13 @@ def test_a_time_limit_hides_and_does_not_distort() -> None:
     batch.is_first[:, 4:] |= np.random.default_rng(0).random((20_000, 5)) < 0.15
     cut = calibration(model, batch, 5, torch.Generator())  # type: ignore[arg-type]
     assert cut["rows"][-1] < 0.8 * whole["rows"][-1] and cut["rows"][0] == 20_000
-    for name in ("continue_", "true_going_on", "reward", "true_reward", "brier", "brier_constant"):
+    for name in ("continue", "true_continue", "reward", "true_reward", "brier", "brier_constant"):
         assert cut[name] == pytest.approx(whole[name], abs=0.015), name
     assert abs(whole["brier"][-1] - whole["brier"][0]) > 0.1 and whole["reward"][0] - whole["reward"][-1] > 0.1
     batch = play(50, 9, 0.0)
     batch.is_first[:, 6] = True  # all are cut there
     figures = calibration(Clock(1.0), batch, 5, torch.Generator())  # type: ignore[arg-type]
-    assert figures["true_going_on"][:3] == [1, 1, 1] and np.isnan(figures["true_going_on"][3:]).all()
+    assert figures["true_continue"][:3] == [1, 1, 1] and np.isnan(figures["true_continue"][3:]).all()
     assert figures["rows"] == [50, 50, 50, 0, 0]
 
 
@@ -156,7 +156,7 @@ def test_the_film_shows_true_above_imagined() -> None:
     film = frames(Clock.observation, found, draw)
     assert film.dtype == np.uint8 and film.shape == (7, 2 * 3 + 1 + STRIP, 3 * 4 + 2, 3)
     for t in range(7):
-        assert (film[t, -STRIP:] == (DREAMING if t >= 4 else SEEING)).all()
+        assert (film[t, -STRIP:] == (IMAGINING if t >= 4 else SEEING)).all()
         for row in range(3):
             for place, obs in ((1, found.true), (5, found.imagined)):
                 here = film[t, place, 5 * row + 1 : 5 * row + 3]

@@ -27,7 +27,10 @@ def small(latent: str = "levels", seed: int = 0, **options: Any) -> RSSM:
     config = RSSM.Config(latent=latent, deter=8, groups=3, classes=4, width=8, hidden=(8,), code=6, reward_bins=9, **options)
     model = RSSM(config, GRID, K, seed)
     rng = torch.Generator().manual_seed(seed)
-    for part in (model.optimiser, *([model.coder.optimiser] if model.coder else [])):  # as it was made, zeros would hide faults
+    for part in (
+        model.optimiser,
+        *([model.autoencoder.optimiser] if model.autoencoder else []),
+    ):  # as it was made, zeros would hide faults
         part.flat.add_(0.2 * torch.randn(part.flat.shape, generator=rng))
     return model
 
@@ -92,7 +95,7 @@ def test_levels_are_the_nearest_and_their_gradient_that_of_the_next() -> None:
     model = small("levels")
     at = torch.tensor([[0.2, 1.4, 2.9], [3.0, 0.6, 1.5]])
     numbers = (at / 1.5 - 1).clamp(-1 + 1e-6, 1 - 1e-6).atanh().requires_grad_()  # (tanh + 1) 3 / 2 = at
-    q = model._nearest(numbers)
+    q = model._nearest_level(numbers)
     assert q.argmax(-1).tolist() == [[0, 1, 3], [3, 1, 2]] and bool((q.sum(-1) == 1).all()) and int(q.max()) == 1
     weights = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
     (q * weights).sum().backward()
@@ -113,14 +116,14 @@ def test_a_chain_is_a_distribution_and_draws_follow_it() -> None:
     z = torch.nn.functional.one_hot(codes, 4).float()
     with torch.no_grad():
         p = (model._prior(h, z.flatten(1)) * z).sum(-1).prod(1)
-        drawn = model._foresee(h[:1].expand(60_000, 8), torch.Generator().manual_seed(1)).view(-1, 3, 4).argmax(-1)
+        drawn = model._sample_prior(h[:1].expand(60_000, 8), torch.Generator().manual_seed(1)).view(-1, 3, 4).argmax(-1)
         apart = model._prior(h[:1], z[:1].flatten(1))[0]
     assert abs(p.sum().item() - 1) < 1e-5
     shares = torch.bincount(drawn @ torch.tensor([16, 4, 1]), minlength=64) / len(drawn)
     torch.testing.assert_close(shares, p, rtol=0, atol=0.008)
     together = torch.einsum("a,b,c->abc", *apart).flatten()
     assert (together - p).abs().max() > 0.02  # groups do know of each other
-    likeliest = model._foresee(h[:1], None).view(3, 4).argmax(-1).tolist()
+    likeliest = model._sample_prior(h[:1], None).view(3, 4).argmax(-1).tolist()
     assert likeliest[0] == int(apart[0].argmax())
 
 
@@ -135,7 +138,7 @@ def test_codes_of_the_observation_alone_do_not_heed_what_follows() -> None:
             )
             model.learn(found, torch.Generator().manual_seed(0))
             told = {name: part for name, part in model.net.state_dict().items() if name.startswith(("look", "posterior"))}
-            after.append((model.coder.optimiser.flat.clone(), torch.cat([part.flatten() for part in told.values()])))
+            after.append((model.autoencoder.optimiser.flat.clone(), torch.cat([part.flatten() for part in told.values()])))
             rest = model.net["cell"].weight.detach().clone()
             after[-1] += (rest,)
         (coder, posterior_, cell), (other_coder, other_posterior, other_cell) = after
@@ -149,8 +152,8 @@ def test_commitment_draws_numbers_to_their_levels() -> None:
         model = small("levels", commitment=commitment, learning_rate=1e-2)
         for _ in range(150):
             model.learn(found, torch.Generator().manual_seed(0))
-        seen = model._seen(torch.from_numpy(found.obs).flatten(0, 1))
-        share = model._levels(model._tell(seen, seen, None)[0])[1].detach()
+        seen = model._embed(torch.from_numpy(found.obs).flatten(0, 1))
+        share = model._levels(model._posterior(seen, seen, None)[0])[1].detach()
         distances.append(torch.minimum(share, 1 - share).mean().item())
     assert distances[1] < 0.5 * distances[0]
 
@@ -172,8 +175,8 @@ def test_cells_are_a_code_without_loss() -> None:
 @LATENTS
 def test_learn_and_posterior_go_through_the_same_states(latent: str) -> None:
     model, found = small(latent, learning_rate=1e-12), batch()
-    if model.coder:
-        model.coder.look(torch.from_numpy(found.obs).flatten(0, 1))
+    if model.autoencoder:
+        model.autoencoder.update_statistics(torch.from_numpy(found.obs).flatten(0, 1))
     _, states = model.learn(found, torch.Generator().manual_seed(0))
     if latent == "gaussian":  # noise is drawn in another order: compare what hardly depends on it
         return

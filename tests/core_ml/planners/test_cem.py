@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gumdrop.core_ml.beliefs.protocol import State
 from gumdrop.core_ml.models.protocol import ImaginedTrajectory, Outcome, imagine
-from gumdrop.core_ml.planners.cem import Planner, returns
+from gumdrop.core_ml.planners.cem import CEMPlanner, returns
 
 
 class Table:
@@ -66,7 +66,7 @@ def lock(combination: list[int], actions: int) -> Table:
 
 def test_the_combination_of_a_lock_is_found() -> None:
     combination = [2, 0, 1, 1, 2]
-    planner = Planner(Planner.Config(horizon=5, population=200, elites=10, iterations=6, gamma=1.0), 3)
+    planner = CEMPlanner(CEMPlanner.Config(horizon=5, population=200, elites=10, iterations=6, gamma=1.0), 3)
     model = lock(combination, 3)
     found = planner.plan(model, {"s": torch.zeros(4, dtype=torch.int64)}, torch.Generator().manual_seed(0))  # type: ignore[arg-type]
     assert found.action.tolist() == [2] * 4 and found.p.shape == (4, 5, 3)
@@ -79,7 +79,7 @@ def test_the_combination_of_a_lock_is_found() -> None:
 def test_in_certain_worlds_the_plan_is_the_optimum(seed: int) -> None:
     """Every row its own state; optimum by trying all plans. Where nothing is left to chance, an open loop loses nothing."""
     model, h, gamma = table(seed, sharp=True), 4, 0.9
-    planner = Planner(Planner.Config(horizon=h, population=160, elites=12, iterations=5, gamma=gamma), 3)
+    planner = CEMPlanner(CEMPlanner.Config(horizon=h, population=160, elites=12, iterations=5, gamma=gamma), 3)
     plan = planner.plan(model, {"s": torch.arange(6)}, torch.Generator().manual_seed(seed))  # type: ignore[arg-type]
     for start in range(6):
         worth = {way: model.worth(start, way, gamma) for way in itertools.product(range(3), repeat=h)}
@@ -92,8 +92,8 @@ def test_in_certain_worlds_the_plan_is_the_optimum(seed: int) -> None:
 def test_where_chance_decides_plans_are_good_on_average(seed: int) -> None:
     model, h, gamma = table(seed), 3, 0.9
     value = torch.randn(6, generator=torch.Generator().manual_seed(seed + 10))
-    config = Planner.Config(horizon=h, population=100, elites=10, iterations=6, gamma=gamma, samples=40)
-    plan = Planner(config, 3).plan(
+    config = CEMPlanner.Config(horizon=h, population=100, elites=10, iterations=6, gamma=gamma, samples=40)
+    plan = CEMPlanner(config, 3).plan(
         model, {"s": torch.arange(6)}, torch.Generator().manual_seed(seed), value=lambda f: f @ value  # type: ignore[arg-type]
     )  # fmt: skip
     for start in range(6):
@@ -106,7 +106,7 @@ def test_the_value_of_the_end_decides_where_rewards_do_not() -> None:
     """Two places, action a leads to place a, nothing pays; the value of the last features is all there is."""
     p = torch.eye(2).expand(2, 2, 2).clone()
     model = Table(p, torch.zeros(2, 2, 2), torch.ones(2, 2))
-    planner = Planner(Planner.Config(horizon=1, population=32, elites=4), 2)
+    planner = CEMPlanner(CEMPlanner.Config(horizon=1, population=32, elites=4), 2)
     for best in (0, 1):
         plan = planner.plan(
             model, {"s": torch.zeros(2, dtype=torch.int64)}, torch.Generator().manual_seed(0),  # type: ignore[arg-type]
@@ -129,16 +129,16 @@ def test_what_comes_after_an_end_does_not_count() -> None:
 
 def test_same_generator_same_plan_and_a_plan_goes_on() -> None:
     model, state = table(0), {"s": torch.arange(6)}
-    planner = Planner(Planner.Config(horizon=4, population=20, elites=4, iterations=2), 3)
+    planner = CEMPlanner(CEMPlanner.Config(horizon=4, population=20, elites=4, iterations=2), 3)
     before = torch.random.get_rng_state()
     one, two = (planner.plan(model, state, torch.Generator().manual_seed(1)) for _ in range(2))  # type: ignore[arg-type]
     assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
     assert torch.equal(before, torch.random.get_rng_state())
     # A sharp plan of before, shifted by a step, is where the next one begins: with nothing of the new, p stays like it.
     sharp = one._replace(p=torch.eye(3)[torch.tensor([0, 1, 2, 0])].expand(6, 4, 3))
-    lazy = Planner(Planner.Config(horizon=4, population=20, elites=20, iterations=1, smoothing=0.0, keep=1.0), 3)
+    lazy = CEMPlanner(CEMPlanner.Config(horizon=4, population=20, elites=20, iterations=1, smoothing=0.0, keep=1.0), 3)
     again = lazy.plan(model, state, torch.Generator().manual_seed(1), before=sharp)  # type: ignore[arg-type]
     assert again.p[:, :3].argmax(-1).tolist() == [[1, 2, 0]] * 6
     assert np.allclose(again.p[:, :3].amax(-1).numpy(), 1.0)
     with pytest.raises(ValueError, match="elites"):
-        Planner.Config(population=4, elites=5)
+        CEMPlanner.Config(population=4, elites=5)

@@ -182,7 +182,7 @@ def test_a_controller_learns_in_dreams_alone(hidden: int) -> None:
     before, generator = earned(controller, model), torch.Generator().manual_seed(0)
     found = [controller.update(model, starts(), generator) for _ in range(40)]
     after = earned(controller, model)
-    assert found[-1]["dream_return"] > found[0]["dream_return"]
+    assert found[-1]["imagined_return"] > found[0]["imagined_return"]
     assert after > best - 1.0 and after > before + 2.0 if hidden == 0 else after > before + 2.0
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from gumdrop.core_ml.observations import Facts, Observation
+from gumdrop.core_ml.component import components
+from gumdrop.core_ml.observations import BonusInputs, Observation
 from gumdrop.core_ml.rewards.icm import ICM
 from gumdrop.core_ml.rewards.rnd import RND
 from gumdrop.core_ml.rewards.shaping import Shaping
@@ -30,15 +31,20 @@ def steps(seed: int, n: int = 64, observation: Observation = VECTOR, ends: float
     return obs, rng.integers(0, 4, n), next_obs, rng.random(n) < ends
 
 
-PARTS = {
-    "rnd": lambda o, seed: RND(RND.Config(hidden=(16,), size=8, batch=32, update_epochs=2), Facts(o), seed),
-    "icm": lambda o, seed: ICM(ICM.Config(hidden=(16,), size=8, batch=32), Facts(o, 4), seed),
-    "icm count": lambda o, seed: ICM(ICM.Config(hidden=(16,), size=8, batch=32, novelty="count", bits=8), Facts(o, 4), seed),
+PARTS: dict[str, Any] = {
+    "rnd": lambda o, seed: RND(RND.Config(hidden=(16,), size=8, batch=32, update_epochs=2), BonusInputs(o), seed),
+    "icm": lambda o, seed: ICM(ICM.Config(hidden=(16,), size=8, batch=32), BonusInputs(o, 4), seed),
+    "icm count": lambda o, seed: ICM(
+        ICM.Config(hidden=(16,), size=8, batch=32, novelty="count", bits=8), BonusInputs(o, 4), seed
+    ),
 }
+for _name, _entry in components("bonus").items():  # a new one is tested the moment that its file exists
+    if _entry.cls not in (RND, ICM, Shaping):
+        PARTS[_name] = lambda o, seed, e=_entry: e.cls(e.cls.Config(**e.fixed), BonusInputs(o, 4), seed)
 
 
-def numbers(n: int) -> Facts:
-    return Facts(Observation.of((n,), np.float32))
+def numbers(n: int) -> BonusInputs:
+    return BonusInputs(Observation.of((n,), np.float32))
 
 
 # --- shaping
@@ -135,7 +141,9 @@ def test_rnd_bonus_equals_a_slow_reference() -> None:
             rows = np.concatenate(seen).astype(np.float64)
             x = (x - rows.mean(0)) / rows.std(0)
         x = np.clip(x, -5, 5)
-        difference = slow_net(part.memory.views(part.memory.flat), x) - slow_net(part.fixed.views(part.fixed.flat), x)
+        difference = slow_net(part.parameters.views(part.parameters.flat), x) - slow_net(
+            part.target_parameters.views(part.target_parameters.flat), x
+        )
         return np.square(difference).mean(1)
 
     for seed in range(3):
@@ -151,9 +159,9 @@ def test_rnd_bonus_equals_a_slow_reference() -> None:
 
 def test_rnd_bonus_falls_with_visits_and_the_target_stays() -> None:
     config = RND.Config(hidden=(64,), size=16, batch=8, normalise=False, update_epochs=10)
-    part = RND(config, Facts(GRID), 0)
+    part = RND(config, BonusInputs(GRID), 0)
     often, seldom, never = (np.tile(np.array([cell], np.uint8), (8, 1)) for cell in ([0, 1], [3, 2], [5, 5]))
-    target, no = part.fixed.flat.copy(), np.zeros(8, np.bool_)
+    target, no = part.target_parameters.flat.copy(), np.zeros(8, np.bool_)
     for update in range(60):
         next_obs = often.copy()
         if update % 6 == 0:
@@ -161,7 +169,7 @@ def test_rnd_bonus_falls_with_visits_and_the_target_stays() -> None:
         part.update(next_obs, no, next_obs, no)
     found = [float(part.bonus(cell, no, cell, no)[0]) for cell in (often, seldom, never)]
     assert 10 * found[0] < found[1] and 3 * found[1] < found[2], found
-    np.testing.assert_array_equal(part.fixed.flat, target)
+    np.testing.assert_array_equal(part.target_parameters.flat, target)
 
 
 # --- inverse dynamics
@@ -196,7 +204,9 @@ def test_features_tell_actions_and_the_forward_model_foresees(discrete: bool) ->
         return obs, given, next_obs, np.zeros(n, np.bool_)
 
     part = ICM(
-        ICM.Config(hidden=(32,), size=8, learning_rate=5e-3, normalise=False), Facts(VECTOR, 2 if discrete else 1, discrete), 0
+        ICM.Config(hidden=(32,), size=8, learning_rate=5e-3, normalise=False),
+        BonusInputs(VECTOR, 2 if discrete else 1, discrete),
+        0,
     )
     first = part.update(*walk())
     for _ in range(150):

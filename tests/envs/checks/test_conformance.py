@@ -200,7 +200,7 @@ def test_every_world_passes(variant: tuple[str, dict[str, Any]]) -> None:
 @pytest.mark.parametrize("id", ["CartPole-v1", "FrozenLake-v1", "Pendulum-v1"])
 def test_foreign_environments_pass(id: str) -> None:
     results = checks.check_world(id)
-    assert len(results) == 10 and not [c for c in results if not c.ok]
+    assert len(results) == 11 and not [c for c in results if not c.ok]
 
 
 def test_a_fault_and_a_crash_become_rows(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -163,7 +163,7 @@ def test_command_draws(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
 
 @pytest.mark.parametrize(("name", "message"), [("value.gif", "ends in .png, .svg, .pdf"), ("no/value.png", "does not exist")])
 def test_refusals(tmp_path: Path, name: str, message: str) -> None:
-    rows = value_map.Rows(("s",), (("0",),), np.zeros(1), np.zeros(1, int), 1, 0)
+    rows = value_map.StateTable(("s",), (("0",),), np.zeros(1), np.zeros(1, int), 1, 0)
     with pytest.raises(ValueError, match=message) as error:
         value_map.save(tmp_path / name, rows)
     assert "\n" not in str(error.value)

@@ -438,14 +438,14 @@ BROKEN = [
 @pytest.mark.parametrize(("id", "options", "name", "message"), BROKEN, ids=[f"{b[0]}-{b[2]}" for b in BROKEN])
 def test_broken_environments_fail_a_check_by_name(id: str, options: dict[str, Any], name: str, message: str) -> None:
     rows = {row.name: row for row in check_world(f"strange:{id}", options)}
-    assert len(rows) == 10 and not rows[name].ok and re.search(message, rows[name].detail), rows[name]
+    assert len(rows) == 11 and not rows[name].ok and re.search(message, rows[name].detail), rows[name]
     assert not any("\n" in row.detail for row in rows.values())
 
 
 @pytest.mark.parametrize("id", ["strange:Fine-v0", "strange:fine", "strange:Together"])
 def test_environments_that_keep_their_promises_pass(id: str) -> None:
     rows = check_world(id)
-    assert len(rows) == 10 and not [row for row in rows if not row.ok]
+    assert len(rows) == 11 and not [row for row in rows if not row.ok]
     assert rows[-1].name == ("pettingzoo's own check" if "Together" in id else "gymnasium's own check")
 
 

@@ -485,7 +485,7 @@ def test_solve_world() -> None:
     [
         ("candy", {"agents": 2}, "would with agents=1"),
         ("candy", {"candies": 30}, "would with a smaller world"),
-        ("CartPole-v1", {}, "foreign environment"),
+        ("CartPole-v1", {}, "external environment"),
         ("kandy", {}, "did you mean candy"),
         ("maze", {"time_limit": 0, "step_reward": 0.1}, "does not converge"),
     ],

@@ -24,13 +24,14 @@ from ..mlp.kernels import (
     VALUE_WEIGHT,
     WEIGHT_SCALE,
     act_tile,
-    adam,
     add_groups,
+    advantage_scale,
+    finish,
     mix,
     now,
     step_tile,
 )
-from ..mlp.passes import backward, fetch_row, forward, loss, pack, unpack
+from ..mlp.passes import backward, fetch_row, forbid, forward, loss, pack, unpack
 from ..mlp.plan import GROUPS, TILE, P
 from ..simd.cache import kernel
 from ..simd.threads import meet
@@ -54,6 +55,7 @@ class Streams(NamedTuple):
     h: Array  # float32 (B * H,): before the first step
     last: Array  # float32 (B * actions,): the action before the first step; empty where the GRU does not read it
     after: Array  # float32 (B * H,): output, h after acting; `h` itself in COLLECT
+    mask: int  # byte of a record at which its action mask begins; 0: there is none
     final_h: Array  # float32 (T * B * H,): output of COLLECT, h after steps that truncated an episode
 
 
@@ -172,6 +174,16 @@ def prefetch(streams: Any, low: int, high: int) -> int:
 
 
 @inner
+def forbid_steps(whole: Any, work: Any, base: int, streams: Any, low: int, count: int, first: int, last: int) -> None:
+    """Logits of illegal actions in steps `first` .. `last` - 1 of streams selected[low : low + count]; see `passes.forbid`."""
+    for s in range(count):
+        stream = streams.selected[low + s]
+        for t in range(first, last):
+            at = (stream * streams.steps + t) * streams.stride + streams.mask
+            forbid(whole, work, base, (t - first) * count + s, streams.data, at)
+
+
+@inner
 def learn_tile(
     net: Any, gru: Any, base: int, streams: Any, low: int, count: int, rows: int, coefs: Any, group: int, sum_at: int
 ) -> None:
@@ -192,6 +204,8 @@ def learn_tile(
         hidden_states(gru, work, base, first * count, many)
         fetch_facts(net, gru, base, streams, low, count, first, last)
         forward(net.layers, whole, net.packed, work, base, many)
+        if streams.mask:
+            forbid_steps(whole, work, base, streams, low, count, first, last)
         loss(
             whole, net.packed, work, base, many, rows, coefs[CLIP], coefs[VALUE_CLIP], coefs[VALUE_WEIGHT],
             coefs[ENTROPY_WEIGHT], net.grads, group, net.sums, sum_at,
@@ -276,19 +290,6 @@ def advantage_sums(net: Any, streams: Any, g: int, start: int, first: int, last:
     net.sums[g * 8 + 6] = squares
 
 
-@inner
-def advantage_scale(net: Any, streams: Any, groups: int, start: int, count: int) -> None:
-    """As `kernels.advantage_scale`, for `count` advantages."""
-    total, squares = 0.0, 0.0
-    for g in range(groups):
-        total += net.sums[g * 8 + 5]
-        squares += net.sums[g * 8 + 6]
-    variance = max(squares - total * total / count, 0.0) / (count - 1)
-    about = np.float64(streams.advantage[streams.selected[start] * streams.steps])
-    net.scales[MEAN] = np.float32(about + total / count)
-    net.scales[WEIGHT_SCALE] = np.float32(1.0 / (math.sqrt(variance) + 1e-8))
-
-
 @kernel
 def gru_work(
     thread: int, threads: int, gate: Any, task: int, update: bool, net: Any, gru: Any, streams: Any, acting: Any,
@@ -357,7 +358,7 @@ def gru_work(
                 if not meet(gate, threads):
                     return -1
                 if thread == 0:
-                    advantage_scale(net, streams, groups, low, rows)
+                    advantage_scale(net, streams.advantage[streams.selected[low] * streams.steps], groups, rows)
         if acts:
             continue
         if not meet(gate, threads):
@@ -369,12 +370,7 @@ def gru_work(
         if thread == 0:
             unpack(net.layers, whole, net.grads, learning.grad)
             unpack_gates(gru, net.grads, learning.grad)
-            for g in range(groups):
-                for j in range(5):
-                    learning.total[j] += net.sums[g * 8 + j]
-            if update:
-                norm = adam(net.flat, learning.grad, learning.mean, learning.square, learning.steps, learning.coefs)
-                learning.norms[low // size] = norm
+            finish(net, learning, groups, low // size, update)
         if update:
             if not meet(gate, threads):
                 return -1
@@ -387,6 +383,7 @@ def gru_work(
 def record_streams(
     first: int, last: int, many: int, steps: int, obs: Any, size: int, facts: int, choice: Any, move: Any, parts: int,
     is_first: Any, log_prob: Any, advantage: Any, target: Any, value: Any, data: Any, stride: int, advantages: Any,
+    mask: Any, mask_at: int, actions: int,
 ) -> None:  # fmt: skip
     """Records of streams `first` .. `last` - 1 of `many`, from arrays (T, B): `size` bytes of observation, then the `facts`."""
     for stream in range(first, last):
@@ -402,4 +399,6 @@ def record_streams(
                 chosen = move[row * parts + part] if move.shape[0] else np.float32(choice[row * parts + part])
                 put_raw(data, at + facts + 16 + 4 * part, chosen)
             put_raw(data, at + facts + 16 + 4 * parts, np.float32(1.0) if is_first[row] else np.float32(0.0))
+            if mask_at:
+                copy_bytes(data, at + mask_at, mask, row * actions, actions)
             advantages[to] = advantage[row]

@@ -15,14 +15,17 @@ from ..mlp import kernels
 from ..mlp.network import (
     NO_ACTING,
     NO_INDEX,
+    NO_MASK,
     NO_ROLLOUT,
     NO_SEEDS,
     NOTHING,
     buffers_of,
     check_buffers,
     limits_of,
+    mask_bytes,
     native_rollout,
     share_of,
+    start_learning,
     work_space_of,
 )
 from ..mlp.plan import GROUPS, TILE
@@ -44,6 +47,7 @@ class PackedSequences(NamedTuple):
     advantage: Array  # float32 (B * T,), once more
     h: Array  # float32 (B * H,): before the first step
     last: Array  # float32 (B * actions,), or empty
+    mask: int = 0  # byte of a record at which its action mask begins; 0: there is none
 
 
 class FusedRecurrent:
@@ -96,7 +100,9 @@ class FusedRecurrent:
         last = {"action": np.zeros((n, self.spec.actions), np.float32)} if self.spec.reads_action else {}
         return {"h": np.zeros((n, 1, self.spec.hidden), np.float32)} | last
 
-    def outputs(self, obs: Array, state: States, scale: Array | None = None) -> tuple[Array, Array, States]:
+    def outputs(
+        self, obs: Array, state: States, scale: Array | None = None, mask: Array | None = None
+    ) -> tuple[Array, Array, States]:
         """Logits or means float32 (B, actions), values float32 (B,), and states after B streams have seen `obs` (B, ...).
 
         The new states assume that the likeliest action is taken now. `obs`: uint8 or float32. `scale`, float32 (2, D): what to
@@ -105,10 +111,17 @@ class FusedRecurrent:
         outputs, value = np.empty((len(obs), self.spec.actions), np.float32), np.empty(len(obs), np.float32)
         acting = NO_ACTING._replace(value=value, outputs=outputs.reshape(-1))
         after = self._act(kernels.OUTPUTS, obs, state, scale, acting, 0, 0)
-        return outputs, value, self.states(after, self._likeliest(outputs))
+        return outputs, value, self.states(after, self._likeliest(outputs, mask))
 
     def act(
-        self, obs: Array, state: States, seed: int, scale: Array | None = None, greedy: bool = False, counter: int = 0
+        self,
+        obs: Array,
+        state: States,
+        seed: int,
+        scale: Array | None = None,
+        greedy: bool = False,
+        counter: int = 0,
+        mask: Array | None = None,
     ) -> tuple[Acted, States]:
         """Actions of B streams that see `obs` (B, ...), sampled from the stream `seed`, or the likeliest ones; and new states.
 
@@ -117,14 +130,14 @@ class FusedRecurrent:
         log-probability and entropy are nan.
         """
         if greedy:
-            outputs, value, after = self.outputs(obs, state, scale)
+            outputs, value, after = self.outputs(obs, state, scale, mask)
             unknown = np.full(len(obs), np.nan, np.float32)
-            return Acted(self._likeliest(outputs), unknown, unknown, value), after
+            return Acted(self._likeliest(outputs, mask), unknown, unknown, value), after
         acted = buffers_of(self.spec, len(obs))
         choice, move = self._actions(acted.action)
         acting = kernels.Acting(
             choice=choice, move=move, legal=NOTHING, bounds=NOTHING, log_prob=acted.log_prob, entropy=acted.entropy,
-            value=acted.value, outputs=NOTHING,
+            value=acted.value, outputs=NOTHING, mask=mask_bytes(self.spec, mask, len(obs)),
         )  # fmt: skip
         h = self._act(kernels.SAMPLE, obs, state, scale, acting, seed, counter)
         return acted, self.states(h, acted.action)
@@ -136,7 +149,7 @@ class FusedRecurrent:
         data, stride, raw = self._rows(obs)
         h, last = self._state(state, rows)
         after = np.empty_like(h)
-        streams = gru_kernels.Streams(data, stride, 1, raw, self._scale(scale), NO_INDEX, NOTHING, h, last, after, NOTHING)
+        streams = gru_kernels.Streams(data, stride, 1, raw, self._scale(scale), NO_INDEX, NOTHING, h, last, after, 0, NOTHING)
         seeds = np.array([seed % 2**64], np.uint64)
         self._work(self._threads(rows), task, False, streams, acting, rows, max(rows, 1), seeds=seeds, counter=counter)
         return after
@@ -175,10 +188,10 @@ class FusedRecurrent:
         acting = kernels.Acting(
             choice=choice if gaussian else actions, move=move, legal=actions if gaussian else NOTHING,
             bounds=limits_of(self.spec, bounds), log_prob=acted.log_prob, entropy=acted.entropy, value=acted.value,
-            outputs=NOTHING,
+            outputs=NOTHING, mask=NO_MASK,
         )  # fmt: skip
         streams = gru_kernels.Streams(
-            data, stride, 1, raw, self._scale(scale), NO_INDEX, NOTHING, h, last, h, final_h.reshape(-1)
+            data, stride, 1, raw, self._scale(scale), NO_INDEX, NOTHING, h, last, h, 0, final_h.reshape(-1)
         )  # fmt: skip
         self._work(
             self._threads(count), kernels.COLLECT, False, streams, acting, steps * count, count,
@@ -189,8 +202,10 @@ class FusedRecurrent:
             states["action"] = last.reshape(count, -1)
         return share_of(native), states, final_h
 
-    def _likeliest(self, outputs: Array) -> Array:
-        """Actions (B,), or (B, parts)."""
+    def _likeliest(self, outputs: Array, mask: Array | None = None) -> Array:
+        """Actions (B,), or (B, parts); legal ones only of `mask`, bool (B, actions)."""
+        if mask is not None:
+            outputs = np.where(mask_bytes(self.spec, mask, len(outputs)).reshape(outputs.shape), outputs, -np.inf)
         if self.spec.head == "gaussian":
             return outputs.copy()
         parts = np.split(outputs, np.cumsum(self.spec.sizes)[:-1], 1)
@@ -210,7 +225,7 @@ class FusedRecurrent:
 
     def batch(
         self, obs: Array, action: Array, is_first: Array, state: States, log_prob: Array, advantage: Array, target: Array,
-        value: Array, out: PackedSequences | None = None,
+        value: Array, out: PackedSequences | None = None, mask: Array | None = None,
     ) -> PackedSequences:  # fmt: skip
         """What B streams of T steps are learned from, as `epoch` wants it; in the arrays of `out` if they fit.
 
@@ -228,7 +243,9 @@ class FusedRecurrent:
             kinds = [(x.dtype.name, len(x)) for x in (*facts, is_first.reshape(-1))]
             raise ValueError(f"facts and is_first {kinds}: expected float32 ({count},), and bool")
         first = -(-size // 4) * 4
-        stride = first + 16 + 4 * parts + 4
+        legal, mask_at, stride = mask_bytes(self.spec, mask, count), 0, first + 16 + 4 * parts + 4
+        if mask is not None:
+            mask_at, stride = stride, stride + -(-self.spec.actions // 4) * 4
         h, last = (x.copy() for x in self._state(state, many))
         if out is None or (out.stride, out.steps, len(out.advantage), out.raw) != (stride, steps, count, raw):
             data, advantages = np.empty(count * stride, np.uint8), np.empty(count, np.float32)
@@ -236,11 +253,28 @@ class FusedRecurrent:
             data, advantages = out.data, out.advantage
         choice, move = self._actions(np.ascontiguousarray(action))
         flags = np.ascontiguousarray(is_first).reshape(-1)
-        rest: Any = (many, steps, flat, size, first, choice, move, parts, flags, *facts, data, stride, advantages)
+        rest: Any = (
+            many,
+            steps,
+            flat,
+            size,
+            first,
+            choice,
+            move,
+            parts,
+            flags,
+            *facts,
+            data,
+            stride,
+            advantages,
+            legal,
+            mask_at,
+            self.spec.actions,
+        )
         threads = min(self.threads, many) if count >= SHARED_FROM else 1
         shares = [(many * t // threads, many * (t + 1) // threads) for t in range(threads)]
         self._team.run([(gru_kernels.record_streams, *share, *rest) for share in shares])
-        return PackedSequences(data, stride, steps, raw, advantages, h, last)
+        return PackedSequences(data, stride, steps, raw, advantages, h, last, mask_at)
 
     def permutation(self, num_samples: int, seed: int, block: int = 1, counter: int = 0) -> Array:
         """0 .. num_samples - 1 in random order, int64, where runs of `block` neighbours stay together.
@@ -285,16 +319,11 @@ class FusedRecurrent:
             raise ValueError(f"an index of streams must lie in 0..{count - 1} and not be empty, nor a minibatch")
         if batch.steps > self.steps:
             self._reserve(batch.steps)
-        learning = self._learning._replace(norms=norms)
-        value_clip = -1.0 if coefs.value_clip is None else coefs.value_clip
-        learning.coefs[:4] = coefs.clip_coef, value_clip, coefs.vf_coef, coefs.ent_coef
-        learning.coefs[4 : 4 + len(rates)] = rates
-        learning.total[:] = 0.0
-        learning.steps[0] = self.parameters.steps
+        learning = start_learning(self._learning, self.parameters, coefs, norms, rates)
         index = np.ascontiguousarray(permutation, np.int64)
         streams = gru_kernels.Streams(
             batch.data, batch.stride, batch.steps, batch.raw, self._scale(scale), index, batch.advantage, batch.h,
-            batch.last, NOTHING, NOTHING,
+            batch.last, NOTHING, batch.mask, NOTHING,
         )  # fmt: skip
         width = streams_of(self.table, batch.steps)
         threads = min(self.threads, -(-min(size, len(permutation)) // width), GROUPS)

@@ -18,7 +18,7 @@ from ..simd.cache import kernel
 from ..simd.maths import exp, normal
 from ..simd.threads import CLOCK, CLOCK_ID, clock_gettime, meet
 from ..simd.vectors import LANES, call_at, copy_bytes, float_raw, inner, load, put_raw, spread, store, where_less
-from .passes import backward, distribution, fetch, forward, loss, pack, unpack
+from .passes import LEAST_LOGIT, backward, distribution, fetch, forbid, forward, loss, pack, unpack
 from .plan import GROUPS, TILE, P
 
 S32, S41 = np.uint64(32), np.uint64(41)
@@ -52,6 +52,7 @@ class SampleRows(NamedTuple):
     scale: Array  # float32 (2 D,): mean, 1 / deviation; or empty
     selected: Array  # int64: the rows to take; empty: all
     advantage: Array  # float32 (B,), as in the records: for their mean and deviation
+    mask: int  # byte of a record at which its action mask begins, one byte an action; 0: there is none
 
 
 class Acting(NamedTuple):
@@ -65,6 +66,7 @@ class Acting(NamedTuple):
     entropy: Array
     value: Array
     outputs: Array  # float32 (B * actions,)
+    mask: Array  # input: uint8 (B * actions,), 0 where an action is illegal; empty: all are legal
 
 
 class NativeRollout(NamedTuple):
@@ -127,6 +129,12 @@ def refresh(layers: Any, whole: Any, flat: Any, known: Any, packed: Any) -> None
 
 
 @inner
+def weight_of(logit: Any, top: Any) -> Any:
+    """exp(logit - top), 0 for an illegal action."""
+    return where_less(logit, LEAST_LOGIT, 0.0, exp(logit - top))
+
+
+@inner
 def sample(whole: Any, packed: Any, work: Any, base: int, s: int) -> None:
     """Actions of LANES samples from `s` on, by the inverse distribution function of uniform numbers at P.UNIFORM."""
     out, action, drawn = base + whole[P.OUT] + s, base + whole[P.ACTION] + s, base + whole[P.UNIFORM] + s
@@ -145,10 +153,10 @@ def sample(whole: Any, packed: Any, work: Any, base: int, s: int) -> None:
             top = where_less(top, x, x, top)
         total = spread(0.0)
         for j in range(first, first + size):
-            total = total + exp(load(work, out + j * TILE) - top)
+            total = total + weight_of(load(work, out + j * TILE), top)
         level, below, chosen = load(work, drawn + head * TILE) * total, spread(0.0), spread(0.0)
         for j in range(first, first + size - 1):
-            below = below + exp(load(work, out + j * TILE) - top)
+            below = below + weight_of(load(work, out + j * TILE), top)
             chosen = chosen + where_less(level, below, 0.0, 1.0)
         store(work, action + head * TILE, chosen)
         first += size
@@ -169,6 +177,9 @@ def act_tile(net: Any, acting: Any, base: int, low: int, count: int, task: int, 
     for s in range(count):
         for part in range(parts):
             work[base + whole[P.UNIFORM] + part * TILE + s] = uniform(key, (counter + s) * parts + part)
+    if acting.mask.shape[0]:
+        for s in range(count):
+            forbid(whole, work, base, s, acting.mask, (low + s) * actions)
     known = base + whole[P.FACTS]
     for s in range(0, count, LANES):
         sample(whole, net.packed, work, base, s)
@@ -276,14 +287,15 @@ def advantage_sums(net: Any, rows: Any, g: int, start: int, first: int, last: in
 
 
 @inner
-def advantage_scale(net: Any, rows: Any, groups: int, start: int, count: int) -> None:
-    """(a - mean) / (deviation + 1e-8) as (a - scales[MEAN]) scales[WEIGHT_SCALE], from the groups' sums."""
+def advantage_scale(net: Any, about: Any, groups: int, count: int) -> None:
+    """(a - mean) / (deviation + 1e-8) as (a - scales[MEAN]) scales[WEIGHT_SCALE], from the groups' sums of `count` a -
+    `about`."""
     total, squares = 0.0, 0.0
     for g in range(groups):
         total += net.sums[g * 8 + 5]
         squares += net.sums[g * 8 + 6]
     variance = max(squares - total * total / count, 0.0) / (count - 1)
-    net.scales[MEAN] = np.float32(np.float64(rows.advantage[rows.selected[start]]) + total / count)
+    net.scales[MEAN] = np.float32(np.float64(about) + total / count)
     net.scales[WEIGHT_SCALE] = np.float32(1.0 / (math.sqrt(variance) + 1e-8))
 
 
@@ -323,6 +335,16 @@ def adam(flat: Any, grad: Any, mean: Any, square: Any, steps: Any, coefs: Any) -
         square[j] = v
         flat[j] += rate * m / (np.sqrt(v) / scale + eps)
     return norm
+
+
+@inner
+def finish(net: Any, learning: Any, groups: int, part: int, update: bool) -> None:
+    """The sums of all groups, and with `update` a step of Adam with the gradient of part number `part`."""
+    for g in range(groups):
+        for j in range(5):
+            learning.total[j] += net.sums[g * 8 + j]
+    if update:
+        learning.norms[part] = adam(net.flat, learning.grad, learning.mean, learning.square, learning.steps, learning.coefs)
 
 
 @kernel
@@ -374,6 +396,10 @@ def work(
                         net.sums[g * 8 + 7] = prefetch(rows, at + count, min(at + count + TILE, last))
                     forward(net.layers, whole, net.packed, net.work, base, count)
                     if part == GRADIENT:
+                        if rows.mask:
+                            for s in range(count):
+                                mask_at = rows.selected[at + s] * rows.stride + rows.mask
+                                forbid(whole, net.work, base, s, rows.data, mask_at)
                         loss(
                             whole, net.packed, net.work, base, count, high - low, coefs[CLIP], coefs[VALUE_CLIP],
                             coefs[VALUE_WEIGHT], coefs[ENTROPY_WEIGHT], net.grads, grad, net.sums, g * 8,
@@ -392,7 +418,7 @@ def work(
                 if not meet(gate, threads):
                     return -1
                 if thread == 0:
-                    advantage_scale(net, rows, groups, low, high - low)
+                    advantage_scale(net, rows.advantage[rows.selected[low]], groups, high - low)
         if task < STATISTICS or task == COLLECT:
             continue
         if not meet(gate, threads):
@@ -403,12 +429,7 @@ def work(
             return -1
         if thread == 0:
             unpack(net.layers, whole, net.grads, learning.grad)
-            for g in range(groups):
-                for j in range(5):
-                    learning.total[j] += net.sums[g * 8 + j]
-            if update:
-                norm = adam(net.flat, learning.grad, learning.mean, learning.square, learning.steps, learning.coefs)
-                learning.norms[low // size] = norm
+            finish(net, learning, groups, low // size, update)
         if update:
             if not meet(gate, threads):
                 return -1
@@ -420,7 +441,7 @@ def work(
 @kernel
 def record(
     first: int, last: int, obs: Any, size: int, facts: int, choice: Any, move: Any, parts: int,
-    log_prob: Any, advantage: Any, target: Any, value: Any, data: Any, stride: int,
+    log_prob: Any, advantage: Any, target: Any, value: Any, data: Any, stride: int, mask: Any, mask_at: int, actions: int,
 ) -> None:  # fmt: skip
     """PackedBatch `first` .. `last` - 1 from arrays that have a row each; `size` bytes of observation, `facts` behind them.
 
@@ -436,6 +457,8 @@ def record(
         for part in range(parts):
             chosen = move[row * parts + part] if move.shape[0] else np.float32(choice[row * parts + part])
             put_raw(data, at + facts + 16 + 4 * part, chosen)
+        if mask_at:
+            copy_bytes(data, at + mask_at, mask, row * actions, actions)
 
 
 @kernel

@@ -17,9 +17,10 @@ from .plan import GROUPS, TILE, L, MLPSpec, NetworkTables, P, plan
 SHARED_FROM = 512  # rows of one pass; fewer are done sooner than a second thread is awake
 NOTHING, NO_INDEX = np.empty(0, np.float32), np.empty(0, np.int64)
 NO_SEEDS = np.zeros(1, np.uint64)
+NO_MASK = np.empty(0, np.uint8)
 NO_ACTING = kernels.Acting(
     choice=NO_INDEX, move=NOTHING, legal=NOTHING, bounds=NOTHING, log_prob=NOTHING, entropy=NOTHING, value=NOTHING,
-    outputs=NOTHING,
+    outputs=NOTHING, mask=NO_MASK,
 )  # fmt: skip
 # What a step of a world fills; the buffers of a rollout have the same names after "buffer_". Types as in `envs.batch.Native`.
 FILLED = {
@@ -35,6 +36,7 @@ class PackedBatch(NamedTuple):
     stride: int
     raw: bool  # observations are float32, not bytes
     advantage: Array  # float32 (B,), once more
+    mask: int = 0  # byte of a record at which its action mask begins; 0: there is none
 
 
 def work_space_of(plan: NetworkTables, parameters: Parameters, groups: int) -> tuple[kernels.Net, kernels.Learning]:
@@ -96,6 +98,17 @@ def _no_rollout() -> kernels.NativeRollout:
 NO_ROLLOUT = _no_rollout()
 
 
+def start_learning(
+    learning: kernels.Learning, parameters: Parameters, coefs: Coefs, norms: Array, rates: tuple[float, ...]
+) -> kernels.Learning:
+    """`learning` for one call of a kernel. `rates`: learning rate, largest norm, Adam's betas and eps; empty for no update."""
+    learning.coefs[:4] = coefs.clip_coef, -1.0 if coefs.value_clip is None else coefs.value_clip, coefs.vf_coef, coefs.ent_coef
+    learning.coefs[4 : 4 + len(rates)] = rates
+    learning.total[:] = 0.0
+    learning.steps[0] = parameters.steps
+    return learning._replace(norms=norms)
+
+
 def share_of(world: kernels.NativeRollout) -> float:
     """The world's share of the time of a rollout."""
     return float(world.clock[2] / world.clock[3]) if world.clock[3] else 0.0
@@ -107,6 +120,16 @@ def buffers_of(spec: Any, rows: int) -> Acted:
     action = np.empty((rows, parts) if gaussian or parts > 1 else rows, np.float32 if gaussian else np.int64)
     log_prob, entropy, value = (np.empty(rows, np.float32) for _ in range(3))
     return Acted(action, log_prob, entropy, value)
+
+
+def mask_bytes(spec: Any, mask: Array | None, rows: int) -> Array:
+    """An action mask, bool (..., actions) of `rows` samples, as kernels read it; None: empty. Raises ValueError where it does
+    not fit."""
+    if mask is None:
+        return NO_MASK
+    if spec.head == "gaussian" or mask.dtype != np.bool_ or mask.size != rows * spec.actions:
+        raise ValueError(f"mask {mask.dtype} {mask.shape}: expected bool ({rows}, {spec.actions}) for discrete actions")
+    return np.ascontiguousarray(mask).reshape(-1).view(np.uint8)
 
 
 def check_buffers(out: Acted, wanted: Acted) -> None:
@@ -162,8 +185,16 @@ class FusedActorCritic:
         """Buffers for what `act` gives out."""
         return buffers_of(self.spec, rows)
 
-    def act(self, obs: Array, seed: int, counter: int = 0, scale: Array | None = None, out: Acted | None = None) -> Acted:
-        """Sampled actions for observations as in `outputs`, into `out` if given.
+    def act(
+        self,
+        obs: Array,
+        seed: int,
+        counter: int = 0,
+        scale: Array | None = None,
+        out: Acted | None = None,
+        mask: Array | None = None,
+    ) -> Acted:
+        """Sampled actions for observations as in `outputs`, into `out` if given; legal ones only of `mask`, bool (B, actions).
 
         Row i draws number `counter` + i of the stream `seed` (as many draws as an action has parts): the same in any batch.
         """
@@ -175,7 +206,7 @@ class FusedActorCritic:
         choice, move = self._actions(out.action)
         acting = kernels.Acting(
             choice=choice, move=move, legal=NOTHING, bounds=NOTHING, log_prob=out.log_prob, entropy=out.entropy,
-            value=out.value, outputs=NOTHING,
+            value=out.value, outputs=NOTHING, mask=mask_bytes(self.spec, mask, len(obs)),
         )  # fmt: skip
         self._work(kernels.SAMPLE, rows, acting, len(obs), seeds=np.array([seed % 2**64], np.uint64), counter=counter)
         return out
@@ -207,7 +238,7 @@ class FusedActorCritic:
         check_buffers(acted, self.buffers(steps * num_envs * agents))
         acting = kernels.Acting(
             choice=choice, move=move, legal=legal, bounds=limits, log_prob=acted.log_prob, entropy=acted.entropy,
-            value=acted.value, outputs=NOTHING,
+            value=acted.value, outputs=NOTHING, mask=NO_MASK,
         )  # fmt: skip
         count = num_envs * agents
         self._work(kernels.COLLECT, rows, acting, steps * count, seeds=seeds.astype(np.uint64), size=count, world=native)
@@ -215,7 +246,7 @@ class FusedActorCritic:
 
     def batch(
         self, obs: Array, action: Array, log_prob: Array, advantage: Array, target: Array, value: Array,
-        out: PackedBatch | None = None,
+        out: PackedBatch | None = None, mask: Array | None = None,
     ) -> PackedBatch:  # fmt: skip
         """What B rows are learned from, as `gradient` and `epoch` want it; in the arrays of `out` if they fit.
 
@@ -230,14 +261,29 @@ class FusedActorCritic:
         if any(x.dtype != np.float32 or len(x) != count for x in facts):
             raise ValueError(f"facts {[(x.dtype.name, len(x)) for x in facts]}: expected float32 ({count},)")
         first = -(-rows.stride // 4) * 4
-        stride = first + 16 + 4 * parts
-        if out is None or out.stride != stride or len(out.data) != count * stride or out.raw != rows.raw:
-            out = PackedBatch(np.empty(count * stride, np.uint8), stride, rows.raw, np.empty(count, np.float32))
+        legal, mask_at, stride = mask_bytes(self.spec, mask, count), 0, first + 16 + 4 * parts
+        if mask is not None:
+            mask_at, stride = stride, stride + -(-self.spec.actions // 4) * 4
+        if out is None or (out.stride, len(out.data), out.raw, out.mask) != (stride, count * stride, rows.raw, mask_at):
+            out = PackedBatch(np.empty(count * stride, np.uint8), stride, rows.raw, np.empty(count, np.float32), mask_at)
         out.advantage[:] = facts[1]
         choice, move = self._actions(np.ascontiguousarray(action))
         threads = self._threads(count)
         shares = [(count * t // threads, count * (t + 1) // threads) for t in range(threads)]
-        rest: Any = (rows.data, rows.stride, first, choice, move, parts, *facts, out.data, stride)
+        rest: Any = (
+            rows.data,
+            rows.stride,
+            first,
+            choice,
+            move,
+            parts,
+            *facts,
+            out.data,
+            stride,
+            legal,
+            mask_at,
+            self.spec.actions,
+        )
         self._team.run([(kernels.record, *share, *rest) for share in shares])
         return out
 
@@ -282,14 +328,9 @@ class FusedActorCritic:
         count = len(batch.data) // batch.stride
         if size < 1 or len(permutation) < 1 or permutation.min() < 0 or permutation.max() >= count:
             raise ValueError(f"an index of rows must lie in 0..{count - 1} and not be empty, nor a minibatch")
-        learning = self._learning._replace(norms=norms)
-        value_clip = -1.0 if coefs.value_clip is None else coefs.value_clip
-        learning.coefs[:4] = coefs.clip_coef, value_clip, coefs.vf_coef, coefs.ent_coef
-        learning.coefs[4 : 4 + len(rates)] = rates
-        learning.total[:] = 0.0
-        learning.steps[0] = self.parameters.steps
+        learning = start_learning(self._learning, self.parameters, coefs, norms, rates)
         index = np.ascontiguousarray(permutation, np.int64)
-        rows = kernels.SampleRows(batch.data, batch.stride, batch.raw, self._scale(scale), index, batch.advantage)
+        rows = kernels.SampleRows(batch.data, batch.stride, batch.raw, self._scale(scale), index, batch.advantage, batch.mask)
         done = self._work(task, rows, NO_ACTING, len(permutation), size=size, learning=learning, update=bool(rates))
         self.parameters.steps = int(learning.steps[0])
         return done
@@ -317,7 +358,9 @@ class FusedActorCritic:
         if obs.dtype not in (np.uint8, np.float32) or obs.size != len(obs) * inputs:
             raise ValueError(f"observations {obs.dtype} {obs.shape}: expected uint8 or float32, {inputs} numbers a row")
         data = np.ascontiguousarray(obs).reshape(-1).view(np.uint8)
-        return kernels.SampleRows(data, inputs * obs.itemsize, obs.dtype == np.float32, self._scale(scale), NO_INDEX, NOTHING)
+        return kernels.SampleRows(
+            data, inputs * obs.itemsize, obs.dtype == np.float32, self._scale(scale), NO_INDEX, NOTHING, 0
+        )
 
     def _scale(self, scale: Array | None) -> Array:
         if scale is None:

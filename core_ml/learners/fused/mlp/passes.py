@@ -25,6 +25,9 @@ input_block = block(ROWS, COLUMNS, "zero", "strided")
 HALF_LOG_2PI = 0.91893853320467274
 HALF_LOG_2PIE = 1.41893853320467274
 
+FORBIDDEN = np.float32(-1e30)  # the logit of an illegal action: finite, so that 0 log 0 is 0 and no gradient is NaN
+LEAST_LOGIT = -1e29  # a logit below it has probability 0 exactly
+
 
 @inner
 def pack(layers: Any, whole: Any, flat: Any, packed: Any) -> None:
@@ -189,6 +192,14 @@ def backward(layers: Any, whole: Any, packed: Any, work: Any, base: int, count: 
 
 
 @inner
+def forbid(whole: Any, work: Any, base: int, s: int, mask: Any, at: int) -> None:
+    """Logits of the actions of sample s that are 0 in `mask`, from its number `at` on, become FORBIDDEN."""
+    for j in range(whole[P.ACTIONS]):
+        if mask[at + j] == 0:
+            work[base + whole[P.OUT] + j * TILE + s] = FORBIDDEN
+
+
+@inner
 def distribution(whole: Any, packed: Any, work: Any, base: int, s: int) -> Any:
     """(log-probability of the action, entropy) of LANES samples from `s` on.
 
@@ -213,7 +224,8 @@ def distribution(whole: Any, packed: Any, work: Any, base: int, s: int) -> Any:
             top = where_less(top, x, x, top)
         total = spread(0.0)
         for j in range(first, first + size):
-            p = exp(load(work, out + j * TILE) - top)
+            logit = load(work, out + j * TILE)
+            p = where_less(logit, LEAST_LOGIT, 0.0, exp(logit - top))
             store(work, keep + j * TILE, p)
             total = total + p
         log_total = log(total)

@@ -47,6 +47,7 @@ class TransitionBatch(NamedTuple):
     discount: Array  # float32 (B,)
     weight: Array  # float32 (B,)
     error: Array  # float32 (B,): output, the temporal differences
+    mask: Array  # uint8 (B * actions,): 0 where an action is illegal in the next observation; empty: all are legal
 
 
 @inner
@@ -57,11 +58,13 @@ def q_values(net: Any, packed: Any, rows: Any, low: int, count: int) -> None:
 
 
 @inner
-def best(whole: Any, work: Any, s: int) -> int:
-    """The action of highest value of sample s, the first of equals."""
-    out, action = whole[P.OUT] + s, 0
-    for j in range(1, whole[P.ACTIONS]):
-        if work[out + j * TILE] > work[out + action * TILE]:
+def best(whole: Any, work: Any, s: int, mask: Any, row: int) -> int:
+    """The legal action of highest value of sample s, the first of equals; `row`: of `mask`, which is empty if all are legal."""
+    out, action, actions = whole[P.OUT] + s, -1, whole[P.ACTIONS]
+    for j in range(actions):
+        if mask.shape[0] and mask[row * actions + j] == 0:
+            continue
+        if action < 0 or work[out + j * TILE] > work[out + action * TILE]:
             action = j
     return action
 
@@ -90,7 +93,7 @@ def learn_tile(
     if double:
         forward(net.layers, whole, net.packed, work, 0, count)  # the observations are still there
     for s in range(count):
-        worth = work[keep + best(whole, work, s) * TILE + s]
+        worth = work[keep + best(whole, work, s, transitions.mask, low + s) * TILE + s]
         work[goal + s] = transitions.return_[low + s] + transitions.discount[low + s] * worth
     # Huber's loss of y - Q(s, a)
     q_values(net, net.packed, now_rows, low, count)
@@ -146,7 +149,7 @@ def q_work(
                         outputs[(at + s) * actions + j] = work[whole[P.OUT] + j * TILE + s]
                 continue
             for s in range(count):
-                action[at + s] = forced[at + s] if forced[at + s] >= 0 else best(whole, work, s)
+                action[at + s] = forced[at + s] if forced[at + s] >= 0 else best(whole, work, s, transitions.mask, 0)
             acted = now(world)
             step_tile(world, now_rows.stride, low // size, row, count)
             world.clock[2] += now(world) - acted

@@ -10,11 +10,11 @@ from .....native.cache import is_cached
 from .....store.arrays import Array
 from ....data.transitions import Learned, Replay, Sample
 from ....optim.parameters import Parameters, aligned
-from ..mlp.network import NO_INDEX, NO_ROLLOUT, NOTHING, native_rollout, share_of, work_space_of
+from ..mlp.network import NO_INDEX, NO_MASK, NO_ROLLOUT, NOTHING, native_rollout, share_of, work_space_of
 from ..mlp.plan import TILE, MLPSpec, P, plan
 from . import kernels as q_kernels
 
-NO_TRANSITIONS = q_kernels.TransitionBatch(NO_INDEX, NOTHING, NOTHING, NOTHING, NOTHING)
+NO_TRANSITIONS = q_kernels.TransitionBatch(NO_INDEX, NOTHING, NOTHING, NOTHING, NOTHING, NO_MASK)
 
 
 class FusedQ:
@@ -77,9 +77,14 @@ class FusedQ:
         """
         parts, size = sample.row.shape
         flat = {name: np.ascontiguousarray(x).reshape(-1) for name, x in sample._asdict().items()}
-        error = np.empty(parts * size, np.float32)
+        error, masks = np.empty(parts * size, np.float32), replay.next_mask
         transitions = q_kernels.TransitionBatch(
-            action=flat["action"], return_=flat["return_"], discount=flat["discount"], weight=flat["weight"], error=error
+            action=flat["action"],
+            return_=flat["return_"],
+            discount=flat["discount"],
+            weight=flat["weight"],
+            error=error,
+            mask=NO_MASK if masks is None else masks[flat["next_row"]].reshape(-1).view(np.uint8),
         )
         learning = self._learning._replace(norms=np.zeros(parts))
         learning.coefs[4:] = learning_rate, max_grad_norm, *self.parameters.betas, self.parameters.eps
