@@ -45,6 +45,7 @@ def with_blocks(language: str) -> list[Path]:
 @pytest.mark.parametrize("page", with_blocks("bash"), ids=named)
 def test_commands(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
     for command in commands(page):
         if command[0] == "make":
             done = subprocess.run(["make", "-n", *command[1:]], cwd=ROOT, capture_output=True, text=True)

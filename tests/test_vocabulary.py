@@ -140,12 +140,12 @@ def fields() -> Iterator[tuple[str, str, str]]:
     """(owner, option, description) of everything that is registered: agents, worlds, components, runs."""
     from gumdrop.agents.registry import agents
     from gumdrop.configs.schema import RunConfig
-    from gumdrop.core_ml.component import FOLDERS, components
+    from gumdrop.core_ml.component import SLOTS, components
     from gumdrop.envs.registry import worlds
 
     owners = [(f"agent {name}", cls.Config) for name, cls in agents().items()]
     owners += [(f"world {name}", cls.Config) for name, cls in worlds().items()]
-    owners += [(f"{slot} {name}", entry.cls.Config) for slot in FOLDERS for name, entry in components(slot).items()]
+    owners += [(f"{slot} {name}", entry.cls.Config) for slot in SLOTS for name, entry in components(slot).items()]
     owners.append(("run", RunConfig))
     for owner, config in owners:
         for option, field in config.model_fields.items():
