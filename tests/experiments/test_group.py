@@ -180,7 +180,7 @@ def test_a_bad_number_fails_its_seed_in_one_line(tmp_path: Path, monkeypatch: py
     live = Follower()
     document = train_group(group_config(env=env, steps=256), SEEDS[:2], tmp_path / "group", live)
     first, second = document["seeds"]
-    assert first["error"].startswith("update 1: reward of copy 0 in poison:Poison-v0 is nan")
+    assert first["error"].startswith("update 1: reward of environment 0 in poison:Poison-v0 is nan")
     assert (first["status"], second["status"], document["return"]["mean"]) == ("failed", "finished", 1.0)
     assert [note for note in live.notes if "failed" in note] == [f"seed 3 failed: {first['error']}"]
 

@@ -140,8 +140,8 @@ def test_a_bad_number_stops_the_run_and_is_named(what: str, tmp_path: Path, monk
 
     monkeypatch.setattr(train, "build", broken)
     named = {
-        "observation": "update 3: observation of copy 2 in CartPole-v1 is nan, 8 steps",
-        "reward": "update 3: reward of copy 1 in CartPole-v1 is inf, 7 steps",
+        "observation": "update 3: observation of environment 2 in CartPole-v1 is nan, 8 steps",
+        "reward": "update 3: reward of environment 1 in CartPole-v1 is inf, 7 steps",
         "gradient": "update 3: gradient of policy_head.weight is not finite",
         "loss": "update 3: policy loss is nan",
     }

@@ -1,4 +1,4 @@
-"""Rollouts of agents whose library steps the environment by itself: the same books, kept from behind the environment."""
+"""Rollouts of agents whose library steps the environment by itself; the collector counts the steps as they pass."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class DrivenCollector(Collector):
         self.driver.attach(_Watched(self.env, self), self.budget)
 
     def rollout(self, steps: int) -> Rollout:
-        """`steps` steps of every copy, by the agent. Raises NonFinite as any collector does, in the step itself."""
+        """`steps` steps of every environment, by the agent. Raises NonFinite as any collector does, in the step itself."""
         self._t = 0
         began, world = time.perf_counter(), self.world_seconds
         self.learn_seconds = self.driver.drive(steps)
@@ -56,7 +56,7 @@ class DrivenCollector(Collector):
         return Rollout(self.obs[None][:0], none, none, flags, flags, self.obs, self.obs[:0], {})
 
     def saw(self, step: Step) -> None:
-        """Book one step of all copies."""
+        """Book one step of all environments."""
         self._finite("reward", step.reward[None], self._t)
         if self._float_obs:
             self._finite("observation", step.obs[None], self._t + 1)
@@ -68,7 +68,7 @@ class DrivenCollector(Collector):
         self._t += 1
 
     def get_state(self) -> dict[str, Array]:
-        """The cohort, and the agent's own arrays of its copies."""
+        """The cohort, and the agent's own arrays of its environments."""
         return super().get_state() | {PREFIX + name: array for name, array in self.driver.get_experience().items()}
 
     def set_state(self, state: dict[str, Array]) -> None:

@@ -332,5 +332,5 @@ def test_an_observation_that_is_not_finite_is_named() -> None:
     collector = collector_of(env, agent)
     collector.begin(env.reset(0))
     env.state.x[1] = np.nan
-    with pytest.raises(NonFinite, match="observation of copy 1 in cartpole is nan, 1 steps into the rollout"):
+    with pytest.raises(NonFinite, match="observation of environment 1 in cartpole is nan, 1 steps into the rollout"):
         collector.rollout(5)
