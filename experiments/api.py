@@ -367,8 +367,8 @@ class Run:
     def report(self) -> Path:
         """Write `report.html` into the folder, one file that opens offline; its path.
 
-        >>> gd.load("lake").report().name
-        'report.html'
+        >>> gd.load("lake").report().suffix
+        '.html'
         """
         from .report.run_page import write_report
 

@@ -101,6 +101,9 @@ def choose(
 
 def show(result: dict[str, Any]) -> None:
     """An evaluation for people."""
+    if "checkpoint_env_steps" in result:
+        which = "" if result["checkpoint"].isdecimal() else f"{result['checkpoint']}, "
+        print(f"checkpoint {which}{figure(result['checkpoint_env_steps'])} steps")
     agent, random, optimal = result["agent"], result.get("random"), result.get("optimal")
     low, high = agent["ci95"]
     interval = f"95 %: {figure(low)} to {figure(high)}"

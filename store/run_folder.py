@@ -162,7 +162,7 @@ class RunFolder:
     def animation_path(self) -> Path:
         return self.path / names.ANIMATION
 
-    # ---- environments of the figures ----
+    # ---- TensorBoard and W&B ----
 
     @property
     def tensorboard_path(self) -> Path:

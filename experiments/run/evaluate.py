@@ -62,14 +62,15 @@ def evaluate_run(
 ) -> dict[str, Any]:  # fmt: skip
     """Evaluate a run beside random actions on the same episodes. `checkpoint`: as `RunFolder.checkpoint` has it.
 
-    The greedy evaluation of the latest checkpoint is written to the run's folder, where whoever compares runs reads it.
+    The greedy evaluation of the latest checkpoint is written to the run's folder, where comparisons of runs read it.
     """
     run = RunFolder(folder)
-    agent, config, _ = load_run(run, checkpoint)
+    found = run.checkpoint(checkpoint)
+    agent, config, _ = load_run(run, found)
     count = episodes or config.eval_episodes
     result = run_episodes(agent, config.env_id, config.env_options, count, seed, mode)
     random = run_episodes("random", config.env_id, config.env_options, count, seed, "sample", lines=False)
-    document = report_of(result, random, seed, mode) | {"checkpoint": checkpoint}
+    document = report_of(result, random, seed, mode) | {"checkpoint": checkpoint, "checkpoint_env_steps": found.step}
     if mode != "greedy" or checkpoint != "latest":
         return document
     longest = run.read_evaluation().get("episodes")

@@ -28,6 +28,7 @@ from ...envs.batch import BatchEnv
 from ...envs.checks.conformance import random_actions
 from ...envs.make import make
 from ...store.arrays import Array
+from ...store.run_folder import RunFolder
 
 SUFFIX = {"onnx": ".onnx", "torch-export": ".pt2"}
 STREAMS, STEPS = 50, 20  # observations that a file is checked with: their product
@@ -65,10 +66,11 @@ def export_run(folder: Path, to: str = "onnx", path: Path | None = None) -> Expo
         raise ValueError(f"no format {to!r:.40}: known are {', '.join(SUFFIX)}")
     if to == "onnx" and importlib.util.find_spec("onnxscript") is None:
         raise ValueError("onnx needs onnxscript: `pip install gumdrop[export]`, or take --to torch-export")
-    path = path or folder / f"policy{SUFFIX[to]}"
+    source = RunFolder(folder)
+    path = path or source.path / f"policy{SUFFIX[to]}"
     if not path.parent.is_dir() or path.is_dir():
         raise ValueError(f"{path}: {'a folder, name a file' if path.is_dir() else 'its folder does not exist: make it first'}")
-    agent, config, _ = load_run(folder, "deploy")
+    agent, config, _ = load_run(source, "deploy")
     if not isinstance(agent, Exportable):
         raise ValueError(f"agent {config.agent_name} has no network to export: ppo, policy-gradient and dqn have")
     module = agent.policy_module()
@@ -76,7 +78,7 @@ def export_run(folder: Path, to: str = "onnx", path: Path | None = None) -> Expo
     try:
         if env.action_mask() is not None:
             raise ValueError(f"environment {config.env_id} has action masks: only policies without masks are exported")
-        about = describe(module, env, config, folder)
+        about = describe(module, env, config, source)
         traced = _traced(module, config)
         temporary = path.with_name(f".{path.name}.tmp")
         sidecar = path.with_suffix(".json")
@@ -98,7 +100,7 @@ def export_run(folder: Path, to: str = "onnx", path: Path | None = None) -> Expo
     return Exported(path, sidecar, check)
 
 
-def describe(module: Any, env: BatchEnv, config: RunConfig, folder: Path) -> dict[str, Any]:
+def describe(module: Any, env: BatchEnv, config: RunConfig, source: RunFolder) -> dict[str, Any]:
     """The sidecar: spaces, names and shapes of inputs and outputs (without B), and which run it is."""
     kind = str(module.dtype).removeprefix("torch.")
     memory = [
@@ -106,7 +108,7 @@ def describe(module: Any, env: BatchEnv, config: RunConfig, folder: Path) -> dic
         for name, part in module.memory.items()
     ]
     return {
-        "run": folder.name, "env": config.env, "agent": config.agent, "seed": config.seed, "gumdrop": version("gumdrop"),
+        "run": source.name, "env": config.env, "agent": config.agent, "seed": config.seed, "gumdrop": version("gumdrop"),
         "observation": str(env.observation_space), "action": str(env.action_space), "agents": env.num_agents,
         "inputs": [{"name": "obs", "shape": [*module.shape], "dtype": kind}, *memory],
         "outputs": [*module.outputs, *(f"next_{name}" for name in module.memory)],

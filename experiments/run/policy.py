@@ -11,6 +11,7 @@ from ...agents.protocol import Agent, Carry, Mode, Spaces
 from ...agents.saved import load_run
 from ...envs.make import make
 from ...store.arrays import Array
+from ...store.run_folder import RunFolder
 
 
 class Policy:
@@ -39,7 +40,7 @@ class Policy:
     @classmethod
     def of_run(cls, folder: Path) -> Policy:
         """That of the checkpoint that `deploy` means. Raises ValueError."""
-        agent, config, _ = load_run(folder, "deploy")
+        agent, config, _ = load_run(RunFolder(folder), "deploy")
         env = make(config.env_id, config.env_options, num_envs=1)
         spaces = Spaces.of(env)
         env.close()

@@ -29,8 +29,8 @@ CASES: dict[str, tuple[str, dict[str, Any], int, dict[str, Any]]] = {
 
 def played(case: tuple[str, dict[str, Any], int, dict[str, Any]], threads: int, explore: bool) -> list[Any]:
     """Everything that two rollouts with learning between them hand out, and what is left in agent and world."""
-    id, options, environments, ppo = case
-    env = make(id, options, num_envs=environments, seed=3, threads=1)
+    id, options, num_envs, ppo = case
+    env = make(id, options, num_envs=num_envs, seed=3, threads=1)
     agent = make_agent("ppo", {"num_steps": STEPS, "learner": "fused", "update_epochs": 1, **ppo}, env, 1, threads)
     collector = Collector(env, agent)
     if not explore:
@@ -89,29 +89,29 @@ def test_a_buffer_of_another_shape_is_refused_before_anything_is_written() -> No
 def test_cohorts_are_counted_as_the_slow_version_counts_them(seed: int) -> None:
     """The slow version looks at one step after the other, and at one episode after the other."""
     rng = np.random.default_rng(seed)
-    environments, steps = int(rng.integers(1, 6)), 60
-    env = make("candy", num_envs=environments)
+    num_envs, steps = int(rng.integers(1, 6)), 60
+    env = make("candy", num_envs=num_envs)
     collector = Collector(env, make_agent("random", {}, env, 0))
-    ended = rng.random((steps, environments)) < rng.uniform(0.05, 0.9)
-    returns, lengths = rng.normal(size=(steps, environments, 1)), rng.integers(1, 9, (steps, environments))
+    ended = rng.random((steps, num_envs)) < rng.uniform(0.05, 0.9)
+    returns, lengths = rng.normal(size=(steps, num_envs, 1)), rng.integers(1, 9, (steps, num_envs))
 
     cohorts: list[list[float]] = []
-    fresh, counted = [True] * environments, {}
+    fresh, counted = [True] * num_envs, {}
     for t in range(steps):
         for i in np.flatnonzero(ended[t]).tolist():
             if fresh[i] and i not in counted:
                 counted[i] = (returns[t, i, 0], lengths[t, i])
             fresh[i] = True
-        if len(counted) == environments:
-            values = np.array([counted[i] for i in range(environments)])
+        if len(counted) == num_envs:
+            values = np.array([counted[i] for i in range(num_envs)])
             cohorts.append([values[:, 0].mean(), values[:, 0].std(), values[:, 1].mean()])
             counted, fresh = {}, ended[t].tolist()
 
     at = 0
     while at < steps:  # in rollouts of different lengths
         size = int(rng.integers(1, 20))
-        t, copy = np.nonzero(ended[at : at + size])
-        collector._count(t, Episodes(copy, returns[at + t, copy], lengths[at + t, copy]))
+        t, env = np.nonzero(ended[at : at + size])
+        collector._count(t, Episodes(env, returns[at + t, env], lengths[at + t, env]))
         at += size
     np.testing.assert_allclose(np.array(collector._cohorts).reshape(-1, 3), np.array(cohorts).reshape(-1, 3))
     state = collector.get_state()

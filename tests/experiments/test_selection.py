@@ -18,6 +18,7 @@ from gumdrop.agents.saved import load_run
 from gumdrop.configs.schema import RunConfig
 from gumdrop.experiments.run import selection, train
 from gumdrop.experiments.run.evaluate import evaluate_run
+from gumdrop.scripts.eval import show
 from gumdrop.store import checkpoint
 from gumdrop.store.run_folder import RunFolder
 
@@ -84,11 +85,22 @@ def test_a_failing_evaluation_costs_a_line(
     assert "evaluation at 64 steps failed: RuntimeError: the simulator is on fire" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("agent", ["ppo", "dqn"])
-def test_evaluating_changes_nothing_of_the_training(agent: str, tmp_path: Path) -> None:
-    options = AGENT if agent == "ppo" else {"name": "dqn", "learning_starts": 16, "batch_size": 8, "hidden": [8]}
-    train.train(config(agent=options), tmp_path / "with", live=False)
-    train.train(config(agent=options, eval_every=0), tmp_path / "without", live=False)
+@pytest.mark.parametrize(
+    ("agent", "env"),
+    [
+        (AGENT, "cartpole"),
+        (AGENT, "CartPole-v1"),  # Gymnasium's: the evaluation makes its own
+        ({"name": "dqn", "learning_starts": 16, "batch_size": 8, "hidden": [8]}, "cartpole"),
+        ({"name": "thompson"}, "bandit"),  # its greedy actions break ties by drawing
+    ],
+    ids=["ppo", "external", "dqn", "thompson"],
+)
+def test_evaluating_changes_nothing_of_the_training(agent: dict[str, Any], env: str, tmp_path: Path) -> None:
+    options = {"agent": agent, "env": {"id": env}, "steps": 2000 if env == "bandit" else 320}
+    train.train(config(**options), tmp_path / "with", live=False)
+    train.train(config(**options, eval_every=0), tmp_path / "without", live=False)
+    rows = [json.loads(line) for line in (tmp_path / "with" / "metrics.jsonl").read_text().splitlines()]
+    assert any("eval/return_mean" in row for row in rows)
     assert everything(tmp_path / "with")[0] == everything(tmp_path / "without")[0]
 
 
@@ -103,7 +115,21 @@ def test_a_stopped_run_chooses_the_same(after: int, tmp_path: Path, stop_after: 
     assert all(whole[key] == cut[key] for key in ("best_return", "best_env_steps", "stopped_early"))
 
 
-def test_a_killed_run_chooses_the_same(tmp_path: Path) -> None:
+@pytest.mark.parametrize("after", [3, 5, 7])
+def test_a_stopped_run_stops_early_at_the_same_update(
+    after: int, tmp_path: Path, stop_after: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The best evaluation is that of update 2; those of 4, 6 and 8 are no better, whatever was counted before the stop."""
+    monkeypatch.setattr(selection, "run_episodes", Scored(*[1.0] * 20))
+    with pytest.raises(train.Interrupted):
+        train.train(config(patience=3), tmp_path / "cut", live=stop_after(after))
+    summary = train.train(config(patience=3), tmp_path / "cut", live=False, resume=True)
+    assert (summary["env_steps"], summary["best_env_steps"], summary["stopped_early"]) == (8 * 32, 2 * 32, True)
+    assert RunFolder(tmp_path / "cut").checkpoint("best").step == 2 * 32
+
+
+@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGINT])
+def test_a_killed_run_chooses_the_same(signum: signal.Signals, tmp_path: Path) -> None:
     words = [
         "train", "--env", "cartpole", "--agent", "ppo", "--num-envs", "16", "--steps", "60000", "--seed", "3", "eval_every=5",
         "eval_every_episodes=8", "agent.num_steps=16", "checkpoint_seconds=0.05", "threads=1", "--dir", str(tmp_path),
@@ -114,19 +140,23 @@ def test_a_killed_run_chooses_the_same(tmp_path: Path) -> None:
     process = subprocess.Popen([*command, *words, "--name", "cut"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while process.poll() is None and checkpoint.best_step(tmp_path / "cut") is None:
         time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
+    assert process.poll() is None, "it ended before it could be stopped"
+    os.kill(process.pid, signum)
     process.wait()
     resume = [*command, "resume", "cut", "--dir", str(tmp_path), "--no-live", "--no-report"]
     subprocess.run(resume, check=True, capture_output=True)
     assert everything(tmp_path / "whole") == everything(tmp_path / "cut")
 
 
-def test_an_evaluation_by_checkpoint(tmp_path: Path) -> None:
+def test_an_evaluation_by_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     train.train(config(), tmp_path / "run", live=False)
     agent, _, _ = load_run(tmp_path / "run", "best")
     best = RunFolder(tmp_path / "run").checkpoint("best")
     assert all((array == best.tensors["agent"][name]).all() for name, array in agent.state_dict().items())
-    assert evaluate_run(tmp_path / "run", 4, checkpoint="best")["checkpoint"] == "best"
+    evaluation = evaluate_run(tmp_path / "run", 4, checkpoint="best")
+    assert (evaluation["checkpoint"], evaluation["checkpoint_env_steps"]) == ("best", best.step)
+    show(evaluation)
+    assert f"checkpoint best, {best.step} steps\n" in capsys.readouterr().out
     assert not (tmp_path / "run" / "evaluation.json").exists()  # comparisons read the last one's
     with pytest.raises(ValueError, match="no checkpoint of 7 steps"):
         evaluate_run(tmp_path / "run", 4, checkpoint="7")

@@ -57,8 +57,8 @@ class Config(WorldConfig):
     owned: bool = Field(False, description="kind j belongs to collector j modulo the number of collectors")
     payoff: tuple[float, float, float, float] = Field(
         (1.0, 1.0, 0.0, 0.0),
-        description="share of a candy's value: to the taker if its own, if it belongs to another; to each other if the taker's own, "
-        "to the owner if it belongs to another; every candy is the taker's unless owned",
+        description="share of a candy's value: to the taker if its own, if another's; to each other if the "
+        "taker's own, to the owner if another's; every candy is the taker's unless owned",
     )
     regrowth: Literal["none", "iid", "neighbour", "cleaning", "respawn"] = Field(
         "none",

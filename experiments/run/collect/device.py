@@ -49,8 +49,7 @@ class DeviceCollector(Collector):
         self.carry = self.agent.initial(self.env.num_envs)
 
     def rollout(self, steps: int) -> Rollout:
-        """`steps` steps of every environment. Raises NonFinite naming the environment, and the step, of a bad observation or
-        reward."""
+        """`steps` steps of every environment. Raises NonFinite with the environment and the step of a bad value."""
         began = time.perf_counter()
         buffer: DeviceRolloutBuffer = self.exploring.ready(steps, self.world.obs)
         self._prepare(buffer)
@@ -59,8 +58,8 @@ class DeviceCollector(Collector):
         self.engine.changed()
         with self.learner.place.here():
             # Not for a graph: how many episodes have ended is for the data to say, and the host waits for them.
-            t, copy = torch.nonzero(buffer.terminated | buffer.truncated, as_tuple=True)
-            found = t, copy, self._ended_return[t, copy], self._ended_length[t, copy]
+            t, n = torch.nonzero(buffer.terminated | buffer.truncated, as_tuple=True)
+            found = t, n, self._ended_return[t, n], self._ended_length[t, n]
             when, env, return_, length = (x.cpu().numpy() for x in found)
             sound = bool(self._sound)
             action: Any = self.learner.legal(buffer.action)

@@ -1,4 +1,4 @@
-"""Rollouts of agents whose library steps the environment by itself: the same books, kept from behind the environment."""
+"""Rollouts of agents whose library steps the environment by itself; the collector counts the steps as they pass."""
 
 from __future__ import annotations
 

@@ -48,8 +48,7 @@ class Collector:
         return self._store[name]
 
     def rollout(self, steps: int) -> Rollout:
-        """`steps` steps of every environment. Raises NonFinite naming the environment, and the step, of a bad observation or
-        reward."""
+        """`steps` steps of every environment. Raises NonFinite with the environment and the step of a bad value."""
         rollout = self._collect_natively(self._native, steps) if self._native else self._step_by_step(steps)
         self._check(rollout)
         return rollout
@@ -69,8 +68,8 @@ class Collector:
         spent = time.perf_counter() - began
         self.world_seconds += spent * share
         self.policy_seconds += spent * (1 - share)
-        t, copy = np.nonzero(buffer.terminated | buffer.truncated)
-        self._count(t, Episodes(copy, buffer.ended_return[t, copy], buffer.ended_length[t, copy]))
+        t, env = np.nonzero(buffer.terminated | buffer.truncated)
+        self._count(t, Episodes(env, buffer.ended_return[t, env], buffer.ended_length[t, env]))
         self.obs = self.env.obs
         final_obs = buffer.final_obs[buffer.truncated]
         return Rollout(
@@ -158,9 +157,9 @@ class Collector:
             return
         bad = np.argwhere(~np.isfinite(values))
         if len(bad):
-            t, copy = int(bad[0][0]) + first, int(bad[0][1])
+            t, env = int(bad[0][0]) + first, int(bad[0][1])
             raise NonFinite(
-                f"{what} of environment {copy} in {self.env.id} is {values[tuple(bad[0])]}, {t} steps into the rollout"
+                f"{what} of environment {env} in {self.env.id} is {values[tuple(bad[0])]}, {t} steps into the rollout"
             )
 
     def _count(self, t: Array, ended: Episodes) -> None:
@@ -171,27 +170,27 @@ class Collector:
         random actions in a maze look close to optimal while only the lucky ones have ended.
         """
         self._ended += len(t)
-        copy = ended.env
-        while len(copy):
-            # A environment that is not counted yet is counted at its first end, or at its second if that began too early.
-            order = np.argsort(copy, kind="stable")
-            starts = np.flatnonzero(np.diff(copy[order], prepend=-1))
-            rank = np.empty(len(copy), np.int64)  # how many episodes of the same environment ended before
-            rank[order] = np.arange(len(copy)) - np.repeat(starts, np.diff(starts, append=len(copy)))
-            at = np.flatnonzero(~self._counted[copy] & (rank == np.where(self._fresh[copy], 0, 1)))
-            self._returns[copy[at]], self._lengths[copy[at]] = ended.return_[at].mean(1), ended.length[at]
-            self._counted[copy[at]] = True
+        env = ended.env
+        while len(env):
+            # An environment that is not counted yet is counted at its first end, or at its second if that began too early.
+            order = np.argsort(env, kind="stable")
+            starts = np.flatnonzero(np.diff(env[order], prepend=-1))
+            rank = np.empty(len(env), np.int64)  # how many episodes of the same environment ended before
+            rank[order] = np.arange(len(env)) - np.repeat(starts, np.diff(starts, append=len(env)))
+            at = np.flatnonzero(~self._counted[env] & (rank == np.where(self._fresh[env], 0, 1)))
+            self._returns[env[at]], self._lengths[env[at]] = ended.return_[at].mean(1), ended.length[at]
+            self._counted[env[at]] = True
             if not self._counted.all():
-                self._fresh[copy] = True
+                self._fresh[env] = True
                 return
             self._cohorts.append((float(self._returns.mean()), float(self._returns.std()), float(self._lengths.mean())))
             now = t == t[at[-1]]  # when the last of them ended; at the same moment others began anew
             self._counted[:] = False
             self._fresh[:] = False
-            self._fresh[copy[now]] = True
+            self._fresh[env[now]] = True
             later = t > t[at[-1]]
-            t, copy = t[later], copy[later]
-            ended = Episodes(copy, ended.return_[later], ended.length[later])
+            t, env = t[later], env[later]
+            ended = Episodes(env, ended.return_[later], ended.length[later])
 
     def get_state(self) -> dict[str, Array]:
         """The cohort that is not full yet, and what the agent remembers; everything else is handed out after each rollout."""

@@ -31,7 +31,7 @@ class TensorBoard:
     def log(self, metrics: Mapping[str, Any], timing: Mapping[str, Any]) -> None:
         step = int(metrics.get("env_steps", metrics.get("updates", 0)))
         if self._writer is None:
-            # A resumed run repeats the rows after its checkpoint: TensorBoard forgets the first environment.
+            # A resumed run repeats the rows after its checkpoint: TensorBoard forgets the earlier ones.
             purge = step if self._resume else None
             self._writer = self._module.SummaryWriter(str(self.folder), purge_step=purge)
         for key, value in [*metrics.items(), *((f"timing/{key}", value) for key, value in timing.items())]:
