@@ -487,10 +487,11 @@ def _require_legal(world: World, env: Engine, model: Model) -> None:
     if model.legal is None:
         return
     env.reset(np.array([7], np.uint64))
-    find = StateIndex(world.model(env.state, 0) or model)
+    model = world.model(env.state, 0) or model  # of this episode
+    find = StateIndex(model)
     for action in random_actions(env, 200):
         (state,), mask = find(env.state._asdict()), env.action_mask()
-        if mask is not None and state >= 0 and (mask[0, 0] != model.legal[state]).any():
+        if mask is not None and model.legal is not None and state >= 0 and (mask[0, 0] != model.legal[state]).any():
             raise Fault(f"legal() says {mask[0, 0].tolist()} in state {state}, Model.legal {model.legal[state].tolist()}")
         step = env.step(action, autoreset=False)
         if step.terminated[0] or step.truncated[0]:
