@@ -177,7 +177,8 @@ def test_late_regret_grows_as_slowly_as_any_can(proof: Proof) -> None:
             slopes = x @ regret[late] / (x @ x)  # of each environment's own curve, (environments,)
             curves[f"{label} {arms}"] = {
                 "agent": name, "options": options, "environments": environments, "lai_robbins": constant,
-                "slope": float(slopes.mean()), "ci95": mean_interval(slopes), "ratio": float(slopes.mean() / constant), "asserted": asserted,
+                "slope": float(slopes.mean()), "ci95": mean_interval(slopes), "ratio": float(slopes.mean() / constant),
+                "asserted": asserted,
                 "t": points.tolist(), "regret": regret.mean(1).tolist(),
             }  # fmt: skip
     proof("bandits-regret", {"seed": SEED, "slope_from": LATE, "slope_to": LAST, "curves": curves})
