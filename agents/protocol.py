@@ -256,7 +256,7 @@ class Tabular(Protocol):
 
 
 @runtime_checkable
-class Solved(Protocol):
+class HasPlan(Protocol):
     """An agent that solves the exact model of its world and follows the solution."""
 
     config: Any  # has `gamma`
@@ -276,7 +276,7 @@ class Exportable(Protocol):
 
 CAPABILITIES: tuple[type[Any], ...] = (
     ListsDevices, ChoosesLeaderboard, CollectsNatively, Bootstrapping, OnDevice, Driving, Noted, Parted, Encodes, ModelBased,
-    Tabular, Solved, Exportable,
+    Tabular, HasPlan, Exportable,
 )  # fmt: skip
 
 

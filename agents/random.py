@@ -21,10 +21,9 @@ class Random:
 
     masks: ClassVar[bool] = True
 
-    class Config(AgentConfig):
-        pass
+    Config = AgentConfig
 
-    def __init__(self, config: Config, spaces: Spaces, seed: int, threads: int = 1) -> None:
+    def __init__(self, config: AgentConfig, spaces: Spaces, seed: int, threads: int = 1) -> None:
         self.config, self.spaces = config, spaces
         self.rng = np.random.Generator(np.random.PCG64(seed))
         self.num_steps = 32

@@ -62,7 +62,7 @@ def play(
         env.close()
 
 
-class Screen(NamedTuple):
+class Terminal(NamedTuple):
     """Where a game is seen and where its keys come from."""
 
     show: Callable[[str, str], None]  # (what is possible and what the last step brought, what the keys do)
@@ -186,7 +186,7 @@ class Pusher:
         return push.reshape(self._shape).astype(np.float32)
 
 
-def _game(env: Any, screen: Screen, seed: int) -> None:
+def _game(env: Any, screen: Terminal, seed: int) -> None:
     import numpy as np
 
     from ..envs.checks.conformance import random_actions
@@ -226,7 +226,7 @@ def _best(env: Any) -> str:
 
 
 @contextmanager
-def _terminal(env: Any) -> Iterator[Screen]:
+def _terminal(env: Any) -> Iterator[Terminal]:
     """Play in the terminal: pictures of characters."""
     from ..envs.draw import render
 
@@ -235,11 +235,11 @@ def _terminal(env: Any) -> Iterator[Screen]:
         sys.stdout.flush()
 
     with _keys() as keys:
-        yield Screen(show, keys)
+        yield Terminal(show, keys)
 
 
 @contextmanager
-def _windowed(env: Any) -> Iterator[Screen]:
+def _windowed(env: Any) -> Iterator[Terminal]:
     """Play in a window: the terminal only says, once, what the keys do."""
     from ..envs.draw import render
     from ..envs.draw.window import Window
@@ -261,7 +261,7 @@ def _windowed(env: Any) -> Iterator[Screen]:
             window.wait(0.01)
 
     try:
-        yield Screen(show, pressed())
+        yield Terminal(show, pressed())
     finally:
         window.close()
 

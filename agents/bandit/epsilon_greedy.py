@@ -9,9 +9,9 @@ from pydantic import Field
 
 from ...store.arrays import Array
 from ..masks import random_legal
-from ..protocol import Carry, Mode, Rollout, Spaces
+from ..protocol import Carry, Mode, Spaces
 from ..registry import agent
-from .core import BanditConfig, bandit_of, blank, check_prior, generator, last_pull, load_state, means, pick, record, state_of
+from . import shared
 
 
 @agent("epsilon-greedy")
@@ -24,36 +24,29 @@ class EpsilonGreedy:
 
     masks: ClassVar[bool] = True
 
-    class Config(BanditConfig):
-        epsilon: float = Field(0.1, ge=0, le=1)
+    class Config(shared.BanditConfig):
+        epsilon: float = Field(0.1, ge=0, le=1, description="probability of a random arm")
         schedule: Literal["constant", "decaying"] = Field("constant", description="decaying: min(1, scale k / t) at pull t")
-        scale: float = Field(1.0, gt=0, le=1e6)
+        scale: float = Field(1.0, gt=0, le=1e6, description="with schedule=decaying")
         prior: tuple[float, float] = Field((1.0, 1.0), description="rewards and failures that each arm is taken to have had")
         ties: Literal["random", "first"] = Field("random", description="which of equally good arms")
 
     def __init__(self, config: Config, spaces: Spaces, seed: int, threads: int = 1) -> None:
-        self.config, self.world = config, bandit_of("epsilon-greedy", spaces)
-        check_prior("epsilon-greedy", config.prior)
-        self.num_steps, self.rng = config.num_steps, generator(seed)
+        self.config, self.world = config, shared.bandit_of("epsilon-greedy", spaces)
+        shared.check_prior("epsilon-greedy", config.prior)
+        self.num_steps, self.rng = config.num_steps, shared.generator(seed)
 
     def initial(self, n: int) -> dict[str, Array]:
-        return blank(n, self.world.config.arms)
+        return shared.blank(n, self.world.config.arms)
 
     def act(self, obs: Array, carry: Any, mode: Mode, mask: Array | None = None) -> tuple[Array, Carry, dict[str, Array]]:
         o, (n, k) = self.config, carry["pulls"].shape
-        record(carry, *last_pull(obs, k))
-        best = pick(means(carry, o.prior)[0], self.rng, o.ties, mask)
+        shared.record(carry, *shared.last_pull(obs, k))
+        best = shared.pick(shared.means(carry, o.prior)[0], self.rng, o.ties, mask)
         t = carry["pulls"].sum(1, keepdims=True) + 1
         epsilon = o.epsilon if o.schedule == "constant" else np.minimum(1.0, o.scale * k / t)
         explore = self.rng.random((n, 1)) < epsilon
         arm = self.rng.integers(k, size=(n, 1)) if mask is None else random_legal(mask, self.rng.random((n, 1)))
         return np.where(explore, arm, best), carry, {}
 
-    def learn(self, batch: Rollout, progress: float) -> dict[str, float]:
-        return {}
-
-    def state_dict(self) -> dict[str, Array]:
-        return state_of(self)
-
-    def load_state_dict(self, state: dict[str, Array]) -> None:
-        load_state(self, state)
+    learn, state_dict, load_state_dict = shared.learn_nothing, shared.state_of, shared.load_state

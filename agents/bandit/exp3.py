@@ -9,9 +9,9 @@ import numpy as np
 from pydantic import Field
 
 from ...store.arrays import Array
-from ..protocol import Carry, Mode, Rollout, Spaces
+from ..protocol import Carry, Mode, Spaces
 from ..registry import agent
-from .core import BanditConfig, bandit_of, generator, last_pull, load_state, state_of
+from . import shared
 
 
 @agent("exp3")
@@ -24,22 +24,22 @@ class EXP3:
 
     masks: ClassVar[bool] = True
 
-    class Config(BanditConfig):
+    class Config(shared.BanditConfig):
         gamma: float | None = Field(None, gt=0, le=1, description="share of exploration; null: the best for so many pulls")
 
     def __init__(self, config: Config, spaces: Spaces, seed: int, threads: int = 1) -> None:
-        self.config, self.world = config, bandit_of("exp3", spaces, ("bernoulli", "beta", "adversarial"))
+        self.config, self.world = config, shared.bandit_of("exp3", spaces, ("bernoulli", "beta", "adversarial"))
         k, pulls = self.world.config.arms, self.world.config.pulls
         # gamma = min(1, sqrt(k ln k / ((e - 1) T)))
         self.gamma = config.gamma or min(1.0, math.sqrt(k * math.log(k) / ((math.e - 1) * pulls)))
-        self.num_steps, self.rng = config.num_steps, generator(seed)
+        self.num_steps, self.rng = config.num_steps, shared.generator(seed)
 
     def initial(self, n: int) -> dict[str, Array]:
         return {"log_weight": np.zeros((n, self.world.config.arms)), "chance": np.ones(n)}  # of the last pull's arm
 
     def act(self, obs: Array, carry: Any, mode: Mode, mask: Array | None = None) -> tuple[Array, Carry, dict[str, Array]]:
         n, k = carry["log_weight"].shape
-        rows, arm, reward = last_pull(obs, k)
+        rows, arm, reward = shared.last_pull(obs, k)
         carry["log_weight"][rows, arm] += self.gamma * reward / carry["chance"][rows] / k
         weight = np.exp(carry["log_weight"] - carry["log_weight"].max(1, keepdims=True))
         p = (1 - self.gamma) * weight / weight.sum(1, keepdims=True) + self.gamma / k  # (N, k)
@@ -52,11 +52,4 @@ class EXP3:
         carry["chance"][:] = p[np.arange(n), action]
         return action[:, None], carry, {}
 
-    def learn(self, batch: Rollout, progress: float) -> dict[str, float]:
-        return {}
-
-    def state_dict(self) -> dict[str, Array]:
-        return state_of(self)
-
-    def load_state_dict(self, state: dict[str, Array]) -> None:
-        load_state(self, state)
+    learn, state_dict, load_state_dict = shared.learn_nothing, shared.state_of, shared.load_state

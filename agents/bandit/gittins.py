@@ -5,20 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from ...store.arrays import Array
-from ..protocol import Carry, Mode, Rollout, Spaces
+from ..protocol import Carry, Mode, Spaces
 from ..registry import agent
-from .core import (
-    BanditConfig,
-    bandit_of,
-    blank,
-    counts,
-    generator,
-    last_pull,
-    load_state,
-    only_fresh_uniform_arms,
-    record,
-    state_of,
-)
+from . import shared
 
 
 @agent("gittins")
@@ -28,34 +17,27 @@ class Gittins:
     Exact indices of `envs.bayes.gittins_table` (Bradt, Johnson & Karlin 1956; Kaufmann 2018).
     """
 
-    class Config(BanditConfig):
+    class Config(shared.BanditConfig):
         pass
 
     def __init__(self, config: Config, spaces: Spaces, seed: int, threads: int = 1) -> None:
         from ...envs.solvers.bayes import GITTINS_PULLS
 
-        self.config, self.world = config, bandit_of("gittins", spaces)
-        only_fresh_uniform_arms("gittins", self.world)
+        self.config, self.world = config, shared.bandit_of("gittins", spaces)
+        shared.only_fresh_uniform_arms("gittins", self.world)
         if self.world.horizon > GITTINS_PULLS:
             raise ValueError(
                 f"agent gittins: {self.world.horizon:,} pulls are too many for its table: take pulls={GITTINS_PULLS}"
             )
-        self.num_steps, self.rng = config.num_steps, generator(seed)
+        self.num_steps, self.rng = config.num_steps, shared.generator(seed)
 
     def initial(self, n: int) -> dict[str, Array]:
-        return blank(n, self.world.config.arms)
+        return shared.blank(n, self.world.config.arms)
 
     def act(self, obs: Array, carry: Any, mode: Mode, mask: Array | None = None) -> tuple[Array, Carry, dict[str, Array]]:
         from ...envs.solvers.bayes import gittins_table
 
-        record(carry, *last_pull(obs, self.world.config.arms))
-        return gittins_table(self.world.horizon).act(counts(carry))[:, None], carry, {}
+        shared.record(carry, *shared.last_pull(obs, self.world.config.arms))
+        return gittins_table(self.world.horizon).act(shared.counts(carry))[:, None], carry, {}
 
-    def learn(self, batch: Rollout, progress: float) -> dict[str, float]:
-        return {}
-
-    def state_dict(self) -> dict[str, Array]:
-        return state_of(self)
-
-    def load_state_dict(self, state: dict[str, Array]) -> None:
-        load_state(self, state)
+    learn, state_dict, load_state_dict = shared.learn_nothing, shared.state_of, shared.load_state

@@ -10,9 +10,9 @@ import numpy as np
 from pydantic import Field
 
 from ...store.arrays import Array
-from ..protocol import Carry, Mode, Rollout, Spaces
+from ..protocol import Carry, Mode, Spaces
 from ..registry import agent
-from .core import BanditConfig, bandit_of, blank, generator, last_pull, load_state, noise_of, pick, record, state_of
+from . import shared
 
 
 @agent("gp-ucb")
@@ -27,36 +27,36 @@ class GPUCB:
 
     masks: ClassVar[bool] = True
 
-    class Config(BanditConfig):
+    class Config(shared.BanditConfig):
         scale: float = Field(5**-0.5, ge=0, le=100, description="factor on the width of the confidence bound")
         delta: float = Field(0.1, gt=0, lt=1, description="probability that a bound fails")
-        model: Literal["sequential", "scikit-learn"] = "sequential"
+        model: Literal["sequential", "scikit-learn"] = Field("sequential", description="whose Gaussian process does the work")
         fit: bool = Field(False, description="estimate the length scale by marginal likelihood; needs model=scikit-learn")
         noise: float | None = Field(None, gt=0, le=1e6, description="sd of a reward; null: as the world says, or 0.5")
 
     def __init__(self, config: Config, spaces: Spaces, seed: int, threads: int = 1) -> None:
-        self.config, self.world = config, bandit_of("gp-ucb", spaces)
+        self.config, self.world = config, shared.bandit_of("gp-ucb", spaces)
         if not self.world.config.length_scale:
             raise ValueError("agent gp-ucb: needs arms on a line: take --env bandit-line, or length_scale=0.2")
         if config.fit and config.model == "sequential":
             raise ValueError("agent gp-ucb: fit=true is scikit-learn's: add agent.model=scikit-learn")
-        self.noise = config.noise or noise_of(self.world)
-        self.num_steps, self.rng = config.num_steps, generator(seed)
+        self.noise = config.noise or shared.noise_of(self.world)
+        self.num_steps, self.rng = config.num_steps, shared.generator(seed)
         self._prior: Array | None = None  # (k, k), made when it is needed: scikit-learn takes a while to import
 
     def initial(self, n: int) -> dict[str, Array]:
         k = self.world.config.arms
         if self.config.model == "scikit-learn":
-            return blank(n, k)
+            return shared.blank(n, k)
         if self._prior is None:
             self._prior = self._regressor().predict(self._places(), return_cov=True)[1]
         return {"mean": np.full((n, k), 0.5), "covariance": np.broadcast_to(self._prior, (n, k, k)).copy(), "t": np.zeros(n)}
 
     def act(self, obs: Array, carry: Any, mode: Mode, mask: Array | None = None) -> tuple[Array, Carry, dict[str, Array]]:
         o, k = self.config, self.world.config.arms
-        rows, arm, reward = last_pull(obs, k)
+        rows, arm, reward = shared.last_pull(obs, k)
         if o.model == "scikit-learn":
-            record(carry, rows, arm, reward)
+            shared.record(carry, rows, arm, reward)
             t, (mean, sd) = carry["pulls"].sum(1), self._posteriors(carry)
         else:
             # A process over k arms is k correlated weights, of which a pull sees one: x is the arm as one-hot.
@@ -69,7 +69,7 @@ class GPUCB:
             sd = np.sqrt(np.maximum(np.diagonal(carry["covariance"], axis1=1, axis2=2), 0.0))
         # beta_t = 2 ln(k t^2 pi^2 / (6 delta)) at pull t = 1, 2, ...
         beta = 2 * np.log(k * (t[:, None] + 1) ** 2 * math.pi**2 / (6 * o.delta))
-        return pick(mean + o.scale * np.sqrt(beta) * sd, self.rng, mask=mask), carry, {}
+        return shared.pick(mean + o.scale * np.sqrt(beta) * sd, self.rng, mask=mask), carry, {}
 
     def _places(self) -> Array:
         return np.linspace(0, 1, self.world.config.arms)[:, None]
@@ -97,11 +97,4 @@ class GPUCB:
                 mean[i], sd[i] = process.predict(places, return_std=True)
         return mean + 0.5, sd
 
-    def learn(self, batch: Rollout, progress: float) -> dict[str, float]:
-        return {}
-
-    def state_dict(self) -> dict[str, Array]:
-        return state_of(self)
-
-    def load_state_dict(self, state: dict[str, Array]) -> None:
-        load_state(self, state)
+    learn, state_dict, load_state_dict = shared.learn_nothing, shared.state_of, shared.load_state

@@ -8,9 +8,9 @@ import numpy as np
 from pydantic import Field
 
 from ...store.arrays import Array
-from ..protocol import Carry, Mode, Rollout, Spaces
+from ..protocol import Carry, Mode, Spaces
 from ..registry import agent
-from .core import BanditConfig, bandit_of, blank, generator, last_pull, load_state, means, pick, record, state_of
+from . import shared
 
 NEWTON = 8  # steps, which bring any bound within 1e-9
 
@@ -45,32 +45,25 @@ class KLUCB:
 
     masks: ClassVar[bool] = True
 
-    class Config(BanditConfig):
+    class Config(shared.BanditConfig):
         c: float = Field(0.0, ge=0, le=100, description="of ln ln t; the proof needs 3")
         plus: bool = Field(False, description="KL-UCB+: ln(t / n) in place of ln t, so that a well-known arm needs no bonus")
 
     def __init__(self, config: Config, spaces: Spaces, seed: int, threads: int = 1) -> None:
-        self.config, self.world = config, bandit_of("kl-ucb", spaces, ("bernoulli", "beta", "adversarial"))
-        self.num_steps, self.rng = config.num_steps, generator(seed)
+        self.config, self.world = config, shared.bandit_of("kl-ucb", spaces, ("bernoulli", "beta", "adversarial"))
+        self.num_steps, self.rng = config.num_steps, shared.generator(seed)
 
     def initial(self, n: int) -> dict[str, Array]:
-        return blank(n, self.world.config.arms)
+        return shared.blank(n, self.world.config.arms)
 
     def act(self, obs: Array, carry: Any, mode: Mode, mask: Array | None = None) -> tuple[Array, Carry, dict[str, Array]]:
-        record(carry, *last_pull(obs, self.world.config.arms))
-        mean, n = means(carry)  # (N, k)
+        shared.record(carry, *shared.last_pull(obs, self.world.config.arms))
+        mean, n = shared.means(carry)  # (N, k)
         tried, t = n > 0, np.maximum(n.sum(1, keepdims=True), 1.0)
         log_t = np.log(t / np.maximum(n, 1.0) if self.config.plus else t)
         level = log_t + self.config.c * np.log(np.maximum(log_t, 1.0))
         # index_a = max {q: n_a d(mean_a, q) <= ln t + c ln ln t}
         index = np.where(tried, upper_bound(np.where(tried, mean, 0.0), level / np.maximum(n, 1.0)), np.inf)
-        return pick(index, self.rng, mask=mask), carry, {}
+        return shared.pick(index, self.rng, mask=mask), carry, {}
 
-    def learn(self, batch: Rollout, progress: float) -> dict[str, float]:
-        return {}
-
-    def state_dict(self) -> dict[str, Array]:
-        return state_of(self)
-
-    def load_state_dict(self, state: dict[str, Array]) -> None:
-        load_state(self, state)
+    learn, state_dict, load_state_dict = shared.learn_nothing, shared.state_of, shared.load_state

@@ -13,7 +13,7 @@ from ...store.random_state import generator_state, set_generator_state
 from ..masks import only_legal
 from ..protocol import AgentConfig, Carry, Mode, NonFinite, Rollout, Spaces
 from ..registry import agent
-from .core import bandit_of, contexts, generator, last_pull, linear_prior, noise_of, observe_linear, remember
+from . import shared
 
 
 @agent("neural-linear")
@@ -28,22 +28,22 @@ class NeuralLinear:
 
     class Config(AgentConfig):
         hidden: tuple[int, ...] = Field((64, 16), min_length=1, max_length=8, description="widths; the last: how many features")
-        activation: Literal["tanh", "relu"] = "tanh"
+        activation: Literal["tanh", "relu"] = Field("tanh", description="nonlinearity after each hidden layer")
         v: float = Field(1.0, ge=0, le=100, description="1: samples from the posterior itself; more explores more")
         prior_sd: float = Field(1.0, gt=0, le=1e6, description="of a weight of the last layer, before anything is seen")
         noise: float | None = Field(None, gt=0, le=1e6, description="sd of a reward; null: as the world says, or 0.5")
         learning_rate: float = Field(3e-3, ge=0, le=10, description="0: features stay random")
-        update_epochs: int = Field(4, ge=1, le=100)
+        update_epochs: int = Field(4, ge=1, le=100, description="passes over a rollout")
         num_minibatches: int = Field(4, ge=1, le=10_000, description="parts of the environments, each a step of Adam")
         max_grad_norm: float = Field(1.0, ge=0, le=1e6, description="0: no clipping")
 
     def __init__(self, config: Config, spaces: Spaces, seed: int, threads: int = 1) -> None:
-        self.config, self.world = config, bandit_of("neural-linear", spaces, context=True)
+        self.config, self.world = config, shared.bandit_of("neural-linear", spaces, context=True)
         if not all(1 <= width <= 1024 for width in config.hidden):
             raise ValueError(f"agent neural-linear: hidden={list(config.hidden)}: take widths in 1..1024")
-        self.noise = config.noise or noise_of(self.world)
+        self.noise = config.noise or shared.noise_of(self.world)
         self.num_steps = self.world.horizon  # an episode at a time: features change between episodes only
-        self.rng = generator(seed)
+        self.rng = shared.generator(seed)
         from ...core_ml.nets.bayes_features import BayesFeatures
 
         inputs = self.world.config.features
@@ -51,23 +51,23 @@ class NeuralLinear:
         self.model.parameters.initialise(self.rng)
 
     def initial(self, n: int) -> dict[str, Array]:
-        return linear_prior(n, self.world, self.config.hidden[-1] + 1, self.config.prior_sd)
+        return shared.linear_prior(n, self.world, self.config.hidden[-1] + 1, self.config.prior_sd)
 
     def act(self, obs: Array, carry: Any, mode: Mode, mask: Array | None = None) -> tuple[Array, Carry, dict[str, Array]]:
         from ...core_ml.maths.bayes_linear import Posterior, sample_scores
 
-        observe_linear(carry, *last_pull(obs, self.world.config.arms), self.noise)
+        shared.observe_linear(carry, *shared.last_pull(obs, self.world.config.arms), self.noise)
         phi = self._features(obs)
         score = sample_scores(Posterior(carry["mean"], carry["covariance"]), phi, self.rng, self.config.v)  # (N, k)
         action = only_legal(score, mask).argmax(1)[:, None]
-        remember(carry, phi, action)
+        shared.remember(carry, phi, action)
         return action, carry, {}
 
     def _features(self, obs: Array) -> Array:
         """phi of each arm's context, (N, k, d); computed once where all arms share theirs."""
-        x = contexts(obs, self.world, intercept=False)
-        shared = self.world.config.weights == "shared"
-        phi = self.model.features(x if shared else x[:, :1])
+        x = shared.contexts(obs, self.world, intercept=False)
+        alike = self.world.config.weights == "shared"
+        phi = self.model.features(x if alike else x[:, :1])
         return np.broadcast_to(phi, (*x.shape[:2], phi.shape[2]))
 
     def learn(self, batch: Rollout, progress: float) -> dict[str, float]:
@@ -77,7 +77,10 @@ class NeuralLinear:
         t, n = batch.reward.shape[:2]
         k, action = self.world.config.arms, batch.action[:, :, 0]
         x = np.stack(
-            [contexts(obs, self.world, intercept=False)[np.arange(n), a] for obs, a in zip(batch.obs, action, strict=True)]
+            [
+                shared.contexts(obs, self.world, intercept=False)[np.arange(n), a]
+                for obs, a in zip(batch.obs, action, strict=True)
+            ]
         )
         m = 1 if self.world.config.weights == "shared" else k
         weight = np.arange(m)[:, None] == np.minimum(action, m - 1).T[:, None]  # (N, M, T): which regression a pull belongs to

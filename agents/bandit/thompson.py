@@ -9,9 +9,9 @@ from pydantic import Field
 
 from ...store.arrays import Array
 from ..masks import only_legal
-from ..protocol import Carry, Mode, Rollout, Spaces
+from ..protocol import Carry, Mode, Spaces
 from ..registry import agent
-from .core import BanditConfig, bandit_of, blank, check_forgetting, generator, last_pull, load_state, noise_of, record, state_of
+from . import shared
 
 
 @agent("thompson")
@@ -25,7 +25,7 @@ class Thompson:
 
     masks: ClassVar[bool] = True
 
-    class Config(BanditConfig):
+    class Config(shared.BanditConfig):
         posterior: Literal["auto", "beta", "gaussian"] = Field("auto", description="auto: gaussian where rewards are")
         prior: tuple[float, float] = Field((1.0, 1.0), description="a and b of the Beta prior")
         prior_mean: float = Field(0.5, ge=-1e6, le=1e6, description="m of the Gaussian prior")
@@ -37,25 +37,25 @@ class Thompson:
     def __init__(self, config: Config, spaces: Spaces, seed: int, threads: int = 1) -> None:
         beta = ("bernoulli", "beta", "adversarial")
         self.config = config
-        self.world = bandit_of("thompson", spaces, beta if config.posterior == "beta" else (*beta, "gaussian"))
+        self.world = shared.bandit_of("thompson", spaces, beta if config.posterior == "beta" else (*beta, "gaussian"))
         kind = self.world.config.reward
         self.gaussian = config.posterior == "gaussian" or (config.posterior == "auto" and kind == "gaussian")
         self.coins = not self.gaussian and (kind == "beta" or bool(self.world.config.sequence))
-        self.noise = config.noise or noise_of(self.world)
+        self.noise = config.noise or shared.noise_of(self.world)
         if min(config.prior) <= 0:
             raise ValueError(f"agent thompson: prior={list(config.prior)} is no Beta distribution: take numbers above 0")
-        check_forgetting("thompson", config)
-        self.num_steps, self.rng = config.num_steps, generator(seed)
+        shared.check_forgetting("thompson", config)
+        self.num_steps, self.rng = config.num_steps, shared.generator(seed)
 
     def initial(self, n: int) -> dict[str, Array]:
-        return blank(n, self.world.config.arms, self.config.window)
+        return shared.blank(n, self.world.config.arms, self.config.window)
 
     def act(self, obs: Array, carry: Any, mode: Mode, mask: Array | None = None) -> tuple[Array, Carry, dict[str, Array]]:
         o = self.config
-        rows, arm, reward = last_pull(obs, self.world.config.arms)
+        rows, arm, reward = shared.last_pull(obs, self.world.config.arms)
         if self.coins:
             reward = (self.rng.random(len(reward)) < reward).astype(np.float64)
-        record(carry, rows, arm, reward, o.discount, o.window)
+        shared.record(carry, rows, arm, reward, o.discount, o.window)
         n, total = carry["pulls"], carry["reward"]  # (N, k)
         if self.gaussian:
             # precision = 1 / s^2 + n / noise^2,  mean = (m / s^2 + S / noise^2) / precision
@@ -67,11 +67,4 @@ class Thompson:
             theta = self.rng.beta(o.prior[0] + np.maximum(total, 0.0), o.prior[1] + lost)
         return only_legal(theta, mask).argmax(1)[:, None], carry, {}
 
-    def learn(self, batch: Rollout, progress: float) -> dict[str, float]:
-        return {}
-
-    def state_dict(self) -> dict[str, Array]:
-        return state_of(self)
-
-    def load_state_dict(self, state: dict[str, Array]) -> None:
-        load_state(self, state)
+    learn, state_dict, load_state_dict = shared.learn_nothing, shared.state_of, shared.load_state

@@ -8,22 +8,9 @@ import numpy as np
 from pydantic import Field
 
 from ...store.arrays import Array
-from ..protocol import Carry, Mode, Rollout, Spaces
+from ..protocol import Carry, Mode, Spaces
 from ..registry import agent
-from .core import (
-    BanditConfig,
-    bandit_of,
-    blank,
-    check_forgetting,
-    check_prior,
-    generator,
-    last_pull,
-    load_state,
-    means,
-    pick,
-    record,
-    state_of,
-)
+from . import shared
 
 
 @agent("ucb1")
@@ -37,7 +24,7 @@ class UCB1:
 
     masks: ClassVar[bool] = True
 
-    class Config(BanditConfig):
+    class Config(shared.BanditConfig):
         c: float = Field(1.0, ge=0, le=100, description="how much an uncertain arm is worth")
         confidence: Literal["growing", "constant"] = Field("growing", description="whether what is uncertain grows with time")
         prior: tuple[float, float] = Field((0.0, 0.0), description="rewards and failures that each arm is taken to have had")
@@ -45,30 +32,23 @@ class UCB1:
         window: int = Field(0, ge=0, le=100_000, description="how many of the last pulls count; 0: all")
 
     def __init__(self, config: Config, spaces: Spaces, seed: int, threads: int = 1) -> None:
-        self.config, self.world = config, bandit_of("ucb1", spaces)
-        check_prior("ucb1", config.prior)
-        check_forgetting("ucb1", config)
-        self.num_steps, self.rng = config.num_steps, generator(seed)
+        self.config, self.world = config, shared.bandit_of("ucb1", spaces)
+        shared.check_prior("ucb1", config.prior)
+        shared.check_forgetting("ucb1", config)
+        self.num_steps, self.rng = config.num_steps, shared.generator(seed)
 
     def initial(self, n: int) -> dict[str, Array]:
-        return blank(n, self.world.config.arms, self.config.window)
+        return shared.blank(n, self.world.config.arms, self.config.window)
 
     def act(self, obs: Array, carry: Any, mode: Mode, mask: Array | None = None) -> tuple[Array, Carry, dict[str, Array]]:
         o = self.config
-        record(carry, *last_pull(obs, self.world.config.arms), o.discount, o.window)
-        mean, n = means(carry, o.prior)  # (N, k)
+        shared.record(carry, *shared.last_pull(obs, self.world.config.arms), o.discount, o.window)
+        mean, n = shared.means(carry, o.prior)  # (N, k)
         t = np.maximum(carry["pulls"].sum(1, keepdims=True), 1.0)  # discounted, or in the window, as n is
         # index_a = mean_a + c sqrt(2 ln t / n_a)
         with np.errstate(divide="ignore", invalid="ignore"):
             width = 2 * np.log(t) if o.confidence == "growing" else 1.0
             index = np.where(n > 0, mean + o.c * np.sqrt(width / n), np.inf)
-        return pick(index, self.rng, mask=mask), carry, {}
+        return shared.pick(index, self.rng, mask=mask), carry, {}
 
-    def learn(self, batch: Rollout, progress: float) -> dict[str, float]:
-        return {}
-
-    def state_dict(self) -> dict[str, Array]:
-        return state_of(self)
-
-    def load_state_dict(self, state: dict[str, Array]) -> None:
-        load_state(self, state)
+    learn, state_dict, load_state_dict = shared.learn_nothing, shared.state_of, shared.load_state

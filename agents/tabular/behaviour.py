@@ -18,7 +18,7 @@ class TabularConfig(AgentConfig):
     """Options of every agent that learns a table of action values."""
 
     num_steps: int = Field(16, ge=1, le=100_000, description="steps per environment between updates")
-    gamma: float = Field(0.99, ge=0, le=1)
+    gamma: float = Field(0.99, ge=0, le=1, description="discount factor per step")
     learning_rate: float = Field(0.5, gt=0, le=1, description="step size of a pair's first update")
     visit_decay: float = Field(0.5, ge=0, le=1, description="omega: the n-th update's is learning_rate / n^omega; 0: constant")
     initial_value: float = Field(0.0, ge=-1e9, le=1e9, description="of all action values; above what is to be got: optimism")
@@ -56,6 +56,12 @@ class BehaviourPolicy:
         last = o.temperature if o.temperature_final is None else o.temperature_final
         warm = o.temperature ** (1 - progress) * last**progress
         self.temperature = warm if o.exploration == "softmax" else 0.0
+
+    def explored(self, progress: float) -> float:
+        """The epsilon that the last rollout was collected with; then `advance`."""
+        epsilon = self.epsilon
+        self.advance(progress)
+        return epsilon
 
     def act(self, values: Array, lead: tuple[int, ...], mode: Mode, mask: Array | None = None) -> Array:
         """Legal actions for action values (B, actions), int64 of shape `lead`; `mask` (*lead, actions), or None."""

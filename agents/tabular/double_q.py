@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from ...store.arrays import Array, check_growing
-from ..protocol import Carry, Mode, Rollout, Spaces
+from ...store.arrays import Array
+from ..protocol import Rollout, Spaces
 from ..registry import agent
+from .acting import act_by_values, configured_steps, load_table_state, no_carry, table_state
 from .behaviour import BehaviourPolicy, TabularConfig, step_size
 from .kernel import inner, kernel
 from .table import Table, discrete
@@ -18,30 +19,21 @@ class DoubleQ:
 
     masks: ClassVar[bool] = True
 
-    class Config(TabularConfig):
-        pass
+    Config = TabularConfig
 
-    def __init__(self, config: Config, spaces: Spaces, seed: int, threads: int = 1) -> None:
+    def __init__(self, config: TabularConfig, spaces: Spaces, seed: int, threads: int = 1) -> None:
         actions = discrete("double-q", spaces)
         self.config = config
         value = config.initial_value
         self.table = Table(q=(actions, value), q2=(actions, value), visits=(actions, 0), visits2=(actions, 0))
         self.behaviour = BehaviourPolicy(config, seed)
 
-    @property
-    def num_steps(self) -> int:
-        return int(self.config.num_steps)
-
-    def initial(self, n: int) -> None:
-        return None
+    num_steps, initial, act = property(configured_steps), no_carry, act_by_values
 
     def values(self, obs: Array) -> Array:
         """Action values of observations (N, A, ...), the mean of both tables, float64 (N * A, actions)."""
         value = self.config.initial_value
         return (self.table.values("q", obs, value) + self.table.values("q2", obs, value)) / 2
-
-    def act(self, obs: Array, carry: Carry, mode: Mode, mask: Array | None = None) -> tuple[Array, Carry, dict[str, Array]]:
-        return self.behaviour.act(self.values(obs), obs.shape[:2], mode, mask), carry, {}
 
     def learn(self, batch: Rollout, progress: float) -> dict[str, float]:
         o, move, table = self.config, self.table.moves(batch, ("q", "q2")), self.table
@@ -50,17 +42,10 @@ class DoubleQ:
             table["q"], table["q2"], table["visits"], table["visits2"], move.row, move.action, move.reward, move.next, coins,
             o.learning_rate, o.visit_decay, o.gamma,
         )  # fmt: skip
-        epsilon = self.behaviour.epsilon
-        self.behaviour.advance(progress)
+        epsilon = self.behaviour.explored(progress)
         return {"td_error": error / move.row.size, "states": float(table.count), "epsilon": epsilon}
 
-    def state_dict(self) -> dict[str, Array]:
-        return self.table.state() | self.behaviour.state()
-
-    def load_state_dict(self, state: dict[str, Array]) -> None:
-        check_growing(state, self.state_dict(), "agent double-q")
-        self.table.load(state)
-        self.behaviour.load(state)
+    state_dict, load_state_dict = table_state, load_table_state
 
 
 @inner

@@ -7,8 +7,9 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from ...store.arrays import Array, check_growing
-from ..protocol import Carry, Mode, Rollout, Spaces
+from ..protocol import Rollout, Spaces
 from ..registry import agent
+from .acting import act_by_values, configured_steps, no_carry, table_values
 from .behaviour import BehaviourPolicy, TabularConfig, highest, step_size
 from .experience import COLUMNS, Experience, remember
 from .kernel import kernel
@@ -35,19 +36,8 @@ class DynaQ:
         self.experience = Experience()
         self.behaviour = BehaviourPolicy(config, seed)
 
-    @property
-    def num_steps(self) -> int:
-        return int(self.config.num_steps)
-
-    def initial(self, n: int) -> None:
-        return None
-
-    def values(self, obs: Array) -> Array:
-        """Action values of observations (N, A, ...), float64 (N * A, actions)."""
-        return self.table.values("q", obs, self.config.initial_value)
-
-    def act(self, obs: Array, carry: Carry, mode: Mode, mask: Array | None = None) -> tuple[Array, Carry, dict[str, Array]]:
-        return self.behaviour.act(self.values(obs), obs.shape[:2], mode, mask), carry, {}
+    num_steps, initial = property(configured_steps), no_carry
+    values, act = table_values, act_by_values
 
     def learn(self, batch: Rollout, progress: float) -> dict[str, float]:
         o, move, table, model = self.config, self.table.moves(batch), self.table, self.experience
@@ -57,8 +47,7 @@ class DynaQ:
             table["q"], table["visits"], *columns, model.outcomes.count, model.visited.count,
             move.row, move.action, move.reward, move.next, draws, o.learning_rate, o.visit_decay, o.gamma,
         )  # fmt: skip
-        epsilon = self.behaviour.epsilon
-        self.behaviour.advance(progress)
+        epsilon = self.behaviour.explored(progress)
         return {"td_error": error / move.row.size, "states": float(table.count), "epsilon": epsilon}
 
     def state_dict(self) -> dict[str, Array]:

@@ -7,8 +7,9 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from ...store.arrays import Array, check_growing
-from ..protocol import Carry, Mode, Rollout, Spaces
+from ..protocol import Rollout, Spaces
 from ..registry import agent
+from .acting import act_by_values, configured_steps, no_carry, table_values
 from .behaviour import BehaviourPolicy, TabularConfig, expected, step_size
 from .kernel import kernel
 from .table import Table, discrete
@@ -36,19 +37,8 @@ class MonteCarlo:
         self.behaviour = BehaviourPolicy(config, seed)
         self.held = Held()  # the running episodes
 
-    @property
-    def num_steps(self) -> int:
-        return int(self.config.num_steps)
-
-    def initial(self, n: int) -> None:
-        return None
-
-    def values(self, obs: Array) -> Array:
-        """Action values of observations (N, A, ...), float64 (N * A, actions)."""
-        return self.table.values("q", obs, self.config.initial_value)
-
-    def act(self, obs: Array, carry: Carry, mode: Mode, mask: Array | None = None) -> tuple[Array, Carry, dict[str, Array]]:
-        return self.behaviour.act(self.values(obs), obs.shape[:2], mode, mask), carry, {}
+    num_steps, initial = property(configured_steps), no_carry
+    values, act = table_values, act_by_values
 
     def learn(self, batch: Rollout, progress: float) -> dict[str, float]:
         o, move, held = self.config, self.table.moves(batch), self.held
@@ -58,8 +48,7 @@ class MonteCarlo:
             held.length, held.row, held.action, held.number, o.learning_rate, o.visit_decay, o.gamma,
             self.behaviour.epsilon, self.behaviour.temperature, o.visit == "first",
         )  # fmt: skip
-        epsilon = self.behaviour.epsilon
-        self.behaviour.advance(progress)
+        epsilon = self.behaviour.explored(progress)
         return {"return_error": error / max(updates, 1), "states": float(self.table.count), "epsilon": epsilon}
 
     def state_dict(self) -> dict[str, Array]:

@@ -8,8 +8,9 @@ import numpy as np
 from pydantic import Field
 
 from ...store.arrays import Array, check_growing
-from ..protocol import Carry, Mode, Rollout, Spaces
+from ..protocol import Rollout, Spaces
 from ..registry import agent
+from .acting import act_by_values, configured_steps, no_carry, table_values
 from .behaviour import BehaviourPolicy, TabularConfig, highest
 from .experience import COLUMNS, Experience, remember
 from .kernel import inner, kernel
@@ -41,19 +42,8 @@ class PrioritisedSweeping:
         self.queue = np.zeros(0, np.int64)  # a heap of pairs, row * actions + action, the highest priority first
         self.behaviour = BehaviourPolicy(config, seed)
 
-    @property
-    def num_steps(self) -> int:
-        return int(self.config.num_steps)
-
-    def initial(self, n: int) -> None:
-        return None
-
-    def values(self, obs: Array) -> Array:
-        """Action values of observations (N, A, ...), float64 (N * A, actions)."""
-        return self.table.values("q", obs, self.config.initial_value)
-
-    def act(self, obs: Array, carry: Carry, mode: Mode, mask: Array | None = None) -> tuple[Array, Carry, dict[str, Array]]:
-        return self.behaviour.act(self.values(obs), obs.shape[:2], mode, mask), carry, {}
+    num_steps, initial = property(configured_steps), no_carry
+    values, act = table_values, act_by_values
 
     def learn(self, batch: Rollout, progress: float) -> dict[str, float]:
         o, move, table, model = self.config, self.table.moves(batch), self.table, self.experience
@@ -65,8 +55,7 @@ class PrioritisedSweeping:
             table["priority"], move.row, move.action, move.reward, move.next, o.gamma, o.planning, o.threshold,
         )  # fmt: skip
         self.queue = heap[:size].copy()
-        epsilon = self.behaviour.epsilon
-        self.behaviour.advance(progress)
+        epsilon = self.behaviour.explored(progress)
         return {"error": error / move.row.size, "states": float(table.count), "queue": float(size), "epsilon": epsilon}
 
     def state_dict(self) -> dict[str, Array]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from ...store.arrays import Array, check_growing
-from ..protocol import Carry, Mode, Rollout, Spaces
+from ...store.arrays import Array
+from ..protocol import Rollout, Spaces
 from ..registry import agent
+from .acting import act_by_values, configured_steps, load_table_state, no_carry, table_state, table_values
 from .behaviour import BehaviourPolicy, OpponentConfig, highest, step_size
 from .kernel import kernel
 from .table import Table, discrete, others
@@ -18,29 +19,17 @@ class QLearning:
 
     masks: ClassVar[bool] = True
 
-    class Config(OpponentConfig):
-        pass
+    Config = OpponentConfig
 
-    def __init__(self, config: Config, spaces: Spaces, seed: int, threads: int = 1) -> None:
+    def __init__(self, config: OpponentConfig, spaces: Spaces, seed: int, threads: int = 1) -> None:
         actions = discrete("q-learning", spaces)
         self.config = config
         blank = others("q-learning", spaces, config.opponent)
         self.table = Table(blank, q=(actions, config.initial_value), visits=(actions, 0))
         self.behaviour = BehaviourPolicy(config, seed)
 
-    @property
-    def num_steps(self) -> int:
-        return int(self.config.num_steps)
-
-    def initial(self, n: int) -> None:
-        return None
-
-    def values(self, obs: Array) -> Array:
-        """Action values of observations (N, A, ...), float64 (N * A, actions)."""
-        return self.table.values("q", obs, self.config.initial_value)
-
-    def act(self, obs: Array, carry: Carry, mode: Mode, mask: Array | None = None) -> tuple[Array, Carry, dict[str, Array]]:
-        return self.behaviour.act(self.values(obs), obs.shape[:2], mode, mask), carry, {}
+    num_steps, initial = property(configured_steps), no_carry
+    values, act = table_values, act_by_values
 
     def learn(self, batch: Rollout, progress: float) -> dict[str, float]:
         o, move = self.config, self.table.moves(batch)
@@ -48,17 +37,10 @@ class QLearning:
             self.table["q"], self.table["visits"], move.row, move.action, move.reward, move.next,
             o.learning_rate, o.visit_decay, o.gamma,
         )  # fmt: skip
-        epsilon = self.behaviour.epsilon
-        self.behaviour.advance(progress)
+        epsilon = self.behaviour.explored(progress)
         return {"td_error": error / move.row.size, "states": float(self.table.count), "epsilon": epsilon}
 
-    def state_dict(self) -> dict[str, Array]:
-        return self.table.state() | self.behaviour.state()
-
-    def load_state_dict(self, state: dict[str, Array]) -> None:
-        check_growing(state, self.state_dict(), "agent q-learning")
-        self.table.load(state)
-        self.behaviour.load(state)
+    state_dict, load_state_dict = table_state, load_table_state
 
 
 @kernel

@@ -7,8 +7,9 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from ...store.arrays import Array, check_growing
-from ..protocol import Carry, Mode, Rollout, Spaces
+from ..protocol import Rollout, Spaces
 from ..registry import agent
+from .acting import act_by_values, configured_steps, no_carry, table_values
 from .behaviour import BehaviourPolicy, OpponentConfig, expected, step_size
 from .kernel import kernel
 from .table import Table, discrete, others
@@ -47,19 +48,8 @@ class Sarsa:
         self.held = Held()  # the transitions that wait
         self.trace = Held()
 
-    @property
-    def num_steps(self) -> int:
-        return int(self.config.num_steps)
-
-    def initial(self, n: int) -> None:
-        return None
-
-    def values(self, obs: Array) -> Array:
-        """Action values of observations (N, A, ...), float64 (N * A, actions)."""
-        return self.table.values("q", obs, self.config.initial_value)
-
-    def act(self, obs: Array, carry: Carry, mode: Mode, mask: Array | None = None) -> tuple[Array, Carry, dict[str, Array]]:
-        return self.behaviour.act(self.values(obs), obs.shape[:2], mode, mask), carry, {}
+    num_steps, initial = property(configured_steps), no_carry
+    values, act = table_values, act_by_values
 
     def learn(self, batch: Rollout, progress: float) -> dict[str, float]:
         o, move, held, trace = self.config, self.table.moves(batch), self.held, self.trace
@@ -76,8 +66,7 @@ class Sarsa:
             )
         else:
             error = sweep(*common, o.n)
-        epsilon = self.behaviour.epsilon
-        self.behaviour.advance(progress)
+        epsilon = self.behaviour.explored(progress)
         return {"td_error": error / move.row.size, "states": float(self.table.count), "epsilon": epsilon}
 
     def state_dict(self) -> dict[str, Array]:

@@ -11,6 +11,7 @@ from ...store.arrays import Array, check_growing
 from ...store.random_state import generator_state, set_generator_state
 from ..protocol import AgentConfig, Carry, Mode, Rollout, Spaces
 from ..registry import agent
+from .acting import configured_steps, no_carry
 from .kernel import kernel
 from .monte_carlo import sweep as sweep_episodes
 from .table import Table, discrete
@@ -27,7 +28,7 @@ class TDPrediction:
         method: Literal["td", "monte-carlo"] = Field("td", description="bootstrap, or take the returns of whole episodes")
         policy: tuple[float, ...] | None = Field(None, description="probability of each action in every state; null: uniform")
         num_steps: int = Field(16, ge=1, le=100_000, description="steps per environment between updates")
-        gamma: float = Field(0.99, ge=0, le=1)
+        gamma: float = Field(0.99, ge=0, le=1, description="discount factor per step")
         learning_rate: float = Field(1.0, gt=0, le=1, description="step size of a state's first update")
         visit_decay: float = Field(0.8, ge=0, le=1, description="omega: the n-th update's is learning_rate / n^omega")
         initial_value: float = Field(0.0, ge=-1e9, le=1e9, description="of all states")
@@ -51,12 +52,7 @@ class TDPrediction:
         self.held = Held()  # running episodes, or eligibilities
         self.rng = np.random.Generator(np.random.PCG64(seed))
 
-    @property
-    def num_steps(self) -> int:
-        return int(self.config.num_steps)
-
-    def initial(self, n: int) -> None:
-        return None
+    num_steps, initial = property(configured_steps), no_carry
 
     def values(self, obs: Array) -> Array:
         """State values of observations (N, A, ...), float64 (N * A, 1)."""

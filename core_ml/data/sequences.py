@@ -84,7 +84,7 @@ class SequenceReplay:
         return Sequences(*(getattr(self, name)[rows] for name in FACTS))
 
     def state(self) -> dict[str, Array]:
-        """Everything as arrays by name; large ones are this object's arrays, not copies."""
+        """Everything as arrays by name; large ones are this object's arrays, not copied."""
         counters = {"counters": np.array([self.head, self.streams], np.int64), "ended": self.ended}
         return {name: getattr(self, name) for name in FACTS} | counters
 

@@ -130,7 +130,7 @@ class Replay:
         return Sample(row, next_row, self.action[row], return_, discount, weight)
 
     def state(self) -> dict[str, Array]:
-        """Everything as arrays by name; large ones are this object's arrays, not copies."""
+        """Everything as arrays by name; large ones are this object's arrays, not copied."""
         names = ("obs", "next_obs", "action", "reward", "terminated", "truncated")
         state = {name: getattr(self, name) for name in names}
         if self.next_mask is not None:

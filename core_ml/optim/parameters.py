@@ -61,7 +61,7 @@ class Parameters:
         return next((name for name, grad in self.views(self.grad).items() if not np.isfinite(grad).all()), None)
 
     def state(self) -> dict[str, Array]:
-        """Everything as arrays by name; they are this object's arrays, not copies."""
+        """Everything as arrays by name; they are this object's arrays, not copied."""
         state = {f"model.{name}": part for name, part in self.views(self.flat).items()}
         return state | {
             "optimiser.mean": self.mean, "optimiser.square": self.square, "optimiser.steps": np.array(self.steps, np.int64)

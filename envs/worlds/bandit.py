@@ -632,7 +632,7 @@ class Bandit(World):
         return np.outer(same, first_mean) + 0.5 * redrawn, np.outer(same, first_best) + later * redrawn
 
     def yardstick(self, s: Any) -> Yardstick | None:
-        """Before the arms are drawn, so the same for all copies: an optimum that has to explore, where it is known.
+        """Before the arms are drawn, so the same for all environments: an optimum that has to explore, where it is known.
 
         Else what an agent gets that knows at each pull which arm is best. For arms on a line that is each environment's own,
         because the largest of correlated normals has no closed form.

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...agents.protocol import Solved, Tabular
+from ...agents.protocol import HasPlan, Tabular
 from ...agents.tabular.plan import see
 from ...agents.tabular.table import UNKNOWN
 from ...envs.examine import value_map as value_map
@@ -24,7 +24,7 @@ class Shown(NamedTuple):
 
 
 def is_tabular(agent: Any) -> bool:
-    return isinstance(agent, Tabular | Solved)
+    return isinstance(agent, Tabular | HasPlan)
 
 
 def show(folder: Path) -> Shown:
@@ -69,7 +69,7 @@ def learned(agent: Any, obs: Array, model: Any) -> tuple[Solution, Array]:
 
     `obs` (S, ...) is what the model's states look like. An agent that knows state values only is greedy by one look ahead.
     """
-    if isinstance(agent, Solved):
+    if isinstance(agent, HasPlan):
         solution = agent.plan.solution
         return solution, mdp.backup(mdp.flatten(model), solution.value, agent.config.gamma).T
     values = agent.values(obs[:, None])

@@ -32,7 +32,7 @@ class Task(NamedTuple):
     ppo: dict[str, Any]
 
 
-class Baseline(NamedTuple):
+class TrainedBaseline(NamedTuple):
     package: str
     version: str
     what: str  # how it collects and learns
@@ -64,7 +64,7 @@ class _Environments:
         return torch.from_numpy(step.reward)[:, 0], torch.from_numpy(step.terminated), torch.from_numpy(step.truncated)
 
 
-def skrl(task: Task) -> Iterator[Baseline]:
+def skrl(task: Task) -> Iterator[TrainedBaseline]:
     """One trunk for policy and value, as its documentation builds shared models."""
     import torch
     from skrl.agents.torch.ppo import PPO
@@ -127,10 +127,10 @@ def skrl(task: Task) -> Iterator[Baseline]:
     quiet = {"timesteps": o["num_steps"], "disable_progressbar": True, "headless": True, "close_environment_at_exit": False}
     trainer = SequentialTrainer(env=Env(num_envs.env), agents=agent, cfg=quiet)
     what = "PPO, one trunk, SequentialTrainer, RandomMemory"
-    yield _warm(Baseline("skrl", version("skrl"), what, FUSED, _either(), _updates(trainer.train, task)))
+    yield _warm(TrainedBaseline("skrl", version("skrl"), what, FUSED, _either(), _updates(trainer.train, task)))
 
 
-def rsl_rl(task: Task) -> Iterator[Baseline]:
+def rsl_rl(task: Task) -> Iterator[TrainedBaseline]:
     """Two networks: it shares no trunk. It knows continuous actions only, so the categorical distribution is ours."""
     import torch
     from rsl_rl.env import VecEnv
@@ -191,10 +191,10 @@ def rsl_rl(task: Task) -> Iterator[Baseline]:
         runner = OnPolicyRunner(Env(), config, device="cpu")
     what = "PPO, two networks, OnPolicyRunner, a categorical distribution of ours"
     burst = _updates(lambda: runner.learn(1), task)
-    yield _warm(Baseline("rsl_rl", version("rsl-rl-lib"), what, TWO_TRUNKS, _either(), burst))
+    yield _warm(TrainedBaseline("rsl_rl", version("rsl-rl-lib"), what, TWO_TRUNKS, _either(), burst))
 
 
-def stable_baselines3(task: Task, steps: int = 16_384) -> Baseline:
+def stable_baselines3(task: Task, steps: int = 16_384) -> TrainedBaseline:
     """As most people use it: 8 environments through our Gymnasium view, its own defaults throughout. Batches are too small for
     a second thread."""
     import gymnasium
@@ -211,10 +211,10 @@ def stable_baselines3(task: Task, steps: int = 16_384) -> Baseline:
         return steps
 
     what = "PPO, 8 environments through the Gymnasium view, its defaults"
-    return Baseline("stable_baselines3", version("stable_baselines3"), what, FUSED, (1,), burst)
+    return TrainedBaseline("stable_baselines3", version("stable_baselines3"), what, FUSED, (1,), burst)
 
 
-BASELINES: dict[str, Callable[[Task], Iterator[Baseline]]] = {f.__name__: f for f in (skrl, rsl_rl)}
+BASELINES: dict[str, Callable[[Task], Iterator[TrainedBaseline]]] = {f.__name__: f for f in (skrl, rsl_rl)}
 
 
 def _trunk(inputs: int, hidden: tuple[int, ...]) -> Any:
@@ -239,7 +239,7 @@ def _updates(update: Callable[[], Any], task: Task) -> Callable[[], int]:
     return burst
 
 
-def _warm(baseline: Baseline) -> Baseline:
+def _warm(baseline: TrainedBaseline) -> TrainedBaseline:
     """The baseline after its first update: one that cannot learn here raises before anything is measured."""
     baseline.burst()
     return baseline

@@ -229,7 +229,7 @@ class _Trainee:
         return {"steps_per_second": steps / spent, "world": world / spent, "policy": policy / spent, "learn": learn / spent}
 
 
-def _best_rate(other: baselines_train.Baseline, seconds: float) -> tuple[float, int]:
+def _best_rate(other: baselines_train.TrainedBaseline, seconds: float) -> tuple[float, int]:
     """Steps per second of a baseline with the number of torch's threads with which it is fastest now, and that number."""
     import torch
 

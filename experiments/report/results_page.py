@@ -19,7 +19,7 @@ are in `tests/proofs/`. This page is made from the files whenever one of them is
 """
 SCENERY = {  # keys that say how it was measured, not what came out
     "git_commit", "device", "versions", "headline", "seeds", "episodes", "options", "num_envs", "rounds", "threads",
-    "copies", "cores", "solved", "threads_of_one_seed", "seed", "slope_from", "slope_to", "paper_tasks_assumed", "pulls",
+    "cores", "solved", "threads_of_one_seed", "seed", "slope_from", "slope_to", "paper_tasks_assumed", "pulls",
     "env_steps", "run", "agent", "env", "config",
 }  # fmt: skip
 AVERAGED = ("share_of_optimal", "mean")  # of a list of runs, the first one that all have

@@ -48,7 +48,7 @@ class ReportError(ValueError):
     """There is nothing to report on; the message says what is missing."""
 
 
-class Run(NamedTuple):
+class RunContents(NamedTuple):
     """What a run folder holds; absent files are empty."""
 
     name: str
@@ -131,7 +131,7 @@ def curve_of(folder: Path) -> tuple[list[float], list[float]]:
     return _curve(RunFolder(folder).read_metrics(), "return_mean")
 
 
-def _load(folder: Path) -> Run:
+def _load(folder: Path) -> RunContents:
     folder = folder.resolve()
     if not folder.is_dir():
         raise ReportError(f"no run folder {folder.name!r} here: `gumdrop train` makes one under runs/")
@@ -153,7 +153,7 @@ def _load(folder: Path) -> Run:
     picture = gif.read_bytes() if gif.is_file() and gif.stat().st_size <= LARGEST_GIF else b""
     path = f"{folder.parent.name}/{folder.name}"
     timing = run.read_timing()
-    return Run(folder.name, path, config, metrics, timing, summary, evaluation, picture, notes)
+    return RunContents(folder.name, path, config, metrics, timing, summary, evaluation, picture, notes)
 
 
 def _dict(value: Any) -> Row:
@@ -174,7 +174,7 @@ def _curve(rows: Iterable[Row], key: str) -> tuple[list[float], list[float]]:
     return [x for x, _ in points], [y for _, y in points]
 
 
-def _lines(run: Run) -> YardstickLines | None:
+def _lines(run: RunContents) -> YardstickLines | None:
     yardstick, e = _dict(run.summary.get("yardstick")), run.evaluation
     optimal = _dict(e.get("optimal"))
     random = _first(yardstick.get("random"), _dict(e.get("random")).get("mean"))
@@ -183,7 +183,7 @@ def _lines(run: Run) -> YardstickLines | None:
     return None if random is None and best is None else YardstickLines(random, best, str(meaning))
 
 
-def _evaluated_lines(run: Run) -> YardstickLines | None:
+def _evaluated_lines(run: RunContents) -> YardstickLines | None:
     """The lines of the very episodes that were evaluated; `_lines` are means over another sample."""
     e, optimal = run.evaluation, _dict(run.evaluation.get("optimal"))
     random = _first(e.get("random_exact"), _dict(e.get("random")).get("mean"))
@@ -201,7 +201,7 @@ def _largest(summary: Any, rows: list[Row], key: str) -> float | None:
     return max(found, default=None)
 
 
-def _common_lines(runs: list[Run]) -> YardstickLines | None:
+def _common_lines(runs: list[RunContents]) -> YardstickLines | None:
     """The lines that all runs share, within 2 % of the distance between them: both are means over sampled episodes."""
     found = [_lines(run) for run in runs]
     lines = [x for x in found if x is not None and x.random is not None and x.optimal is not None]
@@ -219,7 +219,7 @@ def _common_lines(runs: list[Run]) -> YardstickLines | None:
 # ---- figures ----
 
 
-def _figures(run: Run) -> Row:
+def _figures(run: RunContents) -> Row:
     """The numbers that several parts of a page show; None where unknown."""
     agent, evaluation = _dict(run.evaluation.get("agent")), run.evaluation
     steps = _largest(run.summary.get("env_steps"), run.metrics, "env_steps")
@@ -250,7 +250,7 @@ def _figures(run: Run) -> Row:
     }
 
 
-def _page(run: Run) -> Row:
+def _page(run: RunContents) -> Row:
     figures, config = _figures(run), run.config
     lines = figures["lines"]
     curve = Series("return", 0, *_curve(run.metrics, "return_mean"))
@@ -298,14 +298,14 @@ def _page(run: Run) -> Row:
     }
 
 
-def _facts(run: Run) -> list[tuple[str, str]]:
+def _facts(run: RunContents) -> list[tuple[str, str]]:
     commit, s, e = run.summary.get("git_commit"), run.summary, run.evaluation
     facts = [("git commit", commit), ("device", s.get("device")), ("threads", s.get("threads"))]
     facts += [("training seed", run.config.get("seed")), ("evaluation seed", e.get("seed"))]
     return [(name, str(value)) for name, value in facts if value is not None]
 
 
-def _commands(run: Run) -> list[str]:
+def _commands(run: RunContents) -> list[str]:
     """Lines to paste into a shell: every word from a run is quoted."""
     env, agent = _dict(run.config.get("env")), _dict(run.config.get("agent"))
     lines = []

@@ -38,7 +38,7 @@ Outputs = dict[str, Array]
 Runner = Callable[[Outputs], Outputs]  # inputs by name -> outputs by name
 
 
-class Check(NamedTuple):
+class ExportCheck(NamedTuple):
     """How a file's outputs compare with the agent's, on observations of its environment."""
 
     observations: int
@@ -51,7 +51,7 @@ class Exported(NamedTuple):
 
     path: Path
     sidecar: Path
-    check: Check | None
+    check: ExportCheck | None
 
 
 def export_run(folder: Path, to: str = "onnx", path: Path | None = None) -> Exported:
@@ -173,7 +173,7 @@ def _runner(path: Path, to: str, about: dict[str, Any]) -> Runner | None:
     return run
 
 
-def compare(run: Runner, agent: Agent, module: Any, env: BatchEnv, seed: int) -> Check:
+def compare(run: Runner, agent: Agent, module: Any, env: BatchEnv, seed: int) -> ExportCheck:
     """Run a file beside the agent and the module, each with a memory of its own, along episodes of the environment; actions are
     the agent's, one in ten a random one, so that many states are met."""
     import torch
@@ -206,7 +206,7 @@ def compare(run: Runner, agent: Agent, module: Any, env: BatchEnv, seed: int) ->
             for name, part in memory.items():
                 memory[name] = part.copy()
                 memory[name][ended] = 0
-    return Check(steps * rows, differ, difference)
+    return ExportCheck(steps * rows, differ, difference)
 
 
 @contextmanager

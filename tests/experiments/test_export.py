@@ -12,7 +12,7 @@ import pytest
 import gumdrop as gd
 from gumdrop.agents.deep import exported
 from gumdrop.experiments.run import export as runtime
-from gumdrop.experiments.run.export import Check, export_run
+from gumdrop.experiments.run.export import ExportCheck, export_run
 from gumdrop.scripts.cli import main
 
 KINDS: dict[str, tuple[str, str, dict[str, Any]]] = {
@@ -119,7 +119,7 @@ def test_a_file_that_does_something_else_is_not_written(tmp_path: Path, monkeypa
     with pytest.raises(ValueError, match=r"policy.pt2 differs from the agent: \d+ of 1000 actions"):
         export_run(path, "torch-export")
     assert sorted(x.name for x in path.iterdir()) == before
-    monkeypatch.setattr(runtime, "compare", lambda *_: Check(1000, 0, 2e-5))
+    monkeypatch.setattr(runtime, "compare", lambda *_: ExportCheck(1000, 0, 2e-5))
     with pytest.raises(ValueError, match="outputs by 2e-05: nothing was written"):
         export_run(path, "torch-export")
 

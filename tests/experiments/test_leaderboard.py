@@ -28,7 +28,7 @@ class Picky(Random):
         raise ValueError("agent picky: it needs pixels: take a world that shows them")
 
 
-class Broken(Random):
+class Failing(Random):
     def __init__(self, config: Any, spaces: Any, seed: int, threads: int = 1) -> None:
         raise KeyError("a bug\nin two lines")
 
@@ -56,7 +56,7 @@ class Shy(Random):
 def registered(monkeypatch: pytest.MonkeyPatch) -> None:
     registry.agents()
     monkeypatch.setattr(
-        registry, "_AGENTS", {"random": Random, "picky": Picky, "broken": Broken, "slow": Slow, "good": Good, "shy": Shy}
+        registry, "_AGENTS", {"random": Random, "picky": Picky, "broken": Failing, "slow": Slow, "good": Good, "shy": Shy}
     )
     monkeypatch.setitem(registry._AGENTS, "better", Better)
 

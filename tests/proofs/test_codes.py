@@ -69,14 +69,14 @@ def codes(job: tuple[str, int]) -> dict[str, Any]:
     distances = []
     for a in range(4):
         after, _ = model.step(state, torch.eye(4)[[a]].expand(len(place), 4), generator)
-        dreamt = named(model.features(after))
+        imagined = named(model.features(after))
         for k, cell in enumerate(places):
             s = int(np.searchsorted(rules.fields["cell"], cell))
             want = np.zeros(len(places) + 1)  # of what goes on
             for to, p, ends in zip(rules.next_state[s, a], rules.probability[s, a], rules.terminated[s, a], strict=True):
                 if p and not ends:
                     want[np.searchsorted(places, rules.fields["cell"][to])] += p
-            mine = dreamt[place == k]
+            mine = imagined[place == k]
             got = np.bincount(np.where(mine < 0, len(places), mine), minlength=len(places) + 1)
             if want.sum():
                 distances.append(float(abs(got / got.sum() - want / want.sum()).sum() / 2))

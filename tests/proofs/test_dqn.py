@@ -153,16 +153,16 @@ def test_speed_beside_stable_baselines3(proof: Proof) -> None:
         return 500
 
     fused, torchs, own = Trainee("CartPole-v1", "fused"), Trainee("CartPole-v1", "torch"), Trainee("cartpole", "fused")
-    contenders = {"fused": fused.burst, "torch": torchs.burst, "fused, our engine": own.burst, "stable-baselines3": theirs}
-    for burst in contenders.values():
+    rivals = {"fused": fused.burst, "torch": torchs.burst, "fused, our engine": own.burst, "stable-baselines3": theirs}
+    for burst in rivals.values():
         rate(burst, 1.0)  # compiled, warm, learning
-    seen = in_turns(contenders, 15.0)
+    seen = in_turns(rivals, 15.0)
     steps = in_turns({"fused": fused.learn, "torch": torchs.learn}, 5.0)
     figures: dict[str, Any] = {
         "what": "CartPole-v1, batch 32, a gradient step every 4 environment steps, hidden 64, 64; environment steps a second",
         "steps_per_second": {name: float(np.median(found)) for name, found in seen.items()},
         "times_stable_baselines3": {
-            name: float(np.median(seen[name] / seen["stable-baselines3"])) for name in contenders if name != "stable-baselines3"
+            name: float(np.median(seen[name] / seen["stable-baselines3"])) for name in rivals if name != "stable-baselines3"
         },
         "gradient_steps_per_second": {name: float(np.median(found)) for name, found in steps.items()},
         "fused_to_torch": float(np.median(steps["fused"] / steps["torch"])),

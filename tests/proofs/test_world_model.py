@@ -192,7 +192,7 @@ def begins(agent: Any, seed: int, steps: int = 4) -> dict[str, Any]:
     return {name: part.numpy()[batch.is_first] for name, part in agent.model.posterior(batch).items()}
 
 
-def dreamt(task: Task, agent: Any, seed: int) -> float:
+def imagined(task: Task, agent: Any, seed: int) -> float:
     """Mean return of the greedy policy in imagination that begin as real episodes did."""
     env = WorldModelEnv(
         agent.model, agent.spaces.action, begins(agent, seed), num_envs=EPISODES, seed=seed, horizon=task.longest
@@ -221,7 +221,7 @@ def arm(job: tuple[str, str, int]) -> dict[str, Any]:
         agent = trained(task, "dreamer", options, task.steps, seed)
         found |= {"return": real(task, agent), "env_steps": task.steps}
         if name == "imagined":
-            found["imagined_return"] = dreamt(task, agent, seed)
+            found["imagined_return"] = imagined(task, agent, seed)
             blind = wandering(agent, make(task.id, task.world, num_envs=COPIES), seed, context=4, horizon=10, count=2000)
             found["calibration"] = calibration(agent.model, blind, 10, torch.Generator().manual_seed(seed))
     return found | {"seconds": round(time.perf_counter() - began)}

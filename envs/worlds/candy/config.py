@@ -7,39 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from ...world import MOST_STEPS, Preset, WorldConfig
-from .features import (
-    ALIKE,
-    BLOCK,
-    CLEANING,
-    DRAWN,
-    DRIFT,
-    DUEL,
-    ENDLESS,
-    FIRST,
-    GIFT,
-    GROW,
-    HIDDEN,
-    INHABITED,
-    JOINT,
-    LEVELS,
-    NEIGHBOUR,
-    NOBODY_WINS,
-    NOISE,
-    OWNED,
-    PAYOFF,
-    PLAIN,
-    POCKET,
-    REACT,
-    RESPAWN,
-    SEASONS,
-    SIGNAL,
-    SPLIT,
-    SPOTS,
-    STATUS,
-    SWITCH,
-    TYPES,
-    ZAP,
-)
+from . import features as f
 from .inhabitants import NAMES
 
 
@@ -141,7 +109,7 @@ class Config(WorldConfig):
         kinds, levels = len(self.values), self.most_level if self.most_level > 1 else 0
         shown = self.bodies - self.agents if not self.inhabitants_hidden else 0
         parts = (kinds * (self.change == "seasons"), self.zap > 0, (self.bodies - 1) * self.signal, self.bodies * levels)
-        return int(sum(parts) + POCKET * kinds * bool(self.duel) + shown * len(NAMES))
+        return int(sum(parts) + f.POCKET * kinds * bool(self.duel) + shown * len(NAMES))
 
     @model_validator(mode="after")
     def _fits_together(self) -> Any:
@@ -183,21 +151,22 @@ class Config(WorldConfig):
         """The bits of everything that this configuration uses."""
         o = self
         used = {
-            PAYOFF: o.payoff != (1.0, 1.0, 0.0, 0.0), OWNED: o.owned, HIDDEN: o.hidden_kinds, NOISE: o.noise > 0,
-            STATUS: o.status_bits > 0, SPOTS: o.regrowth in ("iid", "neighbour", "cleaning") or o.bodies > o.agents,
-            GROW: o.regrowth in ("iid", "neighbour", "cleaning"), NEIGHBOUR: o.regrowth == "neighbour",
-            CLEANING: o.regrowth == "cleaning", RESPAWN: o.regrowth == "respawn",
-            ENDLESS: o.regrowth != "none" or bool(o.duel), DRIFT: o.change == "drift", SEASONS: o.change == "seasons",
-            SWITCH: o.change == "switch", REACT: o.change == "reaction",
-            JOINT: o.tie in ("split", "nobody") or bool(o.needs), NOBODY_WINS: o.tie == "nobody", SPLIT: o.tie == "split",
-            LEVELS: o.most_level > 1,
-            BLOCK: o.collision == "block", FIRST: o.tie == "first", ZAP: o.zap > 0, GIFT: o.gift > 0, SIGNAL: o.signal,
-            DUEL: bool(o.duel), INHABITED: o.bodies > o.agents, DRAWN: o.drawn_inhabitants > 0,
-            TYPES: o.bodies > o.agents and not o.inhabitants_hidden, ALIKE: o.bodies > o.agents and not any(o.values),
+            f.PAYOFF: o.payoff != (1.0, 1.0, 0.0, 0.0), f.OWNED: o.owned, f.HIDDEN: o.hidden_kinds, f.NOISE: o.noise > 0,
+            f.STATUS: o.status_bits > 0, f.SPOTS: o.regrowth in ("iid", "neighbour", "cleaning") or o.bodies > o.agents,
+            f.GROW: o.regrowth in ("iid", "neighbour", "cleaning"), f.NEIGHBOUR: o.regrowth == "neighbour",
+            f.CLEANING: o.regrowth == "cleaning", f.RESPAWN: o.regrowth == "respawn",
+            f.ENDLESS: o.regrowth != "none" or bool(o.duel), f.DRIFT: o.change == "drift", f.SEASONS: o.change == "seasons",
+            f.SWITCH: o.change == "switch", f.REACT: o.change == "reaction",
+            f.JOINT: o.tie in ("split", "nobody") or bool(o.needs), f.NOBODY_WINS: o.tie == "nobody", f.SPLIT: o.tie == "split",
+            f.LEVELS: o.most_level > 1,
+            f.BLOCK: o.collision == "block", f.FIRST: o.tie == "first", f.ZAP: o.zap > 0, f.GIFT: o.gift > 0,
+            f.SIGNAL: o.signal,
+            f.DUEL: bool(o.duel), f.INHABITED: o.bodies > o.agents, f.DRAWN: o.drawn_inhabitants > 0,
+            f.TYPES: o.bodies > o.agents and not o.inhabitants_hidden, f.ALIKE: o.bodies > o.agents and not any(o.values),
         }  # fmt: skip
         bits = sum(bit for bit, on in used.items() if on)
-        special = PAYOFF | CLEANING | RESPAWN | DRIFT | SEASONS | SWITCH | REACT | JOINT | DUEL | INHABITED
-        return bits | (0 if bits & special else PLAIN)
+        special = f.PAYOFF | f.CLEANING | f.RESPAWN | f.DRIFT | f.SEASONS | f.SWITCH | f.REACT | f.JOINT | f.DUEL | f.INHABITED
+        return bits | (0 if bits & special else f.PLAIN)
 
 
 RPS = ((0.0, -1.0, 1.0), (1.0, 0.0, -1.0), (-1.0, 1.0, 0.0))  # rock, paper, scissors

@@ -8,32 +8,8 @@ import numpy as np
 
 from ...grid import DX, DY, slip_outcomes
 from ...world import Game, Model
+from . import features as f
 from .config import Config
-from .features import (
-    BLOCK,
-    CLEANING,
-    DRIFT,
-    DUEL,
-    ENDLESS,
-    FIRST,
-    GIFT,
-    GROW,
-    HIDDEN,
-    JOINT,
-    LEVELS,
-    NEIGHBOUR,
-    NOISE,
-    OWNED,
-    PAYOFF,
-    PLAIN,
-    REACT,
-    RESPAWN,
-    SEASONS,
-    SIGNAL,
-    STATUS,
-    SWITCH,
-    ZAP,
-)
 from .state import State
 
 MODEL_STATES = 40_000  # states up to which an exact model is built: cells * 2^candies, times seasons
@@ -44,13 +20,13 @@ GAME_ENTRIES = 1_500_000  # states * actions * actions * outcomes of a game
 def model_shape(o: Config) -> tuple[int, int, int] | None:
     """(shifts, phases, outcomes) of an exact model with all candies, or None where there is none."""
     used = o.features
-    never = CLEANING | NEIGHBOUR | RESPAWN | DRIFT | REACT | JOINT | LEVELS | ZAP | GIFT | SIGNAL | DUEL
+    never = f.CLEANING | f.NEIGHBOUR | f.RESPAWN | f.DRIFT | f.REACT | f.JOINT | f.LEVELS | f.ZAP | f.GIFT | f.SIGNAL | f.DUEL
     if o.bodies > 1 or used & never:
         return None
-    shifts = len(o.values) if used & (SEASONS | SWITCH) else 1
-    phases = o.period if used & SEASONS else 1
+    shifts = len(o.values) if used & (f.SEASONS | f.SWITCH) else 1
+    phases = o.period if used & f.SEASONS else 1
     sets = 1 << o.candies
-    outcomes = 3 * (sets if used & GROW else 1) * (2 if used & SWITCH else 1)
+    outcomes = 3 * (sets if used & f.GROW else 1) * (2 if used & f.SWITCH else 1)
     states = o.size * o.size * sets * shifts * phases
     return (shifts, phases, outcomes) if states <= MODEL_STATES and states * 5 * outcomes <= MODEL_ENTRIES else None
 
@@ -58,9 +34,9 @@ def model_shape(o: Config) -> tuple[int, int, int] | None:
 def game_fits(o: Config) -> bool:
     """Whether the two agents' game is one of moves and candies alone, and small."""
     used = o.features
-    plain = used & ~(PAYOFF | OWNED | HIDDEN | NOISE | STATUS | BLOCK | FIRST | PLAIN) == 0
+    plain = used & ~(f.PAYOFF | f.OWNED | f.HIDDEN | f.NOISE | f.STATUS | f.BLOCK | f.FIRST | f.PLAIN) == 0
     states = (o.size**4) << o.candies
-    orders = 1 if used & FIRST else 2
+    orders = 1 if used & f.FIRST else 2
     return plain and o.bodies == o.agents == 2 and states * 25 * 9 * orders <= GAME_ENTRIES * (1 if o.slip else 9)
 
 
@@ -86,7 +62,7 @@ def model(o: Config, s: State, i: int) -> Model | None:
     stride, cells = o.size + 2 * pad, o.size * o.size
     y, x = np.divmod(np.arange(cells), o.size)
     flat = (y + pad) * stride + x + pad  # (cells,) on the board with its rim
-    if used & GROW:
+    if used & f.GROW:
         order = np.argsort(s.spot[i])
         where, kinds = s.spot[i][order].astype(np.int64), s.grows[i][order].astype(np.int64)
     else:
@@ -106,10 +82,10 @@ def model(o: Config, s: State, i: int) -> Model | None:
     subset = np.arange(sets)[:, None, None, None]
     shift = np.arange(shifts)[None, :, None, None]
     phase = np.arange(phases)[None, None, :, None]
-    later = (phase + 1) % phases if used & SEASONS else phase
-    turns = (phase + 1 == phases).astype(np.int64) if used & SEASONS else np.zeros((1, 1, 1, 1), np.int64)
-    grown = np.arange(sets) if used & GROW else np.zeros(1, np.int64)
-    switched = (0, 1) if used & SWITCH else (0,)
+    later = (phase + 1) % phases if used & f.SEASONS else phase
+    turns = (phase + 1 == phases).astype(np.int64) if used & f.SEASONS else np.zeros((1, 1, 1, 1), np.int64)
+    grown = np.arange(sets) if used & f.GROW else np.zeros(1, np.int64)
+    switched = (0, 1) if used & f.SWITCH else (0,)
     shape = (sets, shifts, phases, cells, 5, 3 * len(grown) * len(switched))
     next_state, probability = np.zeros(shape, np.int64), np.zeros(shape)
     reward, terminated = np.zeros(shape), np.zeros(shape, np.bool_)
@@ -123,15 +99,15 @@ def model(o: Config, s: State, i: int) -> Model | None:
             for g in grown:
                 bare = (sets - 1) & ~after
                 q: Any = 1.0
-                if used & GROW:
+                if used & f.GROW:
                     born = size_of[g]
                     q = np.where(g & ~bare, 0.0, o.grow_rate**born * (1 - o.grow_rate) ** (size_of[bare] - born))
                 for flip in switched:
-                    r = (o.change_rate if flip else 1 - o.change_rate) if used & SWITCH else 1.0
+                    r = (o.change_rate if flip else 1 - o.change_rate) if used & f.SWITCH else 1.0
                     to = (((after | g) * shifts + (shift + turns + flip) % shifts) * phases + later) * cells + cell
                     index = (..., a, outcome)
                     next_state[index], probability[index], reward[index] = to, p * q * r, gain
-                    terminated[index] = (after == 0) & (not used & ENDLESS)
+                    terminated[index] = (after == 0) & (not used & f.ENDLESS)
                     outcome += 1
     states = sets * shifts * phases * cells
     table = (states, 5, shape[-1])
@@ -146,9 +122,9 @@ def model(o: Config, s: State, i: int) -> Model | None:
         "x": full(x.astype(np.int16), grid).reshape(states, 1),
         "left": full(held.sum(1).astype(np.int16)[:, None, None, None], grid).reshape(states),
     }
-    if used & (SEASONS | SWITCH):
+    if used & (f.SEASONS | f.SWITCH):
         fields["shift"] = full(shift.astype(np.uint8), grid).reshape(states)
-    if used & SEASONS:
+    if used & f.SEASONS:
         fields["phase"] = full(phase.astype(np.int16), grid).reshape(states)
     here = int((held == (s.candy[i, where] > 0)).all(1).argmax())
     start = ((here * shifts + int(s.shift[i]) % shifts) * phases + int(s.phase[i]) % phases) * cells
@@ -183,7 +159,7 @@ def game(o: Config, s: State, i: int) -> Game | None:
     worth = np.where(bit > 0, np.array(o.values)[kind_at - 1], 0.0)
     subset = np.arange(sets)[:, None, None]
     spots = [np.arange(cells)[None, :, None], np.arange(cells)[None, None, :]]  # of player 0 and 1: (1, cells, cells)
-    orders = (0,) if used & FIRST else (0, 1)
+    orders = (0,) if used & f.FIRST else (0, 1)
     slips = range(3) if o.slip > 0 else range(1)
     table = (sets, cells, cells, 5, 5, len(orders) * len(slips) ** 2)
     next_state, probability = np.zeros(table, np.int64), np.zeros(table)
@@ -200,9 +176,9 @@ def game(o: Config, s: State, i: int) -> Game | None:
                         for k in (first, 1 - first):
                             d, row, column = (d0, d1)[k], at[k] // o.size, at[k] % o.size
                             to = np.clip(row + DY[d], 0, o.size - 1) * o.size + np.clip(column + DX[d], 0, o.size - 1)
-                            at[k] = np.where(to == at[1 - k], at[k], to) if used & BLOCK else to
+                            at[k] = np.where(to == at[1 - k], at[k], to) if used & f.BLOCK else to
                             value = ((after & bit[at[k]]) > 0) * worth[at[k]]
-                            match = (kind_at[at[k]] - 1) % 2 == k if used & OWNED else True
+                            match = (kind_at[at[k]] - 1) % 2 == k if used & f.OWNED else True
                             gains[k] = gains[k] + value * np.where(match, o.payoff[0], o.payoff[1])
                             gains[1 - k] = gains[1 - k] + value * np.where(match, o.payoff[2], o.payoff[3])
                             after = after & ~bit[at[k]]

@@ -35,7 +35,7 @@ class State(NamedTuple):
     noise: Array  # uint64 (N,): the step's word for misread
 
 
-class Constants(NamedTuple):
+class CandyConstants(NamedTuple):
     size: int
     candies: int
     kinds: int
@@ -107,7 +107,7 @@ def allocate(o: Config, n: int) -> State:
     )
 
 
-def constants(o: Config) -> Constants:
+def constants(o: Config) -> CandyConstants:
     """What the rules read."""
     kinds, side = len(o.values), o.view or o.size
     plane = side * side
@@ -122,7 +122,7 @@ def constants(o: Config) -> Constants:
     river = o.river * o.size if o.regrowth == "cleaning" else 0
     rate = max(o.by_neighbours) if o.regrowth == "neighbour" else o.grow_rate
     types = np.array([NAMES.index(name) for name in o.inhabitants] or [0], np.uint8)
-    return Constants(
+    return CandyConstants(
         size=o.size, candies=o.candies, kinds=kinds, agents=o.agents, bodies=o.bodies, window=o.view,
         features=o.features, slip=o.slip, deadline=o.deadline, payoff=np.array(o.payoff), worth=worth,
         need=np.array([1, *(o.needs or [1] * kinds), 1], np.int64), reach=o.reach, most_level=o.most_level,

@@ -98,7 +98,7 @@ class Candy(World):
     def allocate(self, n: int) -> state.State:
         return state.allocate(self.config, n)
 
-    def constants(self) -> state.Constants:
+    def constants(self) -> state.CandyConstants:
         return state.constants(self.config)
 
     @rule

@@ -20,7 +20,7 @@ SHOWS = ("codes", "rgb", "coordinates")
 SHAPINGS = ("none", "manhattan", "distance")
 
 
-class Constants(NamedTuple):
+class MazeConstants(NamedTuple):
     plain: bool  # the plain game
     mine: bool  # the plain game on a fresh board each episode
     window: int  # the plain game's; 0 otherwise, and so are span and rim
@@ -71,7 +71,7 @@ class Constants(NamedTuple):
 
 
 @functools.lru_cache(maxsize=64)
-def constants(o: Any, grow: Grow) -> Constants:
+def constants(o: Any, grow: Grow) -> MazeConstants:
     height, width, pad = o.shape
     stride = width + 2 * pad
     boards, cells, plain, actions = shared_boards(o, grow), o.cells, o.plain, o.num_actions
@@ -111,7 +111,7 @@ def constants(o: Any, grow: Grow) -> Constants:
             [distances(b, np.flatnonzero(b == GOAL) if o.show_goal else np.array([g]), stride, o.moves)
              for b, g in zip(boards.tiles, boards.goal, strict=True)]
         )  # fmt: skip
-    return Constants(
+    return MazeConstants(
         plain=plain, mine=bool(plain and o.is_fresh), window=o.view if plain else 0, span=stride if plain else 0,
         rim=pad if plain else 0, own=o.own_boards, shared=len(boards.tiles), side=o.view, stride=stride, pad=pad, height=height,
         width=width, kind=GENERATORS.index(o.layout) if o.is_fresh else -1, rooms=o.rooms, loops=float(o.loops),

@@ -12,12 +12,12 @@ from ...solvers.search import best_search
 from ...world import Model
 from .boards import Grow
 from .config import MODEL_STATES
-from .constants import Constants, constants
+from .constants import MazeConstants, constants
 from .moves import COLUMN, ENTER, ROW, Sets, intended, manhattan, slide
 from .tiles import DOOR, FLOOR, GOAL, HOLE, KEY, WALL
 
 
-def model_of(o: Any, c: Constants, board: Array, s: Any, i: int) -> Model | None:
+def model_of(o: Any, c: MazeConstants, board: Array, s: Any, i: int) -> Model | None:
     """Model of environment `i`'s episode with options `o` and constants `c`; `board`: its flat board, uint8 (P,), rim and spare
     bytes included.
 
@@ -87,7 +87,7 @@ def model_of(o: Any, c: Constants, board: Array, s: Any, i: int) -> Model | None
     return Model(next_state, probability, reward, terminated, int(start), fields, legal)
 
 
-def _legal(o: Any, c: Constants, sets: Sets, at: int, cells: Array, heading: int) -> Array:
+def _legal(o: Any, c: MazeConstants, sets: Sets, at: int, cells: Array, heading: int) -> Array:
     """What `Maze.legal` says in cells (S,) of board `at`, bool (S, actions)."""
     tiles, held = sets.boards[at], sets.keys[at]
     legal = np.ones((len(cells), o.num_actions), np.bool_)
@@ -99,7 +99,7 @@ def _legal(o: Any, c: Constants, sets: Sets, at: int, cells: Array, heading: int
     return legal
 
 
-def _land(o: Any, s: Any, i: int, c: Constants, sets: Sets, at: int, cells: Array, d: Array) -> tuple[Array, ...]:
+def _land(o: Any, s: Any, i: int, c: MazeConstants, sets: Sets, at: int, cells: Array, d: Array) -> tuple[Array, ...]:
     """Where moves in directions `d` (S,), -1 to stay, end: cells, numbers in `sets`, rewards and ends, (S,) each."""
     tiles, held = sets.boards[at], sets.keys[at]
     cell = slide(tiles, held, c.stride, c.partner, cells, d, o.moves == "fall")

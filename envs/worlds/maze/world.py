@@ -19,7 +19,7 @@ from ...world import Entity, Model, Scene, World, Yardstick, outside, rule
 from . import exact
 from .boards import Boards, shared_boards
 from .config import PRESETS, MazeConfig
-from .constants import SHOWS, Constants, constants
+from .constants import SHOWS, MazeConstants, constants
 from .generators import generate, scratch_size
 from .moves import COLUMN, DOWN_LEFT, EIGHT, ENTER, FALL, ROW, STRAIGHT, TURN
 from .tiles import (  # fmt: skip
@@ -128,7 +128,7 @@ class Maze(World):
             np.full((n, area), WALL if self.config.own_boards else 0, np.uint8), np.zeros((n, spare), np.int32), *large, *small
         )
 
-    def constants(self) -> Constants:
+    def constants(self) -> MazeConstants:
         return constants(self.config, grow)
 
     # --- rules

@@ -140,8 +140,8 @@ def test_a_recurrent_kernel_has_the_masked_gradient_of_torch() -> None:
     fused = FusedRecurrent(GRUSpec(4, 8, "categorical", (ACTIONS,), reads_action=True))
     fused.initialise(1, 2)
     belief = Recurrent(Recurrent.Config(hidden=8), 4, ACTIONS, 1)
-    eager = TorchRecurrent(belief, ACTIONS, False, seed=2, reads_action=True)
-    eager.parameters.flat[:] = fused.parameters.flat
+    torch_learner = TorchRecurrent(belief, ACTIONS, False, seed=2, reads_action=True)
+    torch_learner.parameters.flat[:] = fused.parameters.flat
     mask = random_masks(rng, steps, streams)
     obs = rng.normal(size=(steps, streams, 4)).astype(np.float32)
     action = np.array([[rng.choice(np.flatnonzero(m)) for m in row] for row in mask])
@@ -149,14 +149,16 @@ def test_a_recurrent_kernel_has_the_masked_gradient_of_torch() -> None:
     first[0] = False
     facts = [rng.normal(size=(steps, streams)).astype(np.float32) for _ in range(4)]
     facts[0] = -np.abs(facts[0])
-    one, other = (x.batch(obs, action, first, x.initial(streams), *facts, mask=mask) for x in (fused, eager))
+    one, other = (x.batch(obs, action, first, x.initial(streams), *facts, mask=mask) for x in (fused, torch_learner))
     fused.gradient(one, np.arange(streams), COEFS)
-    eager.gradient(other, torch.arange(streams), torch.from_numpy(facts[1]), COEFS)
-    np.testing.assert_allclose(fused.parameters.grad, eager.parameters.grad, atol=2e-6, rtol=1e-3)
+    torch_learner.gradient(other, torch.arange(streams), torch.from_numpy(facts[1]), COEFS)
+    np.testing.assert_allclose(fused.parameters.grad, torch_learner.parameters.grad, atol=2e-6, rtol=1e-3)
     acted, _ = fused.act(obs[0], fused.initial(streams), 3, mask=mask[0])
     assert np.take_along_axis(mask[0], acted.action[:, None], 1).all()
     best, _ = fused.act(obs[0], fused.initial(streams), 3, greedy=True, mask=mask[0])
-    assert (best.action == eager.act(obs[0], eager.initial(streams), 0, greedy=True, mask=mask[0])[0].action).all()
+    assert (
+        best.action == torch_learner.act(obs[0], torch_learner.initial(streams), 0, greedy=True, mask=mask[0])[0].action
+    ).all()
 
 
 @pytest.mark.parametrize("double", [False, True])

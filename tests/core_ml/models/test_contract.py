@@ -129,14 +129,14 @@ def test_shapes(name: str, observation: Observation) -> None:
     with torch.no_grad():
         one, after = model.observe(obs[:, 0], action[:, 0], is_first[:, 0], start)
         all_, last = model.sequence(obs, action, is_first, start)
-        dreamt, outcome = model.step(last, action[:, 0], chance(0))
+        imagined, outcome = model.step(last, action[:, 0], chance(0))
     assert one.shape == (B, model.size) and all_.shape == (B, T, model.size) and one.dtype == all_.dtype == torch.float32
     assert torch.equal(model.features(last), all_[:, -1])
-    for state in (after, last, dreamt):
+    for state in (after, last, imagined):
         assert {part: (tuple(t.shape), t.dtype) for part, t in state.items()} == kinds
     assert outcome.reward.shape == outcome.continue_.shape == (B,)
     assert ((outcome.continue_ > 0) & (outcome.continue_ < 1)).all()
-    seen = model.decode(model.features(dreamt))
+    seen = model.decode(model.features(imagined))
     assert seen.shape == obs[:, 0].shape and seen.dtype == obs.dtype
     metrics, states = model.learn(found, torch.Generator().manual_seed(0))
     assert all(np.isfinite(value) for value in metrics.values()) and "loss" in metrics
@@ -223,14 +223,14 @@ def test_a_row_alone_is_that_row_of_a_batch(name: str) -> None:
     state = used(model)
     with torch.no_grad():
         whole, end = model.sequence(obs, action, is_first, state)
-        dreamt, outcome = model.step(end, action[:, 0])
+        imagined, outcome = model.step(end, action[:, 0])
         for i in range(B):
             row = slice(i, i + 1)
             alone, after = model.sequence(obs[row], action[row], is_first[row], rows(state, i))
             torch.testing.assert_close(whole[row], alone, rtol=0, atol=1e-5)
             same(rows(end, i), after, 1e-5)
             later, mine = model.step(rows(end, i), action[row, 0])
-            same(rows(dreamt, i), later, 1e-5)
+            same(rows(imagined, i), later, 1e-5)
             torch.testing.assert_close(mine.reward, outcome.reward[row], rtol=0, atol=1e-5)
             torch.testing.assert_close(mine.continue_, outcome.continue_[row], rtol=0, atol=1e-5)
 
@@ -384,8 +384,8 @@ def test_chance_is_dreamt_as_often_as_it_happens(name: str) -> None:
         seen, first_, none = torch.from_numpy(obs)[:1, 0], torch.ones(1, dtype=torch.bool), torch.zeros(1, K)
         _, state = model.observe(seen, none, first_, model.initial(1))
         many = {part: t.expand(4000, *t.shape[1:]) for part, t in state.items()}
-        dreamt, _ = model.step(many, torch.eye(K)[[0]].expand(4000, K), torch.Generator().manual_seed(0))
-        place = model.decode(model.features(dreamt))[:, 0, 0]
+        imagined, _ = model.step(many, torch.eye(K)[[0]].expand(4000, K), torch.Generator().manual_seed(0))
+        place = model.decode(model.features(imagined))[:, 0, 0]
     assert ((place == 1) | (place == 2)).float().mean() > 0.97
     assert abs((place == 1).float().mean() - 0.3) < 0.08
 

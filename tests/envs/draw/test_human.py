@@ -232,7 +232,7 @@ def test_every_world_can_be_played() -> None:
     for id in [*registry.worlds(), "point-maze"]:
         env, seen = make(id, num_envs=1), []
         keys = iter([b"a", b"w", b"3", b"x", b" ", b"1", b"\n", b"d", b"q", b"w"])
-        play._game(env, play.Screen(lambda note, keys, seen=seen: seen.append((note, keys)), keys), 0)
+        play._game(env, play.Terminal(lambda note, keys, seen=seen: seen.append((note, keys)), keys), 0)
         assert len(seen) >= 2 and all("q quits" in legend for _, legend in seen), id
         assert list(keys) == [b"w"], id
         env.close()

@@ -1,4 +1,4 @@
-"""Foreign environments against plain Gymnasium loops, exact resume by replay, and what is refused."""
+"""External environments against plain Gymnasium loops, exact resume by replay, and what is refused."""
 
 from __future__ import annotations
 

@@ -115,7 +115,7 @@ def test_an_exception_names_the_copy_the_step_and_the_line(workers: int, capfd: 
     )
     assert re.fullmatch(want, error.line), error.line
     assert 'raise KeyError("no\\ndoor")' in error.trace and "in step\n    self.strike()" in error.trace
-    assert "foreign.py" not in error.trace and str(error) == f"{error.line}\n{error.trace}"
+    assert "loop.py" not in error.trace and str(error) == f"{error.line}\n{error.trace}"
     out, err = capfd.readouterr()
     assert ("printed by the environment" in out) == (not workers)  # a worker's prints would spoil `--json`
     assert ("printed by the environment" in err) == bool(workers)
@@ -144,7 +144,7 @@ def test_what_takes_a_process_down_is_named(id: str, timeout: float, message: st
     began = time.monotonic()
     error = fails(ExternalBatch(f"strange:{id}-v0", num_envs=4, workers=2, timeout=timeout))
     assert re.search(message, error.line), error.line
-    assert trace in error.trace and (trace or not error.trace) and "foreign.py" not in error.trace
+    assert trace in error.trace and (trace or not error.trace) and "loop.py" not in error.trace
     assert time.monotonic() - began < 25  # the one that hangs would take 30
 
 

@@ -14,7 +14,7 @@ from pydantic import Field
 from ...store.arrays import Array, check_arrays
 from ...store.random_state import generator_state, set_generator_state
 from ..masks import only_legal
-from ..protocol import AgentConfig, Spaces
+from ..protocol import AgentConfig, Rollout, Spaces
 
 if TYPE_CHECKING:
     from ...envs.worlds.bandit import Bandit
@@ -24,6 +24,14 @@ class BanditConfig(AgentConfig):
     """Every bandit agent learns while it acts; `learn` gets what it did, to look at."""
 
     num_steps: int = Field(100, ge=1, le=100_000, description="pulls per environment between two rows of metrics")
+
+
+class LinearConfig(BanditConfig):
+    """Options of agents whose reward is a linear function of a context."""
+
+    prior_sd: float = Field(0.5, gt=0, le=1e6, description="standard deviation of a weight, before anything is seen")
+    noise: float | None = Field(None, gt=0, le=1e6, description="sd of a reward; null: as the world says, or 0.5")
+    intercept: bool = Field(True, description="a weight that does not depend on the context")
 
 
 def bandit_of(
@@ -188,6 +196,11 @@ def remember(carry: dict[str, Array], x: Array, action: Array) -> None:
 
 def generator(seed: int) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(seed))
+
+
+def learn_nothing(self: Any, batch: Rollout, progress: float) -> dict[str, float]:
+    """`learn` of agents that learn within an episode alone."""
+    return {}
 
 
 def state_of(agent: Any) -> dict[str, Array]:
