@@ -178,7 +178,7 @@ def require_same(a: Trace, b: Trace, what: str, way_out: str) -> None:
     for name, x, y in zip(Trace._fields, a, b, strict=True):
         if x.tobytes() != y.tobytes():
             places = np.argwhere(x != y)
-            where = f"copy {places[0][1]}, step {places[0][0]}" if len(places) else "a sign of zero or a NaN"
+            where = f"environment {places[0][1]}, step {places[0][0]}" if len(places) else "a sign of zero or a NaN"
             raise Fault(f"{what}: {name} differs at {where}: {way_out}")
 
 
@@ -206,7 +206,7 @@ def check_spaces(make: Make) -> str:
     if obs.shape != want:
         raise Fault(f"observations have shape {obs.shape}, the space says {want}: (copies, agents, ...)")
     if obs.dtype != space.dtype:
-        raise Fault(f"observation at copy 0 is {obs.dtype}, space says {space.dtype}: cast in observe()")
+        raise Fault(f"observation at environment 0 is {obs.dtype}, space says {space.dtype}: cast in observe()")
     return f"observation {space.dtype} {space.shape}, action {action}, agents {env.num_agents}"
 
 
@@ -222,7 +222,7 @@ def check_observations(make: Make) -> str:
         if wrong.any():
             at = tuple(int(k) for k in np.argwhere(wrong)[0])
             low, high = space.low[at[3:]], space.high[at[3:]]
-            place = f"copy {at[1]}, step {at[0]}" if name == "observation" else f"end of episode {at[1]}"
+            place = f"environment {at[1]}, step {at[0]}" if name == "observation" else f"end of episode {at[1]}"
             raise Fault(
                 f"{name} at {place}, agent {at[2]} has {obs[at]} at {list(at[3:])}, "
                 f"space says {low} to {high}: {_way_out(env, 'correct observe() or the space', 'clip it or correct the space')}"
@@ -239,10 +239,10 @@ def check_rewards_and_flags(make: Make) -> str:
             raise Fault(f"{name} is {array.dtype}{array.shape}: core.Step names dtype and shape")
     if not np.isfinite(t.reward).all():
         at = np.argwhere(~np.isfinite(t.reward))[0]
-        raise Fault(f"reward at copy {at[1]}, step {at[0]} is {t.reward[tuple(at)]}: rewards are finite")
+        raise Fault(f"reward at environment {at[1]}, step {at[0]} is {t.reward[tuple(at)]}: rewards are finite")
     if (t.terminated & t.truncated).any():
         copy = np.argwhere(t.terminated & t.truncated)[0][1]
-        raise Fault(f"copy {copy} is terminated and truncated at once: terminated wins")
+        raise Fault(f"environment {copy} is terminated and truncated at once: terminated wins")
     return f"rewards {t.reward.min():g} to {t.reward.max():g}, no step both terminated and truncated"
 
 
@@ -256,7 +256,7 @@ def check_statistics(make: Make) -> str:
             if t.terminated[k, i] or t.truncated[k, i]:
                 if (total != t.ended_return[k, i]).any() or length != t.ended_length[k, i]:
                     seen = f"{t.ended_return[k, i].tolist()} in {t.ended_length[k, i]} steps"
-                    raise Fault(f"copy {i}: episode gave {total.tolist()} in {length} steps, episodes() says {seen}")
+                    raise Fault(f"environment {i}: episode gave {total.tolist()} in {length} steps, episodes() says {seen}")
                 total, length = np.zeros(env.num_agents), 0
     return f"returns and lengths of {int((t.terminated | t.truncated).sum())} episodes add up"
 
@@ -280,7 +280,7 @@ def check_alone(make: Make) -> str:
         alone = play(one, actions[:, i : i + 1], seeds[i : i + 1])
         ours = "a rule may touch only index i of State, and nothing of c"
         hint = _way_out(many, ours, "keep everything in self, nothing in the class or the module")
-        require_same(_part(together, slice(i, i + 1)), alone, f"copy {i} of 64 against the same copy alone", hint)
+        require_same(_part(together, slice(i, i + 1)), alone, f"environment {i} of 64 against the same environment alone", hint)
     return "copies 0, 17 and 63 of 64 play as they do alone"
 
 
@@ -372,7 +372,7 @@ def check_time_limit(world: World) -> str:
         want = (elapsed == limit) & ~t.terminated[k] & (limit > 0)
         if (t.truncated[k] != want).any():
             i = int((t.truncated[k] != want).argmax())
-            raise Fault(f"copy {i}: truncated is {t.truncated[k, i]} at step {elapsed[i]}, time_limit is {limit}")
+            raise Fault(f"environment {i}: truncated is {t.truncated[k, i]} at step {elapsed[i]}, time_limit is {limit}")
         elapsed[t.terminated[k] | t.truncated[k]] = 0
     if limit and not t.truncated.any():
         return f"no random episode lasted {limit} steps, so none was cut"
