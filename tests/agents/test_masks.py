@@ -58,9 +58,9 @@ class Sleeping(Bandit):
             out[a] = (a + s.pulls[i]) % 3 != 0
 
 
-def sleeping(n: int, context: bool) -> Engine:
+def sleeping(n: int, id: str = "bandit") -> Engine:
     options: dict[str, Any] = {"arms": 5, "pulls": 40}
-    world = make_world("bandit-contextual" if context else "bandit", options)
+    world = make_world(id, options)
     return Engine(Sleeping(world.config), n, seed=1, id="sleeping")
 
 
@@ -103,14 +103,15 @@ def test_no_illegal_action_in_a_million_steps(name: str) -> None:
 
 @pytest.mark.parametrize("name", [*BANDITS, *CONTEXTUAL])
 def test_bandit_agents_pull_arms_that_are_awake(name: str) -> None:
-    env = sleeping(256, name in CONTEXTUAL)
+    kinds = dict.fromkeys(CONTEXTUAL, "bandit-contextual") | {"gp-ucb": "bandit-line"}
+    env = sleeping(256, kinds.get(name, "bandit"))
     agent = make_agent(name, {}, env, 0)
     illegal, total = legal_share(agent, env, 4, 40)
     assert illegal == 0 and total == 4 * 40 * 256
 
 
 def test_exp3_weighs_by_the_probability_among_legal_arms() -> None:
-    env = sleeping(4, False)
+    env = sleeping(4)
     agent = make_agent("exp3", {}, env, 0)
     _, carry, _ = agent.act(env.obs, agent.initial(4), "sample", env.action_mask())
     mask = env.action_mask()
@@ -125,6 +126,7 @@ def test_agents_that_cannot_use_masks_are_refused_in_one_line() -> None:
     for name in refused:
         with pytest.raises(ValueError, match=f"agent {name}: it cannot use the action masks of maze: take ppo, dqn"):
             make_agent(name, {}, env, 0)
+    env = make("maze", MAZE | {"fresh": False, "observe": "coordinates"}, num_envs=2)
     with pytest.raises(ValueError, match="agent guarded: its policy, value-iteration, cannot use"):
         make_agent("guarded", {"policy": "value-iteration", "fallback": "random"}, env, 0)
 

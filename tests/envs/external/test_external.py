@@ -424,7 +424,7 @@ BROKEN = [
     ("Outside-v0", {}, "raw observation", r"is 21.0 at \[1\], not in Box"),
     ("NotANumber-v0", {}, "rewards and flags", r"reward at environment \d+, step 2 is nan"),
     ("RewardArray-v0", {}, "raw observation", r"reward at step 1 is float64 \(2,\): give one number"),
-    ("Luck-v0", {}, "seeds", "reward differs at copy .*draw random numbers from self.np_random"),
+    ("Luck-v0", {}, "seeds", "reward differs at environment .*draw random numbers from self.np_random"),
     ("Luck-v0", {}, "state", "not deterministic: .* let everything follow from reset"),
     ("Raises-v0", {}, "observations", r"environment \d+ failed in step 2 of episode \d: KeyError: .no.ndoor. \(strange.py"),
     ("Raises-v0", {}, "raw observation", "KeyError"),
