@@ -8,7 +8,21 @@ from typing import Annotated
 
 import typer
 
-from .common import Json, Refused, RunsFolder, check_agent, check_env, check_out, emit, figure, only_json, split_words, table
+from .common import (
+    Json,
+    NoLive,
+    PageOrPicture,
+    Refused,
+    RunsFolder,
+    check_agent,
+    check_env,
+    check_out,
+    emit,
+    figure,
+    only_json,
+    split_words,
+    table,
+)
 from .compare import ends, seeds_of, share, value
 
 
@@ -30,10 +44,10 @@ def ablate(
     steps: Annotated[str | None, typer.Option("--steps", metavar="N", help="Environment steps of each seed.")] = None,
     seeds: Annotated[int, typer.Option("--seeds", metavar="K", min=1, max=10_000, help="Seeds of each arm.")] = 5,
     name: Annotated[str | None, typer.Option("--name", help="Name of the folder; default: ablate-PRESET-SLOT.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="A page or a picture: FILE.html, FILE.png.")] = None,
+    out: PageOrPicture = None,
     directory: RunsFolder = Path("runs"),
     json: Json = False,
-    no_live: Annotated[bool, typer.Option("--no-live", help="No live view.")] = False,
+    no_live: NoLive = False,
 ) -> None:
     """Train an agent with a part, with it untrained and without it, over seeds; go on where it was stopped."""
     from ..configs.loader import parse_value, presets, resolve

@@ -7,12 +7,11 @@ from typing import Annotated
 
 import typer
 
-from . import complete
-from .common import Json, RunsFolder, emit, find_run, only_json
+from .common import Json, RunName, RunsFolder, emit, find_run, only_json
 
 
 def export(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Name under --dir, or a path.", autocompletion=complete.runs)],
+    run: RunName,
     to: Annotated[str, typer.Option("--to", metavar="FORMAT", help="onnx, or torch-export.")] = "onnx",
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="Default: policy.onnx or policy.pt2 in the run folder.")

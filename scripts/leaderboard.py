@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .common import Json, Refused, RunsFolder, check_env, check_out, emit, figure, only_json, table
+from .common import Json, NoLive, PageOrPicture, Refused, RunsFolder, check_env, check_out, emit, figure, only_json, table
 from .compare import ends, seeds_of, share, value
 
 
@@ -26,10 +26,10 @@ def leaderboard(
     seeds: Annotated[int, typer.Option("--seeds", metavar="K", min=1, max=10_000, help="Seeds of each agent.")] = 5,
     seed: Annotated[int, typer.Option("--seed", min=0, max=2**62, help="The first of them.")] = 0,
     name: Annotated[str | None, typer.Option("--name", help="Name of the folder; default: leaderboard-WORLD.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="A page or a picture: FILE.html, FILE.png.")] = None,
+    out: PageOrPicture = None,
     directory: RunsFolder = Path("runs"),
     json: Json = False,
-    no_live: Annotated[bool, typer.Option("--no-live", help="No live view.")] = False,
+    no_live: NoLive = False,
 ) -> None:
     """Train agents in one world with the same steps and seeds, evaluate and rank them; go on where it was stopped."""
     from ..agents.registry import agents as registered

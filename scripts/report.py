@@ -3,23 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
-import typer
-
-from . import complete
-from .common import Json, RunsFolder, emit, find_run, only_json
+from .common import Json, RunName, RunsFolder, emit, find_run, only_json
 
 
 def report(
-    run: Annotated[
-        str,
-        typer.Argument(
-            metavar="RUN",
-            help="Name under --dir, or a path.",
-            autocompletion=complete.runs,
-        ),
-    ],
+    run: RunName,
     directory: RunsFolder = Path("runs"),
     json: Json = False,
 ) -> None:

@@ -3,28 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
-import typer
-
-from . import complete
-from .common import Json, RunsFolder, check_agent, check_env, find_run, is_group
+from .common import Json, NoLive, RunName, RunsFolder, check_agent, check_env, find_run, is_group
 from .train import Report, finish, finish_group
 
 
 def resume(
-    run: Annotated[
-        str,
-        typer.Argument(
-            metavar="RUN",
-            help="Name under --dir, or a path.",
-            autocompletion=complete.runs,
-        ),
-    ],
+    run: RunName,
     directory: RunsFolder = Path("runs"),
     json: Json = False,
     report: Report = True,
-    no_live: Annotated[bool, typer.Option("--no-live", help="No live view.")] = False,
+    no_live: NoLive = False,
 ) -> None:
     """Go on with a run, or a group of them, from the newest intact checkpoint, to the same end as if it had never stopped."""
     from ..envs.names import load_plugin_files

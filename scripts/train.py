@@ -10,7 +10,20 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from . import complete
-from .common import Json, Plugins, Refused, RunsFolder, check_agent, check_env, emit, figure, only_json, split_words, table
+from .common import (
+    Json,
+    NoLive,
+    Plugins,
+    Refused,
+    RunsFolder,
+    check_agent,
+    check_env,
+    emit,
+    figure,
+    only_json,
+    split_words,
+    table,
+)
 
 Report = Annotated[bool, typer.Option("--report/--no-report", help="Then evaluate, draw an episode and write report.html.")]
 
@@ -52,7 +65,7 @@ def train(
     plugin: Plugins = None,
     track: Annotated[list[str] | None, typer.Option("--track", help="wandb or tensorboard, beside the files.")] = None,
     json: Json = False,
-    no_live: Annotated[bool, typer.Option("--no-live", help="No live view.")] = False,
+    no_live: NoLive = False,
     report: Report = True,
     seeds: Annotated[
         int | None,

@@ -31,9 +31,7 @@ class LinUCB:
         self.noise = config.noise or shared.noise_of(self.world)
         self.num_steps, self.rng = config.num_steps, shared.generator(seed)
 
-    def initial(self, n: int) -> dict[str, Array]:
-        o = self.config
-        return shared.linear_prior(n, self.world, self.world.config.features + o.intercept, o.prior_sd)
+    initial = shared.linear_initial
 
     def act(self, obs: Array, carry: Any, mode: Mode, mask: Array | None = None) -> tuple[Array, Carry, dict[str, Array]]:
         from ...core_ml.maths.bayes_linear import Posterior, predict

@@ -198,6 +198,12 @@ def generator(seed: int) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(seed))
 
 
+def linear_initial(self: Any, n: int) -> dict[str, Array]:
+    """`initial` of agents with a linear model of a context: the prior, in each of n environments."""
+    o = self.config
+    return linear_prior(n, self.world, self.world.config.features + o.intercept, o.prior_sd)
+
+
 def learn_nothing(self: Any, batch: Rollout, progress: float) -> dict[str, float]:
     """`learn` of agents that learn within an episode alone."""
     return {}

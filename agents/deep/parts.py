@@ -214,3 +214,8 @@ def scheduled(schedule: str, progress: float) -> float:
     if schedule == "linear":
         return max(1 - progress, 0.0)
     return 0.5 * (1 + math.cos(math.pi * min(progress, 1.0))) if schedule == "cosine" else 1.0
+
+
+def configured_steps(self: Any) -> int:
+    """Steps to collect before each `learn`: the option `num_steps`."""
+    return int(self.config.num_steps)

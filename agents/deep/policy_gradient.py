@@ -13,7 +13,7 @@ from ..protocol import Carry, Mode, PartRow, Rollout, RolloutBuffer, Spaces
 from ..registry import agent
 from ..slots.rewards import Bonuses, Rewards
 from .actor import Actor
-from .parts import ActorConfig, Parts, check_finite, load_into, metrics_of, scheduled, state_of
+from .parts import ActorConfig, Parts, check_finite, configured_steps, load_into, metrics_of, scheduled, state_of
 from .ppo import act, run_epoch
 
 if TYPE_CHECKING:
@@ -93,9 +93,7 @@ class PolicyGradient:
         self.episodes = WholeEpisodes(config.buffer_size, a, kinds) if config.advantage in WHOLE else None
         self.baseline = RunningMean(config.baseline_steps, config.baseline_decay) if config.advantage == "baseline" else None
 
-    @property
-    def num_steps(self) -> int:
-        return int(self.config.num_steps)
+    num_steps = property(configured_steps)
 
     @property
     def encoding(self) -> Encoding | None:

@@ -26,7 +26,7 @@ from ..registry import agent
 from ..slots.rewards import Bonuses, Rewards
 from ..slots.spec import BeliefSlot
 from .actor import Actor
-from .parts import ActorConfig, check_finite, metrics_of, scheduled
+from .parts import ActorConfig, check_finite, configured_steps, metrics_of, scheduled
 from .recurrent_actor import RecurrentActor
 
 if TYPE_CHECKING:
@@ -79,9 +79,7 @@ class PPO:
 
     # 1. Rollout: a collector calls `act` num_steps times, steps the environments, and hands all of it to `learn`.
 
-    @property
-    def num_steps(self) -> int:
-        return int(self.config.num_steps)
+    num_steps = property(configured_steps)
 
     @property
     def encoding(self) -> Encoding | None:

@@ -12,6 +12,7 @@ highest evidence that it came to (`evidence.py`): calibrate on these, and the pr
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -76,3 +77,17 @@ class Conformal:
     def load_state_dict(self, state: dict[str, Array]) -> None:
         check_arrays({k: v[:0] if v.ndim else v for k, v in state.items()}, {"scores": np.zeros(0)}, "conformal threshold")
         self.calibrate(state["scores"])
+
+
+# ---- methods of detectors with a `threshold`: a class takes them by name ----
+
+
+def calibrate_threshold(self: Any, scores: Array) -> float:
+    """See `Detector.calibrate`."""
+    return float(self.threshold.calibrate(scores))
+
+
+def flag_by_threshold(self: Any, scores: Array) -> Array:
+    """See `Detector.flag`."""
+    flags: Array = self.threshold.flag(scores)
+    return flags

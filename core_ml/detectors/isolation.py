@@ -12,7 +12,7 @@ from torch import Tensor
 from ...store.arrays import Array
 from ..component import component
 from ..observations import Observation
-from .conformal import Conformal
+from .conformal import Conformal, calibrate_threshold, flag_by_threshold
 from .protocol import DetectorConfig, ObservedSteps, with_threshold, without_threshold
 
 LEAF = -1  # in `feature`
@@ -101,11 +101,7 @@ class Isolation:
         rows: Array = self.observation.rows(obs, self.one_hot).numpy()
         return rows
 
-    def calibrate(self, scores: Array) -> float:
-        return self.threshold.calibrate(scores)
-
-    def flag(self, scores: Array) -> Array:
-        return self.threshold.flag(scores)
+    calibrate, flag = calibrate_threshold, flag_by_threshold
 
     def _own(self) -> dict[str, Array]:
         return {

@@ -12,7 +12,7 @@ from ...store.arrays import Array
 from ..component import component
 from ..observations import Observation
 from ..optim.parallel import one_thread_each
-from .conformal import Conformal
+from .conformal import Conformal, calibrate_threshold, flag_by_threshold
 from .mahalanobis import MOST, merge, shrunk
 from .protocol import DetectorConfig, ObservedSteps, with_threshold, without_threshold
 
@@ -81,11 +81,7 @@ class LinearSurprise:
         self.whiten = torch.from_numpy(factor / deviation[None, k:])
         self.unexplained = float(np.trace(left)) / len(left) if self.count else math.nan
 
-    def calibrate(self, scores: Array) -> float:
-        return self.threshold.calibrate(scores)
-
-    def flag(self, scores: Array) -> Array:
-        return self.threshold.flag(scores)
+    calibrate, flag = calibrate_threshold, flag_by_threshold
 
     def _own(self) -> dict[str, Array]:
         return {"count": self.count, "mean": self.mean, "scatter": self.scatter}

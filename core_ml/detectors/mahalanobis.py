@@ -14,7 +14,7 @@ from ...store.arrays import Array
 from ..component import component
 from ..observations import Observation
 from ..optim.parallel import one_thread_each
-from .conformal import Conformal
+from .conformal import Conformal, calibrate_threshold, flag_by_threshold
 from .protocol import DetectorConfig, ObservedSteps, with_threshold, without_threshold
 
 MOST = 4096  # numbers in an observation: the covariance has their square
@@ -56,11 +56,7 @@ class Mahalanobis:
         found: Array = (off @ self.whiten.T).norm(dim=1).numpy()
         return found
 
-    def calibrate(self, scores: Array) -> float:
-        return self.threshold.calibrate(scores)
-
-    def flag(self, scores: Array) -> Array:
-        return self.threshold.flag(scores)
+    calibrate, flag = calibrate_threshold, flag_by_threshold
 
     def _numbers(self, obs: Tensor) -> Tensor:
         """(B, p) float64."""

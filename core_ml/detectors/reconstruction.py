@@ -16,7 +16,7 @@ from ..encoders.classical import Classical
 from ..encoders.vae import VAE
 from ..encoders.vq_vae import VQVAE
 from ..observations import Observation
-from .conformal import Conformal
+from .conformal import Conformal, calibrate_threshold, flag_by_threshold
 from .protocol import DetectorConfig, ObservedSteps, with_threshold, without_threshold
 
 ENCODERS: dict[str, Any] = {"autoencoder": Autoencoder, "vae": VAE, "vq-vae": VQVAE, "classical": Classical}
@@ -76,11 +76,7 @@ class Reconstruction:
         back = self.encoder.estimator.inverse_transform(code.numpy().astype(np.float64))
         return torch.from_numpy(np.square(rows - back).sum(1))
 
-    def calibrate(self, scores: Array) -> float:
-        return self.threshold.calibrate(scores)
-
-    def flag(self, scores: Array) -> Array:
-        return self.threshold.flag(scores)
+    calibrate, flag = calibrate_threshold, flag_by_threshold
 
     def state_dict(self) -> dict[str, Array]:
         return with_threshold(self.encoder.state_dict(), self.threshold)

@@ -11,7 +11,7 @@ from ...native.splitmix64 import GOLDEN, MIX_1
 from ...store.arrays import Array
 from ..component import component
 from ..observations import Observation
-from .conformal import Conformal
+from .conformal import Conformal, calibrate_threshold, flag_by_threshold
 from .protocol import DetectorConfig, ObservedSteps, with_threshold, without_threshold
 
 
@@ -61,11 +61,7 @@ class Surprise:
         pair = hashed(seen.before, hashed(seen.action, begin))
         return pair, hashed(seen.obs, pair), hashed(seen.obs, begin)
 
-    def calibrate(self, scores: Array) -> float:
-        return self.threshold.calibrate(scores)
-
-    def flag(self, scores: Array) -> Array:
-        return self.threshold.flag(scores)
+    calibrate, flag = calibrate_threshold, flag_by_threshold
 
     def _own(self) -> dict[str, Array]:
         return {

@@ -8,10 +8,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ...store.arrays import Array, check_arrays
 from ..component import component
 from ..observations import Observation
-from .autoencoding import AutoencoderConfig, AutoencoderModule
+from .autoencoding import AutoencoderConfig, AutoencoderModule, load_module_state, module_parameters, module_state
 
 
 @component("encoder", "autoencoder")
@@ -50,16 +49,8 @@ class Autoencoder:
         loss = -autoencoder.log_prob(code, obs).mean()
         return {"loss": loss.item(), "grad_norm": autoencoder.step(loss)}
 
-    @property
-    def num_parameters(self) -> int:
-        return self.autoencoder.parameters.flat.size
-
-    def state_dict(self) -> dict[str, Array]:
-        return self.autoencoder.state()
-
-    def load_state_dict(self, state: dict[str, Array]) -> None:
-        check_arrays(state, self.state_dict(), "encoder autoencoder")
-        self.autoencoder.load(state)
+    num_parameters = property(module_parameters)
+    state_dict, load_state_dict = module_state, load_module_state
 
 
 def blank(obs: Tensor, observation: Observation, share: Tensor, generator: torch.Generator) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from ...store.arrays import Array
+from ...store.arrays import Array, check_arrays
 from ..component import ComponentConfig
 from ..distributions import Gaussian
 from ..maths.normalise import RunningNormaliser
@@ -214,3 +214,23 @@ def networks(config: AutoencoderConfig, observation: Observation, code: int, fea
         nn.Flatten(),
     )  # fmt: skip
     return nn.ModuleDict({"encoder": encoder, "decoder": decoder})
+
+
+# ---- methods of encoders whose one trained part is `autoencoder`: a class takes them by name ----
+
+
+def module_parameters(self: Any) -> int:
+    """Numbers that are trained."""
+    return int(self.autoencoder.parameters.flat.size)
+
+
+def module_state(self: Any) -> dict[str, Array]:
+    """The state of the autoencoder."""
+    state: dict[str, Array] = self.autoencoder.state()
+    return state
+
+
+def load_module_state(self: Any, state: dict[str, Array]) -> None:
+    """Put back what `module_state` gave. Raises ValueError where it is another configuration's."""
+    check_arrays(state, self.state_dict(), f"encoder {type(self).__name__.lower()}")
+    self.autoencoder.load(state)

@@ -9,11 +9,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ...store.arrays import Array, check_arrays
 from ..component import component
 from ..distributions import Gaussian
 from ..observations import Observation
-from .autoencoding import AutoencoderConfig, AutoencoderModule
+from .autoencoding import AutoencoderConfig, AutoencoderModule, load_module_state, module_parameters, module_state
 
 
 @component("encoder", "vae")
@@ -76,16 +75,8 @@ class VAE:
             "active": float((per_number > 0.01).sum()), "grad_norm": grad_norm,
         }  # fmt: skip
 
-    @property
-    def num_parameters(self) -> int:
-        return self.autoencoder.parameters.flat.size
-
-    def state_dict(self) -> dict[str, Array]:
-        return self.autoencoder.state()
-
-    def load_state_dict(self, state: dict[str, Array]) -> None:
-        check_arrays(state, self.state_dict(), "encoder vae")
-        self.autoencoder.load(state)
+    num_parameters = property(module_parameters)
+    state_dict, load_state_dict = module_state, load_module_state
 
 
 def kl_to_standard(q: Gaussian) -> Tensor:

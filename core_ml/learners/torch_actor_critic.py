@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import ClassVar, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -115,13 +114,9 @@ class TorchActorCritic:
             return sums
 
         one_thread_each()
-        numbers, sums = batch.numbers.index_select(0, index), np.zeros(5)
+        numbers = batch.numbers.index_select(0, index)
         chunks = zip(index.split(self.chunk), numbers.split(self.chunk), advantage.split(self.chunk), strict=True)
-        self.replicas.zero_grad()
-        for part in self.replicas.each(chunk_gradient, list(chunks)):
-            sums += part.numpy()
-        self.replicas.gather()
-        return sums
+        return self.replicas.summed(chunk_gradient, list(chunks))
 
     def step(self, learning_rate: float, max_grad_norm: float) -> float:
         """A step of Adam down the gradient. Returns its norm before clipping; if that is not finite, nothing changes."""

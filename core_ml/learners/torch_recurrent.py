@@ -247,14 +247,9 @@ class TorchRecurrent:
             return sums
 
         one_thread_each()
-        self.replicas.zero_grad()
         streams = max(1, self.chunk // steps)
-        sums = np.zeros(5)
         chunks = zip(index.split(streams), advantage.split(streams, 1), strict=True)
-        for part in self.replicas.each(chunk_gradient, list(chunks)):
-            sums += part.numpy()
-        self.replicas.gather()
-        return sums
+        return self.replicas.summed(chunk_gradient, list(chunks))
 
     def step(self, learning_rate: float, max_grad_norm: float) -> float:
         """A step of Adam down the gradient. Returns its norm before clipping; if that is not finite, nothing changes."""

@@ -14,9 +14,11 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Generic, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ...store.arrays import Array
 from .adam import FlatAdam
 
 M = TypeVar("M", bound=nn.Module)
@@ -86,6 +88,15 @@ class Replicas(Generic[M]):
         for future in waiting:
             future.result()
         return [r for r in results if r is not None]
+
+    def summed(self, work: Callable[[M, Any], Tensor], items: Sequence[Any]) -> Array:
+        """Sum of what `work` gives for the items, float64 (5,), and of the gradients that it leaves, in the optimiser's."""
+        self.zero_grad()
+        sums = np.zeros(5)
+        for part in self.each(work, items):
+            sums += part.numpy()
+        self.gather()
+        return sums
 
     def gather(self) -> None:
         """Add all workers' gradients into the optimiser's, in the order of the workers."""
