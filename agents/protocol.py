@@ -122,6 +122,13 @@ class ListsDevices(Protocol):
 
 
 @runtime_checkable
+class TakesMasks(Protocol):
+    """A class that says whether its agents use action masks: what the world calls illegal they never do, nor learn of."""
+
+    masks: ClassVar[bool]  # without it: False, and an environment with masks is refused
+
+
+@runtime_checkable
 class ChoosesLeaderboard(Protocol):
     """A class that says whether `gumdrop leaderboard` trains it without being asked for it by name."""
 
@@ -268,14 +275,15 @@ class Exportable(Protocol):
     """An agent whose greedy policy is a network that other programs can run: what `gumdrop export` asks for."""
 
     def policy_module(self) -> Any:
-        """The policy as a torch module with its parameters as they are now (`deep.exported.PolicyModule`): from observations
+        """The policy as a torch module with its parameters as they are now (`deep._exported.PolicyModule`): from observations
         (B, ...) and the parts of its `memory` (B, ...) to a tuple of its `outputs` and the next memory. Raises ValueError, one
         line, where a part of it is no network."""
         ...
 
 
 CAPABILITIES: tuple[type[Any], ...] = (
-    ListsDevices, ChoosesLeaderboard, CollectsNatively, Bootstrapping, OnDevice, Driving, Noted, Parted, Encodes, ModelBased,
+    ListsDevices, TakesMasks, ChoosesLeaderboard,
+    CollectsNatively, Bootstrapping, OnDevice, Driving, Noted, Parted, Encodes, ModelBased,
     Tabular, HasPlan, Exportable,
 )  # fmt: skip
 

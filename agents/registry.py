@@ -13,7 +13,7 @@ import pydantic
 from ..configs.suggest import suggest
 from ..envs.batch import BatchEnv
 from ..envs.names import PluginError, UnknownName, claim, explain, load_plugins
-from .protocol import Agent, AgentConfig, ChoosesLeaderboard, ListsDevices, Spaces
+from .protocol import Agent, AgentConfig, ChoosesLeaderboard, ListsDevices, Spaces, TakesMasks
 
 C = TypeVar("C", bound=type[Any])
 
@@ -42,6 +42,8 @@ def _load() -> tuple[PluginError, ...]:
         if not module.ispkg or module.name in NO_FAMILIES:
             continue
         for member in pkgutil.iter_modules(family.__path__, f"{module.name}."):
+            if member.name.rpartition(".")[2].startswith("_"):  # no algorithm, and it may import what is slow to import
+                continue
             importlib.import_module(f"{member.name}.agent" if member.ispkg else member.name)
     return load_plugins("gumdrop.agents")
 
@@ -59,6 +61,11 @@ def plugin_errors() -> tuple[PluginError, ...]:
 def devices_of(cls: type[Any]) -> tuple[str, ...]:
     """The devices that an algorithm's class can work on."""
     return cls.devices if isinstance(cls, ListsDevices) else ("cpu",)
+
+
+def takes_masks(cls: type[Any]) -> bool:
+    """Whether the algorithm's agents use action masks."""
+    return cls.masks if isinstance(cls, TakesMasks) else False
 
 
 def in_leaderboard(cls: type[Any]) -> bool:
@@ -89,7 +96,7 @@ def make_agent(name: str, options: dict[str, Any], env: BatchEnv, seed: int, thr
         raise ValueError(f"agent {name} cannot work on device {device!r}: take device=cpu")
     elsewhere = {} if device == "cpu" else {"device": device}
     spaces = Spaces.of(env)
-    if spaces.masked and not getattr(cls, "masks", False):
+    if spaces.masked and not takes_masks(cls):
         way_out = "take ppo, dqn or q-learning" + ("" if spaces.world else ", or env.action_mask=false to ignore them")
         raise ValueError(f"agent {name}: it cannot use the action masks of {env.id}: {way_out}")
     made: Agent = cls(config, spaces, seed, threads, **elsewhere)

@@ -456,19 +456,19 @@ def _configured(
     return config, f"{config.env_id}-{what}"
 
 
-def _env_id(env: Any) -> str:
+def _env_id(given: Any) -> str:
     """The id of an environment, given as an id or as a class or function that a module offers under its own name.
 
     A run folder holds the id, and other processes make the environment by it: what they cannot import is refused.
     """
-    if isinstance(env, str):
-        return env
-    module, name = getattr(env, "__module__", None), getattr(env, "__qualname__", None)
-    if not callable(env) or not module or not name:
-        raise ValueError(f"environment {env!r:.60}: give an id, or a class or function that makes one")
+    if isinstance(given, str):
+        return given
+    module, name = getattr(given, "__module__", None), getattr(given, "__qualname__", None)
+    if not callable(given) or not module or not name:
+        raise ValueError(f"environment {given!r:.60}: give an id, or a class or function that makes one")
     import sys
 
-    if module == "__main__" or getattr(sys.modules.get(module), name, None) is not env:
+    if module == "__main__" or getattr(sys.modules.get(module), name, None) is not given:
         way = f"put it into a file such as my_env.py and say env='my_env:{name.rpartition('.')[2]}'"
         raise ValueError(f"environment {name} cannot be imported by the processes that resume or evaluate this run: {way}")
     return f"{module}:{name}"

@@ -8,22 +8,9 @@ from typing import Annotated
 
 import typer
 
-from .common import (
-    Json,
-    NoLive,
-    PageOrPicture,
-    Refused,
-    RunsFolder,
-    check_agent,
-    check_env,
-    check_out,
-    emit,
-    figure,
-    only_json,
-    split_words,
-    table,
-)
+from .common import Json, Refused, RunsFolder, check_agent, check_env, check_out, emit, figure, only_json, split_words, table
 from .compare import ends, seeds_of, share, value
+from .options import NoLive, PageOrPicture
 
 
 def ablate(

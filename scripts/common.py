@@ -14,7 +14,6 @@ from typing import Annotated, Any
 import typer
 
 from ..store.names import CONFIG, GROUP
-from . import complete
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, max=2**63 - 1, help="Seed of everything random.")]
@@ -36,13 +35,6 @@ Plugins = Annotated[  # loaded while the command line is read, before names are 
     ),
 ]  # fmt: skip
 RunsFolder = Annotated[Path, typer.Option("--dir", is_eager=True, help="Folder of all runs.")]
-RunName = Annotated[
-    str, typer.Argument(metavar="RUN", help="Name under --dir, or a path.", autocompletion=complete.runs, show_default=False)
-]
-NoLive = Annotated[bool, typer.Option("--no-live", help="No live view.")]
-PageOrPicture = Annotated[
-    Path | None, typer.Option("--out", metavar="FILE", help="A page or a picture: FILE.html, FILE.png.", show_default=False)
-]
 
 
 class Refused(ValueError):

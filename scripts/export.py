@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from .common import Json, RunName, RunsFolder, emit, find_run, only_json
+from .common import Json, RunsFolder, emit, find_run, only_json
+from .options import RunName
 
 
 def export(

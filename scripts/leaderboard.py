@@ -9,8 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
-from .common import Json, NoLive, PageOrPicture, Refused, RunsFolder, check_env, check_out, emit, figure, only_json, table
+from .common import Json, Refused, RunsFolder, check_env, check_out, emit, figure, only_json, table
 from .compare import ends, seeds_of, share, value
+from .options import NoLive, PageOrPicture
 
 
 def leaderboard(

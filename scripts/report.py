@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .common import Json, RunName, RunsFolder, emit, find_run, only_json
+from .common import Json, RunsFolder, emit, find_run, only_json
+from .options import RunName
 
 
 def report(

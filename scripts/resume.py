@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .common import Json, NoLive, RunName, RunsFolder, check_agent, check_env, find_run, is_group
+from .common import Json, RunsFolder, check_agent, check_env, find_run, is_group
+from .options import NoLive, RunName
 from .train import Report, finish, finish_group
 
 

@@ -10,20 +10,8 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from . import complete
-from .common import (
-    Json,
-    NoLive,
-    Plugins,
-    Refused,
-    RunsFolder,
-    check_agent,
-    check_env,
-    emit,
-    figure,
-    only_json,
-    split_words,
-    table,
-)
+from .common import Json, Plugins, Refused, RunsFolder, check_agent, check_env, emit, figure, only_json, split_words, table
+from .options import NoLive
 
 Report = Annotated[bool, typer.Option("--report/--no-report", help="Then evaluate, draw an episode and write report.html.")]
 

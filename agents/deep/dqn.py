@@ -250,7 +250,7 @@ class DQN:
         self.replay.add(self._rows(batch.obs), action, reward, self._rows(next_obs), terminated, truncated, next_mask)
 
     def policy_module(self) -> Any:
-        from .exported import q_module
+        from ._exported import q_module
 
         return q_module(self)
 

@@ -195,7 +195,7 @@ class PolicyGradient:
         return [("episodes.", self.episodes), ("baseline.", self.baseline)]
 
     def policy_module(self) -> Any:
-        from .exported import actor_module
+        from ._exported import actor_module
 
         return actor_module(self.actor)
 

@@ -192,7 +192,7 @@ class PPO:
         return self.learner.reserve(steps, obs)
 
     def policy_module(self) -> Any:
-        from .exported import actor_module
+        from ._exported import actor_module
 
         return actor_module(self.actor)
 

@@ -11,7 +11,7 @@ from pydantic import Field
 from ...store.arrays import Array
 from ...store.random_state import generator_state, set_generator_state
 from ..protocol import Agent, AgentConfig, Carry, Mode, Rollout, Spaces
-from ..registry import agent, agent_config, agents
+from ..registry import agent, agent_config, agents, takes_masks
 from .guard import EvidenceName, Guard, under
 
 
@@ -53,7 +53,7 @@ class Guarded:
         self.policy = _loaded("policy", config.policy, config.policy_options, spaces, seed, threads)
         self.fallback = _loaded("fallback", config.fallback, config.fallback_options, spaces, seed + 1, threads)
         for what, part in (("policy", self.policy), ("fallback", self.fallback)):
-            if spaces.masked and not getattr(type(part), "masks", False):
+            if spaces.masked and not takes_masks(type(part)):
                 raise ValueError(f"agent guarded: its {what}, {part.name}, cannot use this environment's action masks")
         evidence = {"kind": config.evidence, "drift": config.drift}
         self.guard = Guard(config.detector, config.detector_options, evidence, config.alpha, spaces, seed)

@@ -31,9 +31,9 @@ def test_every_optional_protocol_is_listed_and_documented() -> None:
 @pytest.mark.parametrize(
     ("name", "world", "offers"),
     [
-        ("random", "corridor", ()),
-        ("q-learning", "frozenlake", ("Tabular",)),
-        ("value-iteration", "frozenlake", ("Solved",)),
+        ("random", "corridor", ("TakesMasks",)),
+        ("q-learning", "frozenlake", ("TakesMasks", "Tabular")),
+        ("value-iteration", "frozenlake", ("HasPlan",)),
         ("dreamer", "frozenlake", ("ChoosesLeaderboard", "Parted", "ModelBased")),
     ],
 )
@@ -47,7 +47,7 @@ def test_a_recurrent_agent_bootstraps_and_a_fast_one_collects() -> None:
     env = make("cartpole", {}, num_envs=2)
     plain = agent_offers(make_agent("ppo", {"hidden": [8]}, env, 0))
     assert {"ListsDevices", "CollectsNatively", "Bootstrapping", "OnDevice", "Noted", "Parted", "Encodes"} <= set(plain)
-    assert not {"Driving", "ModelBased", "Tabular", "Solved"} & set(plain)
+    assert not {"Driving", "ModelBased", "Tabular", "HasPlan"} & set(plain)
     assert native_of(env) is not None and world_of(env) is env.world  # type: ignore[attr-defined]
     env.close()
 

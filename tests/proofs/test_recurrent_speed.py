@@ -15,7 +15,7 @@ import pytest
 
 from gumdrop.agents.registry import make_agent
 from gumdrop.envs.make import make
-from gumdrop.experiments.bench.bench import COPIES, MAZE, PPO
+from gumdrop.experiments.bench.bench import MAZE, NUM_ENVS, PPO
 from gumdrop.experiments.run.collect.host import Collector
 from gumdrop.experiments.run.machine import choose_threads
 
@@ -27,7 +27,7 @@ class Trainee:
     """An agent on environments of the maze."""
 
     def __init__(self, kind: str, threads: int, hidden: int) -> None:
-        self.env: Any = make("maze", dict(MAZE), num_envs=COPIES)
+        self.env: Any = make("maze", dict(MAZE), num_envs=NUM_ENVS)
         memory = {"belief": {"name": "gru", "hidden": hidden, "actions": False}, "hidden": ()}
         own: dict[str, Any] = memory if kind == "gru" else {"hidden": (hidden, hidden)}
         self.agent = make_agent("ppo", PPO | {"learner": "fused"} | own, self.env, 0, threads)
@@ -46,7 +46,7 @@ class Trainee:
             updates += 1
         spent, worked = time.perf_counter() - began, time.process_time() - worked
         world, policy = self.collector.pop_seconds()
-        steps = updates * COPIES * self.agent.num_steps
+        steps = updates * NUM_ENVS * self.agent.num_steps
         return {
             "steps_per_second": steps / spent, "steps_per_processor_second": steps / worked, "world": world / spent,
             "policy": policy / spent, "learn": learn / spent,
@@ -54,7 +54,7 @@ class Trainee:
 
 
 def test_a_gru_beside_full_layers(proof: Callable[[str, dict[str, Any]], None]) -> None:
-    hidden, threads = 64, choose_threads(COPIES)
+    hidden, threads = 64, choose_threads(NUM_ENVS)
     both = {kind: Trainee(kind, threads, hidden) for kind in ("mlp", "gru")}
     for one in both.values():
         one.run(1.0)  # warm up
@@ -69,7 +69,7 @@ def test_a_gru_beside_full_layers(proof: Callable[[str, dict[str, Any]], None]) 
     }
     middle = {key: statistics.median(values) for key, values in share.items()}
     proof("recurrent-speed", {
-        "world": "maze", "environments": COPIES, "ppo": dict(PPO), "hidden": hidden, "threads": threads, "median": found,
+        "world": "maze", "environments": NUM_ENVS, "ppo": dict(PPO), "hidden": hidden, "threads": threads, "median": found,
         "rounds": seen, "gru_to_mlp": share, "gru_to_mlp_median": middle,
         "headline": [
             ["PPO with a GRU of 64 units, fused, of PPO's steps/s with 2 x 64, fused", f"{middle['steps_per_second']:.2f}"],

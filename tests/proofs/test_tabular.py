@@ -18,7 +18,7 @@ import pytest
 
 from gumdrop.agents.protocol import Rollout
 from gumdrop.agents.registry import make_agent
-from gumdrop.agents.tabular.plan import Seen, see
+from gumdrop.agents.tabular.plan import StateObservations, see
 from gumdrop.envs.make import make
 from gumdrop.envs.registry import make_world
 from gumdrop.envs.solvers import mdp
@@ -70,7 +70,7 @@ def trained(
     return agent
 
 
-def worth(agent: Any, seen: Seen, gamma: float, epsilon: float) -> float:
+def worth(agent: Any, seen: StateObservations, gamma: float, epsilon: float) -> float:
     """Exact expected return of the learned policy from where episodes begin, exploring with `epsilon`; -inf: it never ends."""
     solution, q = learned(agent, seen.obs, seen.model)
     policy = mdp.soft(solution.policy, epsilon, q.shape[1])
@@ -92,7 +92,7 @@ def share(value: float, optimum: float) -> float:
     return value / optimum if optimum > 0 else optimum / value
 
 
-def path(agent: Any, seen: Seen) -> list[tuple[int, int]]:
+def path(agent: Any, seen: StateObservations) -> list[tuple[int, int]]:
     """Cells of the greedy walk in a deterministic maze, rows and columns, the start first."""
     world = make_world("cliffwalking", WORLDS["cliffwalking"]["env"])
     y, x = world.places(seen.model)  # type: ignore[attr-defined]
@@ -151,7 +151,9 @@ MAZE = {"fresh": False, "observe": "coordinates", "size": 15, "step_reward": -1.
 PLAIN = {"num_steps": 1, "learning_rate": 1.0, "visit_decay": 0.0, "gamma": 0.95, "epsilon": 0.1}
 
 
-def steps_until_optimal(name: str, options: dict[str, Any], seed: int, seen: Seen, optimum: float, most: int) -> int:
+def steps_until_optimal(
+    name: str, options: dict[str, Any], seed: int, seen: StateObservations, optimum: float, most: int
+) -> int:
     """Steps of one environment until the greedy policy first takes a shortest way; looked at after every 10."""
     batch = make("maze", MAZE, num_envs=1, seed=seed, threads=1)
     agent = make_agent(name, PLAIN | options, batch, seed)

@@ -158,7 +158,7 @@ def test_the_books_are_kept_as_for_everyone() -> None:
         def initial(self, n: int) -> None:
             return None
 
-        def act(self, obs: Any, carry: Any, mode: str) -> tuple[Any, None, dict[str, Any]]:
+        def act(self, obs: Any, carry: Any, mode: str, mask: Any = None) -> tuple[Any, None, dict[str, Any]]:
             return played.pop(0), None, {}
 
     plain = Collector(twin, Player())  # type: ignore[arg-type]

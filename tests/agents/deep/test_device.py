@@ -386,7 +386,7 @@ def _runs(folder: Path) -> dict[str, Any]:
         _capture(patch)
         train(config, folder / "captured", live=False)
     found = {name: fingerprint(name) for name in ("whole", "resumed", "captured")}
-    return found | {"summary": summary, "bench": bench_device(environments=16, seconds=0.01, rounds=1)}
+    return found | {"summary": summary, "bench": bench_device(num_envs=16, seconds=0.01, rounds=1)}
 
 
 def _capture(patch: pytest.MonkeyPatch) -> None:

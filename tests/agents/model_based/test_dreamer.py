@@ -165,7 +165,7 @@ def test_awake_carries_a_state_of_any_names() -> None:
         def initial(self, n: int) -> dict[str, torch.Tensor]:
             return {"first": torch.zeros(n)}
 
-    with pytest.raises(ValueError, match="another thing's name"):
+    with pytest.raises(ValueError, match="a name that is reserved"):
         WorldModelPolicy(Bad(), make_agent("random", {}, env, 0), 2).initial(1)
 
 

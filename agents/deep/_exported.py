@@ -23,10 +23,10 @@ from ...core_ml.observations import Observation
 from ...envs.batch import finite_bounds
 from ...store.arrays import Array
 from ..slots.spec import resolve
+from .recurrent_actor import RecurrentActor
 
 if TYPE_CHECKING:
     from .actor import Actor
-    from .recurrent_actor import RecurrentActor
 
 LAST = "action"  # the part of the memory that is the action before
 
@@ -145,7 +145,7 @@ def actor_module(actor: Actor | RecurrentActor) -> PolicyModule:
     o, space, actions, state = actor.options, actor.input.space, actor.actions, actor.state_dict()
     if not isinstance(space, Box):
         raise ValueError(f"agent {actor.name}: it sees {space}: only a Box can be exported")
-    part = getattr(actor, "part", None)
+    part = actor.part if isinstance(actor, RecurrentActor) else None
     common = space, actions.space, actor.input.scale()
     module: PolicyModule
     if part is None:
@@ -205,13 +205,12 @@ def _encoder(component: Any, name: str) -> tuple[Any, nn.Module]:
     if type(component).__name__ in ("Classical", "Symbols"):
         raise ValueError(f"encoder {name} is no network: vae, vq-vae, autoencoder and one-hot can be exported")
     twin.observation = _Traced(*component.observation)
-    coder = getattr(component, "coder", None)
-    if coder is None:
+    if not hasattr(twin, "autoencoder"):
         return twin.encode, nn.Identity()
-    twin.coder = copy.copy(coder)
-    twin.coder.observation = twin.observation
-    twin.coder.model = copy.deepcopy(coder.model)
-    return twin.encode, twin.coder.model
+    inner = twin.autoencoder = copy.copy(component.autoencoder)
+    inner.observation = twin.observation
+    inner.model = copy.deepcopy(component.autoencoder.model)
+    return twin.encode, inner.model
 
 
 def _plain(module: PolicyModule) -> PolicyModule:
