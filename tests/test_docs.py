@@ -19,7 +19,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(page for pattern in GUI
 LINKED = [*PAGES, *sorted(DOCS.glob("decisions/*.md")), DOCS / "results/README.md", ROOT / "examples/plugin/README.md"]
 SHORT = {  # put behind every `gumdrop train` and `gumdrop bench`
     "train": ["--steps", "16384", "eval_episodes=20"],
-    "bench": ["--seconds", "0.5"],
+    "bench": ["--seconds", "1"],
 }
 FEW = ["--seeds", "3"]  # and behind a training of many seeds
 WIDTH = 120

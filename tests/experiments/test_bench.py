@@ -17,7 +17,7 @@ import torch
 from gumdrop.envs.make import make
 from gumdrop.experiments.bench import baselines_train, bench
 from gumdrop.experiments.bench.baselines import find
-from gumdrop.experiments.bench.baselines_train import BASELINES, FUSED, TWO_TRUNKS, Baseline, Task
+from gumdrop.experiments.bench.baselines_train import BASELINES, FUSED, TWO_TRUNKS, Task, TrainedBaseline
 from gumdrop.scripts.cli import main
 
 STUB = """
@@ -39,20 +39,20 @@ def turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, in
     monkeypatch.delitem(sys.modules, "candyfloss", raising=False)
     import candyfloss as theirs  # type: ignore[import-not-found]
 
-    def candyfloss(task: Task) -> Iterator[Baseline]:
+    def candyfloss(task: Task) -> Iterator[TrainedBaseline]:
         def burst() -> int:
             theirs.learn()
             return task.num_envs * 1000 ** torch.get_num_threads()  # two threads are better
 
         for ours in (FUSED, TWO_TRUNKS):
-            yield Baseline("candyfloss", theirs.__version__, "sweet", ours, (1, 2), burst)
+            yield TrainedBaseline("candyfloss", theirs.__version__, "sweet", ours, (1, 2), burst)
 
-    def absent(task: Task) -> Iterator[Baseline]:
+    def absent(task: Task) -> Iterator[TrainedBaseline]:
         import no_such_learner  # type: ignore[import-not-found]  # noqa: F401
 
         yield from ()
 
-    def broken(task: Task) -> Iterator[Baseline]:
+    def broken(task: Task) -> Iterator[TrainedBaseline]:
         raise RuntimeError("no\n  sugar")
 
     run = bench._Trainee.run

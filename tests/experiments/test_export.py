@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import gumdrop as gd
-from gumdrop.agents.deep import exported
+from gumdrop.agents.deep import _exported as exported
 from gumdrop.experiments.run import export as runtime
 from gumdrop.experiments.run.export import ExportCheck, export_run
 from gumdrop.scripts.cli import main

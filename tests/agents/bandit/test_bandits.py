@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gumdrop.agents.bandit import core
+from gumdrop.agents.bandit import shared
 from gumdrop.agents.bandit.kl_ucb import upper_bound
 from gumdrop.agents.registry import make_agent
 from gumdrop.envs.make import make
@@ -42,11 +42,11 @@ def after(
 @pytest.mark.parametrize(("discount", "window"), [(1.0, 0), (0.9, 0), (1.0, 7)])
 def test_estimates_as_a_list_of_pulls_gives_them(discount: float, window: int) -> None:
     rng = np.random.default_rng(0)
-    carry, past = core.blank(3, 4, window), [[], [], []]  # type: ignore[var-annotated]
+    carry, past = shared.blank(3, 4, window), [[], [], []]  # type: ignore[var-annotated]
     for _ in range(30):
         rows = np.flatnonzero(rng.random(3) < 0.8)
         arm, reward = rng.integers(4, size=len(rows)), rng.random(len(rows))
-        core.record(carry, rows, arm, reward, discount, window)
+        shared.record(carry, rows, arm, reward, discount, window)
         for i, a, r in zip(rows, arm, reward, strict=True):
             past[i].append((a, r))
         for i in range(3):
@@ -61,8 +61,8 @@ def test_estimates_as_a_list_of_pulls_gives_them(discount: float, window: int) -
 
 def test_ties_are_broken_evenly_or_by_the_first() -> None:
     index = np.tile([1.0, 3.0, 3.0, np.inf, np.inf], (40_000, 1))
-    assert (core.pick(index, core.generator(0), "first") == 3).all()
-    assert np.bincount(core.pick(index, core.generator(0))[:, 0], minlength=5) / 40_000 == pytest.approx(
+    assert (shared.pick(index, shared.generator(0), "first") == 3).all()
+    assert np.bincount(shared.pick(index, shared.generator(0))[:, 0], minlength=5) / 40_000 == pytest.approx(
         [0, 0, 0, 0.5, 0.5], abs=0.01
     )
 

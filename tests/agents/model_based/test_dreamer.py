@@ -142,7 +142,10 @@ def test_states_of_any_names_and_types_are_dreamt_from() -> None:
     for _ in range(4):
         a, b = one.step(action), two.step(action)
         assert all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
-    for fault, words in (({"age": starts["age"]}, "states of this model"), ({**starts, "age": np.array([3])}, "whole states")):
+    for fault, words in (
+        ({"age": starts["age"]}, "states of this model"),
+        ({**starts, "age": np.array([3])}, "must hold equally many"),
+    ):
         with pytest.raises(ValueError, match=words):
             WorldModelEnv(model, gymnasium.spaces.Discrete(2), fault, 2)
     with pytest.raises(ValueError, match="no states"):

@@ -54,7 +54,7 @@ def play(device: str, id: str, options: dict[str, Any], environments: int, steps
         step = env.step(action, active, t % 16 != 12)
         over = env.episodes()
         # where nothing has ended final_obs means nothing, yet it too has to stay as it was
-        seen[t, :6] = [*(fingerprint(field) for field in step), fingerprint(*over)]
+        seen[t, :6] = [*(fingerprint(field) for field in step if field is not None), fingerprint(*over)]
         if t % 16 == 12:  # ended environments were left as they ended
             ended = step.terminated | step.truncated
             env.reseed_some(ended, np.arange(ended.sum()))
@@ -219,7 +219,7 @@ def _script(job: dict[str, Any], out: str) -> None:
     same = []
     for action in np.load(Path(job["resume"], "actions.npy")):
         there, here = env.step_device(env.to_device(action)), host.step(action)
-        same += [np.array_equal(a.copy_to_host(), b) for a, b in zip(there, here, strict=True)]
+        same += [np.array_equal(a.copy_to_host(), b) for a, b in zip(there, here, strict=True) if b is not None]
         same += [np.array_equal(a, b) for a, b in zip(env.episodes(), host.episodes(), strict=True)]
     before, illegal = env.get_state(), ""
     try:
